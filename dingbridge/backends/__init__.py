@@ -1,0 +1,1 @@
+"""The answer side: one module a server that can be asked."""

@@ -1,0 +1,1 @@
+"""The chat side: nothing outside this folder knows DingTalk's wire."""

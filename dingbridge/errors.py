@@ -1,0 +1,158 @@
+"""Every error dingbridge raises on purpose. Anything else is a bug and shows a traceback.
+
+    BridgeError
+    ├── ConfigError             every fault at once; exit code 78
+    ├── StoreError
+    │   ├── StoreLocked         another daemon holds this store
+    │   ├── StoreUnavailable    cannot be opened, full, broken
+    │   └── LeaseLost           the row was cancelled or taken over: stop, send nothing
+    ├── PayloadError            a frame or a message that cannot be read
+    ├── LinkError               no connection to DingTalk's gateway
+    │   └── CredentialsRejected told once, retried slowly
+    ├── BackendError
+    │   ├── BackendUnavailable  retryable: down, overloaded, timed out
+    │   ├── BackendRejected     configuration: key, workspace, model
+    │   └── BackendMalformed    an answer nobody can read
+    ├── HandlerError            a handler raised; or could not be loaded
+    └── ReplyError
+        ├── SessionExpired      the session webhook is gone: next rung
+        ├── ReplyPaced          too fast: wait retry_after
+        ├── ReplyTooLong        split smaller
+        ├── ReplyUnsafe         DingTalk's content check refused the text
+        ├── ReplyRejected       permanent: wrong target, missing permission
+        ├── ReplyUnavailable    certain not to have arrived; may be repeated
+        └── ReplyUncertain      may have arrived (certain = False)
+
+The edges classify, the centre decides: `retryable`, `retry_after`, `certain` and `public` are all it looks at.
+The message is for the operator and names the remedy; it never carries a secret, a URL with a query, or a body.
+"""
+
+from __future__ import annotations
+
+
+class BridgeError(Exception):
+    """Base of all.
+
+    retryable: the same call may succeed later.
+    retry_after: seconds the other side asked for, if it did.
+    certain: False when the effect may have happened although it failed.
+    public: key of the text for the chat user, in `texts.py`.
+    """
+
+    retryable: bool = False
+    retry_after: float | None = None
+    certain: bool = True
+    public: str = "failed"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        retryable: bool | None = None,
+        retry_after: float | None = None,
+        certain: bool | None = None,
+        public: str | None = None,
+    ) -> None:
+        super().__init__(detail)
+        if retryable is not None:
+            self.retryable = retryable
+        if retry_after is not None:
+            self.retry_after = retry_after
+        if certain is not None:
+            self.certain = certain
+        if public is not None:
+            self.public = public
+
+    @property
+    def detail(self) -> str:
+        return str(self.args[0])
+
+
+class ConfigError(BridgeError):
+    """All faults of a configuration, one line each, like `route[0].workspce: unknown key, …`."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class StoreError(BridgeError):
+    retryable = True
+
+
+class StoreLocked(StoreError):
+    retryable = False
+
+
+class StoreUnavailable(StoreError):
+    pass
+
+
+class LeaseLost(StoreError):
+    retryable = False
+
+
+class PayloadError(BridgeError):
+    pass
+
+
+class LinkError(BridgeError):
+    retryable = True
+
+
+class CredentialsRejected(LinkError):
+    pass
+
+
+class BackendError(BridgeError):
+    public = "backend_failed"
+
+
+class BackendUnavailable(BackendError):
+    retryable = True
+    public = "backend_unavailable"
+
+
+class BackendRejected(BackendError):
+    public = "backend_rejected"
+
+
+class BackendMalformed(BackendError):
+    public = "backend_failed"
+
+
+class HandlerError(BridgeError):
+    public = "failed"
+
+
+class ReplyError(BridgeError):
+    pass
+
+
+class SessionExpired(ReplyError):
+    pass
+
+
+class ReplyPaced(ReplyError):
+    retryable = True
+
+
+class ReplyTooLong(ReplyError):
+    pass
+
+
+class ReplyUnsafe(ReplyError):
+    pass
+
+
+class ReplyRejected(ReplyError):
+    pass
+
+
+class ReplyUnavailable(ReplyError):
+    retryable = True
+
+
+class ReplyUncertain(ReplyError):
+    retryable = True
+    certain = False

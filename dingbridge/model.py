@@ -1,0 +1,176 @@
+"""The nouns. Frozen values that pass between the steps of a message's way; imports nothing of ours."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+class Secret:
+    """A text that never shows itself: repr, str and format give `***`; only `reveal()` gives the value."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str = "") -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __repr__(self) -> str:
+        return "***" if self._value else "(empty)"
+
+    __str__ = __repr__
+
+
+class ConversationKind(StrEnum):
+    """DingTalk's `conversationType`: "1" is one to one, "2" is a group."""
+
+    SINGLE = "single"
+    GROUP = "group"
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Where something was written."""
+
+    id: str
+    kind: ConversationKind
+    title: str = ""
+
+    @property
+    def is_group(self) -> bool:
+        return self.kind is ConversationKind.GROUP
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who wrote it. `id` is the staff id, or DingTalk's encrypted sender id where there is none."""
+
+    id: str
+    staff_id: str = ""
+    nick: str = ""
+
+
+class MessageKind(StrEnum):
+    """What the message consists of; only TEXT and RICH_TEXT carry text, AUDIO its recognition."""
+
+    TEXT = "text"
+    RICH_TEXT = "richText"
+    PICTURE = "picture"
+    AUDIO = "audio"
+    VIDEO = "video"
+    FILE = "file"
+    UNKNOWN = "unknown"
+    QUOTA = "quota"  # DingTalk's notice that the organisation's monthly allowance is spent
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What one person wrote in one chat.
+
+    `id` is stable over redeliveries and restarts: use it as the key for anything that must happen once.
+    """
+
+    id: str
+    robot: str
+    conversation: Conversation
+    sender: Person
+    kind: MessageKind
+    text: str
+    sent_at: datetime
+    webhook: Secret = Secret()  # noqa: RUF009 - frozen and empty
+    webhook_expires: datetime | None = None
+
+    @property
+    def code(self) -> str:
+        """The 编号 in failure texts, logs and traces: 8 Crockford characters of a hash of robot and id."""
+        return trace_code(self.robot, self.id)
+
+
+def trace_code(robot: str, message_id: str) -> str:
+    digest = int.from_bytes(hashlib.sha256(f"{robot}\0{message_id}".encode()).digest()[:5], "big")
+    return "".join(CROCKFORD[(digest >> shift) & 31] for shift in range(35, -1, -5))
+
+
+def lane_key(robot: str, conversation: str, person: str, generation: int) -> str:
+    """One AnythingLLM context, and the unit of order; also the `sessionId` sent to AnythingLLM."""
+    scope = "\0".join((robot, conversation, person, str(generation)))
+    return "dingbridge-" + hashlib.sha256(scope.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A document an answer came from. `url` is set only where a person can open it (http or https)."""
+
+    title: str
+    text: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a handler found.
+
+    refused: the documents do not say; the next matching route is tried, and the first refusal is shown.
+    partial: the text broke off; it is shown and marked.
+    question_cut: the question was too long and only its beginning was asked.
+    """
+
+    text: str
+    sources: tuple[Source, ...] = ()
+    refused: bool = False
+    partial: bool = False
+    question_cut: bool = False
+    tries: int = 1
+    first_token_s: float | None = None
+
+
+class Reply(Protocol):
+    """A handler's line to the chat while it works."""
+
+    async def update(self, text: str) -> None:
+        """Show progress: replaces a waiting notice that has not been sent yet, otherwise does nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A rule that names who is answered by what. See `router.py` for when it matches."""
+
+    name: str
+    workspace: str = ""
+    handler: str = "anythingllm"
+    users: frozenset[str] = frozenset()
+    conversations: frozenset[str] = frozenset()
+
+
+class Outcome(StrEnum):
+    """How a message ended: the `result` label of `dingbridge_messages_total`."""
+
+    ANSWERED = "answered"
+    PARTIAL = "partial"
+    REFUSED = "refused"
+    FAILED = "failed"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+    BUSY = "busy"
+    LIMITED = "limited"
+    UNROUTED = "unrouted"
+    COMMAND = "command"
+    DUPLICATE = "duplicate"
+    UNDELIVERABLE = "undeliverable"
