@@ -23,8 +23,8 @@
         ├── ReplyUnavailable    certain not to have arrived; may be repeated
         └── ReplyUncertain      may have arrived (certain = False)
 
-The edges classify, the centre decides: `retryable`, `retry_after`, `certain` and `public` are all it looks at.
-The message is for the operator and names the remedy; it never carries a secret, a URL with a query, or a body.
+The edges classify, the centre decides by `retryable`, `retry_after`, `certain` and `public` alone.
+The message is for the operator and names the remedy; it never carries a secret, a query string or a body.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class ReplyTooLong(ReplyError):
 
 
 class ReplyUnsafe(ReplyError):
-    pass
+    public = "unsafe"
 
 
 class ReplyRejected(ReplyError):

@@ -174,3 +174,81 @@ class Outcome(StrEnum):
     COMMAND = "command"
     DUPLICATE = "duplicate"
     UNDELIVERABLE = "undeliverable"
+
+
+class Task(StrEnum):
+    """What has to be done for a stored message. Everything but QUESTION takes the express path."""
+
+    QUESTION = "question"
+    COMMAND = "command"
+    BUSY = "busy"
+    LIMITED = "limited"
+    UNREADABLE = "unreadable"
+
+
+class State(StrEnum):
+    """Where a stored message is on its way.
+
+    READY: to be worked on · LEASED: being worked on · ANSWERED: the answer is stored, `part` parts of it are sent
+    SENDING: part `part` is going out, its outcome unknown until the next state · DONE, DEAD: the end.
+    """
+
+    READY = "ready"
+    LEASED = "leased"
+    ANSWERED = "answered"
+    SENDING = "sending"
+    DONE = "done"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message as handed to a worker, under a lease.
+
+    Times are seconds of the store's clock. `uncertain`: part `part` may have reached the chat already.
+    """
+
+    row: int
+    token: str
+    lane: str
+    message: Message
+    task: Task
+    state: State
+    part: int
+    uncertain: bool
+    answer: Answer | None
+    outcome: Outcome | None
+    crashes: int
+    tries: int
+    received_at: float
+    leased_at: float
+    deadline_at: float | None
+    answered_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What became of a message handed to the inbox; `duplicate` rows are already there."""
+
+    row: int
+    lane: str
+    task: Task
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is left behind of one message: one log line, a few counters. Durations in seconds."""
+
+    message: Message
+    outcome: Outcome
+    route: str = ""
+    workspace: str = ""
+    reason: str = ""
+    tries: int = 0
+    parts: int = 0
+    queue_s: float | None = None
+    first_token_s: float | None = None
+    handler_s: float | None = None
+    reply_s: float | None = None
+    total_s: float | None = None

@@ -72,7 +72,7 @@ def _host_matches(host: str, entry: str) -> bool:
     return host.endswith("." + entry)
 
 
-class BodyTooLarge(Exception):  # noqa: N818 - read by the edges, mapped to their own error
+class BodyTooLarge(Exception):
     """The body went past the cap; nothing more of it was read."""
 
 

@@ -1,0 +1,118 @@
+"""Runs the handlers of the matching routes until one answers. Declares what it needs of a backend."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from dingbridge.errors import BridgeError, ConfigError, HandlerError
+from dingbridge.model import Answer, Message, Outcome, Reply, Route
+from dingbridge.router import Router
+
+log = structlog.get_logger("dingbridge.answer")
+
+ANYTHINGLLM = "anythingllm"
+Handler = Callable[[Message, Reply], Awaitable[Answer | str | None]]
+
+
+class Backend(Protocol):
+    """A server that answers questions from documents."""
+
+    async def ask(self, question: str, *, workspace: str, session: str) -> Answer:
+        """Called once per delivery; bounded in time and tries by itself. Raises BackendError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the routes gave. `answer` None: the handler has answered by itself."""
+
+    answer: Answer | None
+    outcome: Outcome
+    route: Route | None = None
+    reason: str = ""
+
+
+class Answerer:
+    """handler_s bounds a handler of one's own, as the backend bounds itself."""
+
+    def __init__(self, routes: tuple[Route, ...], backend: Backend, *, handler_s: float) -> None:
+        self._router = Router(routes)
+        self._backend = backend
+        self._handlers = load_handlers(routes)
+        self._handler_s = handler_s
+
+    async def answer(self, message: Message, session: str, reply: Reply) -> Found:
+        """The first answer, or the first refusal where all refuse; Outcome.UNROUTED where no route matches."""
+        refusal: Found | None = None
+        for route in self._router.match(message):
+            answer = await self._run(route, message, session, reply)
+            if answer is None:
+                return Found(None, Outcome.ANSWERED, route)
+            if not answer.refused:
+                return Found(answer, Outcome.PARTIAL if answer.partial else Outcome.ANSWERED, route)
+            refusal = refusal or Found(answer, Outcome.REFUSED, route)
+        return refusal or Found(None, Outcome.UNROUTED)
+
+    async def _run(self, route: Route, message: Message, session: str, reply: Reply) -> Answer | None:
+        handler = self._handlers.get(route.handler)
+        if handler is None:
+            return await self._backend.ask(message.text, workspace=route.workspace, session=session)
+        try:
+            async with asyncio.timeout(self._handler_s):
+                result = await handler(message, reply)
+        except BridgeError:
+            raise
+        except TimeoutError:
+            raise HandlerError(f"handler {route.handler} took longer than {self._handler_s:g} s") from None
+        except Exception as error:
+            log.exception("handler.failed", handler=route.handler, code=message.code)
+            raise HandlerError(f"handler {route.handler} raised {type(error).__name__}") from error
+        return _checked(result, route.handler)
+
+
+def _checked(result: object, name: str) -> Answer | None:
+    """A handler is somebody else's code: what it returns is looked at."""
+    if result is None:
+        return None
+    answer = Answer(result) if isinstance(result, str) else result
+    if not isinstance(answer, Answer) or not answer.text.strip():
+        raise HandlerError(f"handler {name} returned neither an Answer with text, a text nor None")
+    return answer
+
+
+def load_handlers(routes: tuple[Route, ...]) -> dict[str, Handler]:
+    """The handlers that routes name, imported; ConfigError names each that cannot be, or is not async."""
+    handlers: dict[str, Handler] = {}
+    faults = []
+    for number, route in enumerate(routes):
+        if route.handler == ANYTHINGLLM or route.handler in handlers:
+            continue
+        try:
+            handlers[route.handler] = _load(route.handler)
+        except HandlerError as error:
+            faults.append(f"route[{number}].handler: {error.detail}")
+    if faults:
+        raise ConfigError(faults)
+    return handlers
+
+
+def _load(name: str) -> Handler:
+    module_name, _, function_name = name.partition(":")
+    try:
+        handler = getattr(importlib.import_module(module_name), function_name)
+    except ModuleNotFoundError as error:
+        raise HandlerError(f"no module {error.name}: is its folder in [handlers] path?") from error
+    except AttributeError as error:
+        raise HandlerError(f"module {module_name} has no {function_name}") from error
+    except Exception as error:
+        raise HandlerError(f"importing {module_name} raised {type(error).__name__}: {error}") from error
+    if not inspect.iscoroutinefunction(handler):
+        raise HandlerError(f"{name} must be an `async def` function: a blocking one would stop every chat")
+    loaded: Handler = handler
+    return loaded

@@ -1,0 +1,392 @@
+"""The way of a message: `accept` keeps it, `handle` answers it. Everything else here decides who works when."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import ParamSpec, Protocol, TypeVar
+
+import structlog
+
+from dingbridge import commands
+from dingbridge.answerer import Answerer, Found
+from dingbridge.errors import BridgeError, LeaseLost, ReplyError, ReplyUnsafe, StoreError
+from dingbridge.model import Answer, Delivery, Entry, Message, MessageKind, Outcome, State, Task
+from dingbridge.notices import Notices
+from dingbridge.store.sqlite import Leased, SQLiteStore
+from dingbridge.texts import Texts
+
+log = structlog.get_logger("dingbridge.bridge")
+T = TypeVar("T")
+K = ParamSpec("K")
+
+
+class Part(Protocol):
+    """One message of a reply, numbered from 1."""
+
+    @property
+    def number(self) -> int: ...
+
+
+P = TypeVar("P", bound=Part)
+
+
+class Replies(Protocol[P]):
+    """The way into the chat."""
+
+    async def compose(self, answer: Answer) -> list[P]:
+        """The answer as chat messages; the same answer always gives the same parts."""
+
+    async def send(self, message: Message, part: P, *, uncertain: bool = False) -> bool:
+        """False: nobody knows whether it arrived, and it will not be tried again. Raises ReplyError."""
+
+    async def notice(self, message: Message, text: str | None = None) -> bool:
+        """Best effort."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pauses:
+    """Seconds. A delivery that failed comes again after first_s, doubling to most_s; a reply is tried for send_s."""
+
+    first_s: float = 5.0
+    most_s: float = 30.0
+    send_s: float = 600.0
+    store_s: float = 1.0
+    beat_s: float = 5.0
+
+    def delay_s(self, tries: int) -> float:
+        return min(self.most_s, self.first_s * 2.0 ** min(tries, 16))
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """How many are worked on at once; 0 questions means no limit."""
+
+    questions: int = 64
+    express: int = 16
+
+
+class Bridge:
+    """`run()` works until `drain()`. record: leaves an Entry behind. clock: the store's, in seconds."""
+
+    def __init__(
+        self,
+        *,
+        store: SQLiteStore,
+        answerer: Answerer,
+        replies: Replies[P],
+        texts: Texts,
+        record: Callable[[Entry], None],
+        clock: Callable[[], float],
+        notice_after_s: float,
+        notice: bool = True,
+        waiting_per_lane: int = 8,
+        crew: Crew | None = None,
+        pauses: Pauses | None = None,
+    ) -> None:
+        self.texts = texts
+        self._store = store
+        self._answerer = answerer
+        self._replies = replies
+        self._record = record
+        self._clock = clock
+        self._waiting_per_lane = waiting_per_lane
+        self._crew = crew or Crew()
+        self._pauses = pauses or Pauses()
+        self._notices = Notices(after_s=notice_after_s, claim=store.claim_notice, send=replies.notice, enabled=notice)
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._wakes = {False: asyncio.Event(), True: asyncio.Event()}
+        self._draining = False
+        self._beats = {False: time.monotonic(), True: time.monotonic()}
+
+    @property
+    def alive_at(self) -> float:
+        """When the slower of the two dispatchers last came round (monotonic seconds)."""
+        return min(self._beats.values())
+
+    @property
+    def running(self) -> int:
+        return len(self._tasks)
+
+    # -- the way of a message
+
+    async def accept(self, message: Message) -> None:
+        """Keep it; the caller acknowledges when this returns. Raises StoreError: then nothing was accepted."""
+        command = commands.match(message.text) if _has_text(message) else None
+        task = Task.QUESTION if _has_text(message) else Task.UNREADABLE
+        if command is not None:
+            task = Task.COMMAND
+        placed = await self._store.put(message, task, fresh=command is not None and command.fresh)
+        if placed.duplicate:
+            self._record(Entry(message, Outcome.DUPLICATE))
+            return
+        if placed.task is Task.QUESTION:
+            self._notices.arm(placed.row)
+        self._wakes[placed.task is not Task.QUESTION].set()
+
+    async def handle(self, delivery: Delivery) -> None:
+        """Find the answer, keep it, send it, close the message, leave an entry."""
+        started = time.monotonic()
+        if delivery.answer is None:
+            found = await self._find(delivery)
+            if found is None:
+                return  # given back: it comes again
+            if found.answer is not None:
+                await self._keep(self._store.answered, delivery, found.answer, found.outcome, found.reason)
+        else:
+            found = Found(self._kept(delivery), delivery.outcome or Outcome.ANSWERED)
+        await self._notices.settle(delivery.row)
+        answered = time.monotonic()
+        parts = await self._send(delivery, found) if found.answer is not None else 0
+        if parts is None:
+            return  # given back, or given up and closed
+        await self._keep(self._store.done, delivery, found.outcome, found.reason)
+        self._leave(delivery, found, parts=parts, handler_s=answered - started, reply_s=time.monotonic() - answered)
+
+    async def _find(self, delivery: Delivery) -> Found | None:
+        """An answer for a message that has none; None where it was given back for later."""
+        message = delivery.message
+        match delivery.task:
+            case Task.COMMAND:
+                command = commands.match(message.text)
+                text = await command.run(message, delivery.row, self) if command else self.texts("unreadable")
+                return Found(Answer(text), Outcome.COMMAND)
+            case Task.BUSY:
+                return Found(Answer(self.texts("busy", waiting=self._waiting_per_lane)), Outcome.BUSY)
+            case Task.LIMITED:
+                return Found(Answer(self.texts("limited")), Outcome.LIMITED)
+            case Task.UNREADABLE:
+                key = "quota" if message.kind is MessageKind.QUOTA else "unreadable"
+                return Found(Answer(self.texts(key)), Outcome.REFUSED)
+            case Task.QUESTION:
+                return await self._ask(delivery)
+
+    async def _ask(self, delivery: Delivery) -> Found | None:
+        message = delivery.message
+        if delivery.deadline_at is not None and self._clock() >= delivery.deadline_at:
+            return self._failure(delivery, BridgeError("older than answer_deadline_min", public="expired"))
+        try:
+            found = await self._answerer.answer(message, delivery.lane, _Progress(self._notices, delivery.row))
+        except BridgeError as error:
+            if not error.retryable:
+                return self._failure(delivery, error)
+            await self._later(delivery, error)
+            return None
+        except Exception as error:
+            log.exception("message.failed", code=message.code)
+            return self._failure(delivery, BridgeError(f"a bug: {type(error).__name__}"))
+        if found.outcome is Outcome.UNROUTED:
+            return Found(Answer(self.texts("unrouted")), Outcome.UNROUTED)
+        return found
+
+    def _failure(self, delivery: Delivery, error: BridgeError) -> Found:
+        log.warning("message.gave_up", code=delivery.message.code, why=error.detail, tries=delivery.tries)
+        answer = Answer(self.texts.failure(error.public, delivery.message.code))
+        return Found(answer, Outcome.FAILED, reason=error.detail)
+
+    async def _later(self, delivery: Delivery, error: BridgeError) -> None:
+        """Try again after a pause, but not past the deadline; the asker is told once per lane."""
+        delay_s = max(self._pauses.delay_s(delivery.tries), error.retry_after or 0.0)
+        if delivery.deadline_at is not None:
+            delay_s = max(0.0, min(delay_s, delivery.deadline_at - self._clock()))
+        log.warning(
+            "message.later", code=delivery.message.code, why=error.detail, tries=delivery.tries, delay_s=delay_s
+        )
+        tell = await self._keep(self._store.later, delivery, delay_s, trouble=True)
+        if not tell:
+            return
+        answer = Answer(self.texts.failure("trouble", delivery.message.code))
+        try:
+            for part in await self._replies.compose(answer):
+                await self._replies.send(delivery.message, part)
+        except ReplyError as failed:
+            log.warning("message.trouble_untold", code=delivery.message.code, why=failed.detail)
+
+    def _kept(self, delivery: Delivery) -> Answer:
+        """The stored answer; a message condemned at start has an empty one."""
+        if delivery.outcome is Outcome.DEAD:
+            return Answer(self.texts.failure("dead", delivery.message.code))
+        return delivery.answer or Answer("")
+
+    async def _send(self, delivery: Delivery, found: Found) -> int | None:
+        """Send what has not been sent; the number of parts, or None where it was given back or given up."""
+        parts = await self._replies.compose(found.answer or Answer(""))
+        first = delivery.part if delivery.state is State.SENDING else delivery.part + 1
+        for part in parts[first - 1 :]:
+            uncertain = delivery.uncertain and part.number == first
+            await self._keep(self._store.sending, delivery, part.number, uncertain=uncertain)
+            try:
+                if not await self._replies.send(delivery.message, part, uncertain=uncertain):
+                    log.warning("reply.outcome_unknown", code=delivery.message.code, part=part.number)
+            except ReplyUnsafe as error:
+                await self._replace(delivery, error)
+                return None
+            except ReplyError as error:
+                await self._unsent(delivery, found, error, sent=part.number - 1, uncertain=uncertain)
+                return None
+        return len(parts)
+
+    async def _unsent(self, delivery: Delivery, found: Found, error: ReplyError, *, sent: int, uncertain: bool) -> None:
+        """Try to send later; past its time, or where no rung will ever take it, the message is undeliverable."""
+        now = self._clock()
+        until = max(delivery.deadline_at or 0.0, (delivery.answered_at or now) + self._pauses.send_s)
+        if error.retryable and now < until:
+            delay_s = error.retry_after or self._pauses.delay_s(delivery.tries)
+            log.info("reply.later", code=delivery.message.code, why=error.detail, delay_s=delay_s)
+            unknown = uncertain or not error.certain
+            await self._keep(self._store.later, delivery, delay_s, sent=sent, uncertain=unknown)
+            return
+        await self._bury(delivery, error.detail, found)
+
+    async def _replace(self, delivery: Delivery, error: BridgeError) -> None:
+        """The answer cannot be sent as it is: a failure text takes its place, once."""
+        if delivery.outcome is Outcome.FAILED:
+            await self._bury(delivery, error.detail)
+            return
+        text = self.texts.failure(error.public, delivery.message.code)
+        await self._keep(self._store.answered, delivery, Answer(text), Outcome.FAILED, error.detail)
+        await self._keep(self._store.later, delivery, 0.0)
+
+    async def _bury(self, delivery: Delivery, reason: str, found: Found | None = None) -> None:
+        await self._keep(self._store.dead, delivery, Outcome.UNDELIVERABLE, reason)
+        route = found.route if found else None
+        self._leave(delivery, Found(None, Outcome.UNDELIVERABLE, route, reason))
+
+    def _leave(
+        self,
+        delivery: Delivery,
+        found: Found,
+        *,
+        parts: int = 0,
+        handler_s: float | None = None,
+        reply_s: float | None = None,
+    ) -> None:
+        route, answer = found.route, found.answer
+        self._record(
+            Entry(
+                message=delivery.message,
+                outcome=found.outcome,
+                route=route.name if route else "",
+                workspace=route.workspace if route else "",
+                reason=found.reason,
+                tries=delivery.tries + (answer.tries if answer else 1),
+                parts=parts,
+                queue_s=max(0.0, delivery.leased_at - delivery.received_at),
+                first_token_s=answer.first_token_s if answer else None,
+                handler_s=handler_s,
+                reply_s=reply_s,
+                total_s=max(0.0, self._clock() - delivery.received_at),
+            )
+        )
+
+    async def _keep(self, write: Callable[K, Awaitable[T]], *args: K.args, **kwargs: K.kwargs) -> T:
+        """Write until the store takes it: what is known must not be lost to a full disk."""
+        while True:
+            try:
+                return await write(*args, **kwargs)
+            except StoreError as error:
+                if not error.retryable:
+                    raise
+                log.error("store.failed", why=error.detail)
+                await asyncio.sleep(self._pauses.store_s)
+
+    # -- what commands ask of us
+
+    async def cancel(self, message: Message, *, before: int) -> int:
+        rows = await self._store.cancel(message, before=before)
+        for row in rows:
+            if task := self._tasks.get(row):
+                task.cancel()
+            await self._notices.settle(row)
+            self._record(Entry(message, Outcome.CANCELLED, reason="cancelled by the asker"))
+        self._wakes[False].set()
+        return len(rows)
+
+    async def waiting_since(self, message: Message) -> list[float]:
+        now = self._clock()
+        return [max(0.0, now - one.received_at) for one in await self._store.waiting(message)]
+
+    # -- who works when
+
+    async def run(self) -> None:
+        """Until `drain()`, and then until what runs has ended."""
+        now = self._clock()
+        for waiting in await self._store.waiting():
+            self._notices.arm(waiting.row, waited_s=now - waiting.received_at)
+        async with asyncio.TaskGroup() as group:
+            notices = group.create_task(self._notices.run())
+            async with asyncio.TaskGroup() as dispatchers:
+                dispatchers.create_task(self._dispatch(express=True, crew=self._crew.express))
+                dispatchers.create_task(self._dispatch(express=False, crew=self._crew.questions))
+            notices.cancel()
+
+    def drain(self) -> None:
+        """Lease nothing more; `run` returns when what is running has ended."""
+        self._draining = True
+        for wake in self._wakes.values():
+            wake.set()
+
+    async def _dispatch(self, *, express: bool, crew: int) -> None:
+        wake = self._wakes[express]
+        running: set[asyncio.Task[None]] = set()
+        async with asyncio.TaskGroup() as group:
+            while not self._draining:
+                self._beats[express] = time.monotonic()
+                wake.clear()
+                free = crew - len(running) if crew else 256
+                leased = await self._lease(min(free, 256), express=express) if free else Leased([], None)
+                for delivery in leased.deliveries:
+                    task = group.create_task(self._work(delivery))
+                    self._tasks[delivery.row] = task
+                    running.add(task)
+                    task.add_done_callback(partial(self._ended, running, delivery.row))
+                if len(leased.deliveries) < free or not free:
+                    pause = self._pauses.beat_s if leased.wait_s is None else min(leased.wait_s, self._pauses.beat_s)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(pause):
+                            await wake.wait()
+
+    async def _lease(self, count: int, *, express: bool) -> Leased:
+        try:
+            return await self._store.lease(count, express=express)
+        except StoreError as error:
+            log.error("store.failed", why=error.detail)
+            return Leased([], self._pauses.store_s)
+
+    async def _work(self, delivery: Delivery) -> None:
+        try:
+            await self.handle(delivery)
+        except LeaseLost:
+            log.info("message.lease_lost", code=delivery.message.code)
+        except StoreError:
+            raise  # a store that is closed for good ends the process
+        except Exception as error:
+            log.exception("message.failed", code=delivery.message.code)
+            with suppress(LeaseLost):
+                await self._replace(delivery, BridgeError(f"a bug: {type(error).__name__}"))
+
+    def _ended(self, running: set[asyncio.Task[None]], row: int, task: asyncio.Task[None]) -> None:
+        running.discard(task)
+        if self._tasks.get(row) is task:
+            del self._tasks[row]
+        for wake in self._wakes.values():  # a suspect waits for everybody, whichever path they are on
+            wake.set()
+
+
+class _Progress:
+    """What a handler sees of the chat while it works."""
+
+    def __init__(self, notices: Notices, row: int) -> None:
+        self._notices = notices
+        self._row = row
+
+    async def update(self, text: str) -> None:
+        self._notices.replace(self._row, text)
+
+
+def _has_text(message: Message) -> bool:
+    return message.kind is MessageKind.TEXT or (message.kind is MessageKind.RICH_TEXT and bool(message.text))

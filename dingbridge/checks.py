@@ -1,0 +1,159 @@
+"""`dingbridge check`: every hop tried, each fault named with its remedy. Takes no lock a daemon needs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from dingbridge.answerer import ANYTHINGLLM, load_handlers
+from dingbridge.app import import_handlers_from, open_backend
+from dingbridge.config import Config
+from dingbridge.dingtalk import gateway, stream
+from dingbridge.errors import BridgeError, ConfigError, StoreLocked
+from dingbridge.store.schema import MIGRATIONS
+from dingbridge.store.sqlite import take_lock
+
+Level = Literal["ok", "warning", "failure"]
+_MARKS = {"ok": "✓", "warning": "!", "failure": "✗"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One hop: what was tried, how it went, and why or what to do."""
+
+    part: str
+    level: Level
+    detail: str = ""
+
+
+async def run(config: Config) -> list[Finding]:
+    """Beside a live daemon only a ticket is taken: a second connection would be handed users' messages."""
+    live, store = _store(config)
+    findings = [Finding("configuration", "ok", str(config.path)), store, _handlers(config)]
+    findings += await _dingtalk(config, live=live)
+    findings += await _anythingllm(config)
+    return findings
+
+
+def _store(config: Config) -> tuple[bool, Finding]:
+    path = config.store_path
+    try:
+        lock = take_lock(path)
+    except StoreLocked:
+        return True, Finding("store", "ok", f"{path}: in use by a running daemon")
+    except BridgeError as error:
+        return False, Finding("store", "failure", error.detail)
+    with lock:
+        try:
+            connection = sqlite3.connect(path)
+            try:
+                (version,) = connection.execute("PRAGMA user_version").fetchone()
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            return False, Finding("store", "failure", f"{path}: {error}; may the service's user write to it?")
+    if version > len(MIGRATIONS):
+        return False, Finding("store", "failure", f"{path}: made by a newer dingbridge")
+    return False, Finding("store", "ok", str(path))
+
+
+def _handlers(config: Config) -> Finding:
+    try:
+        import_handlers_from(config)
+        load_handlers(config.routes)
+    except ConfigError as error:
+        return Finding("handlers", "failure", error.detail)
+    return Finding("handlers", "ok")
+
+
+async def _dingtalk(config: Config, *, live: bool) -> list[Finding]:
+    dingtalk = config.dingtalk
+    timing = stream.Timing()
+    async with dingtalk.network.open_session() as session:
+
+        async def ticket() -> str:
+            await gateway.open_ticket(
+                session,
+                dingtalk.network,
+                api_base=dingtalk.api_base,
+                client_id=dingtalk.client_id,
+                client_secret=dingtalk.client_secret,
+                topics=(stream.BOT_TOPIC,),
+                open_s=timing.open_s,
+            )
+            return "a ticket only, because a daemon is running"
+
+        async def connection() -> str:
+            socket = await gateway.open_connection(
+                session,
+                dingtalk.network,
+                api_base=dingtalk.api_base,
+                client_id=dingtalk.client_id,
+                client_secret=dingtalk.client_secret,
+                topics=(stream.BOT_TOPIC,),
+                open_s=timing.open_s,
+                heartbeat_s=timing.heartbeat_s,
+                close_s=timing.close_s,
+                frame_limit=stream.SOCKET_LIMIT,
+            )
+            await socket.close()
+            return "opened and closed"
+
+        return [await _tried("dingtalk", ticket if live else connection)]
+
+
+async def _anythingllm(config: Config) -> list[Finding]:
+    wanted = sorted({route.workspace for route in config.routes if route.handler == ANYTHINGLLM})
+    async with open_backend(config) as backend:
+
+        async def key() -> str:
+            await backend.check_key()
+            return config.anythingllm.base_url
+
+        findings = [await _tried("anythingllm", key)]
+        if findings[0].level == "failure":
+            return findings
+        for workspace in wanted:
+            try:
+                slug = await backend.resolve(workspace)
+            except BridgeError as error:
+                findings.append(Finding(f"workspace {workspace}", "failure", error.detail))
+                continue
+            known = Finding(f"workspace {workspace}", "ok", slug or "")
+            names = "" if slug else ", ".join(sorted(await backend.workspaces())) or "none"
+            missing = f"AnythingLLM does not know it; it has: {names}"
+            findings.append(known if slug else Finding(f"workspace {workspace}", "failure", missing))
+    return findings
+
+
+async def _tried(part: str, attempt: Callable[[], Awaitable[str]]) -> Finding:
+    try:
+        async with asyncio.timeout(30.0):
+            return Finding(part, "ok", await attempt())
+    except BridgeError as error:
+        return Finding(part, "failure", error.detail)
+    except TimeoutError:
+        return Finding(part, "failure", "no answer within 30 s")
+
+
+def as_json(findings: list[Finding]) -> str:
+    """`{"ok": bool, "findings": [{"part", "level", "detail"}]}`."""
+    ok = all(finding.level != "failure" for finding in findings)
+    return json.dumps({"ok": ok, "findings": [asdict(finding) for finding in findings]}, ensure_ascii=False, indent=2)
+
+
+def as_text(findings: list[Finding], locale: str) -> str:
+    width = max(len(finding.part) for finding in findings)
+    lines = [f"{_MARKS[f.level]} {f.part:{width}}  {f.detail}".rstrip() for f in findings]
+    failures = sum(finding.level == "failure" for finding in findings)
+    if locale == "en":
+        lines.append("all is well" if not failures else f"{failures} to mend")
+    else:
+        lines.append("一切正常" if not failures else f"有 {failures} 处需要处理")
+    return "\n".join(lines)

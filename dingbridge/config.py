@@ -1,0 +1,272 @@
+"""The configuration: its nouns, its keys with their defaults, and the way from file to nouns.
+
+A new key is one line in `SCHEMA` and one field of its noun. All faults are gathered and told at once, each as
+`section.key: what is wrong and what to do`, so that one run of `check` is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dingbridge import decode
+from dingbridge.decode import DEFAULT_HANDLER, Bad
+from dingbridge.errors import ConfigError
+from dingbridge.model import Route, Secret
+from dingbridge.net import Network
+from dingbridge.reading import Field, Reading, Schema
+from dingbridge.secrets import Surroundings, missing_secret
+
+VARIABLE = "DINGBRIDGE_CONFIG"
+CONSOLE = "DingTalk's developer console (凭证与基础信息)"
+PLACES = (Path("dingbridge.toml"), Path("/etc/dingbridge/dingbridge.toml"))
+
+
+@dataclass(frozen=True, slots=True)
+class DingTalkConfig:
+    """`[dingtalk]`: the robot's application. Both bases are without a slash at their end."""
+
+    client_id: str
+    client_secret: Secret
+    api_base: str
+    oapi_base: str
+    network: Network
+
+
+@dataclass(frozen=True, slots=True)
+class AnythingLLMConfig:
+    """`[anythingllm]`. `total_timeout_s` bounds the whole ask with all its attempts."""
+
+    base_url: str
+    api_key: Secret
+    mode: str
+    attempts: int
+    connect_timeout_s: float
+    first_token_timeout_s: float
+    idle_timeout_s: float
+    total_timeout_s: float
+    network: Network
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyConfig:
+    """`[reply]`: locale "zh-CN" or "en"; notice "text" or "off"; uncertain "repeat" or "drop"."""
+
+    locale: str
+    notice_after_s: float
+    notice: str
+    uncertain: str
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """`[limits]`: 0 means no limit in each of them."""
+
+    workers: int
+    waiting_per_lane: int
+    per_user_per_minute: int
+    answer_deadline_min: float
+    drain_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WebConfig:
+    """`[web]`: port 0 takes any free one; not `enabled` where `listen` is empty."""
+
+    host: str
+    port: int
+    admin_token: Secret
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything `dingbridge.toml` says; all paths are absolute. Showing it shows no secret."""
+
+    path: Path
+    dingtalk: DingTalkConfig
+    anythingllm: AnythingLLMConfig
+    routes: tuple[Route, ...]
+    reply: ReplyConfig
+    limits: LimitsConfig
+    handlers_path: tuple[Path, ...]
+    store_path: Path
+    web: WebConfig
+
+
+NETWORK = (
+    Field("proxy", decode.proxy, secret=True),
+    Field("no_proxy", decode.hosts, []),
+    Field("ca_file", decode.visible),
+    Field("client_cert", decode.visible),
+    Field("client_key", decode.visible),
+)
+SCHEMA: Schema = {
+    "dingtalk": (
+        Field("client_id", decode.visible, required=f"copy the Client ID from {CONSOLE}"),
+        Field("client_secret", decode.visible, required=f"copy the Client Secret from {CONSOLE}", secret=True),
+        Field("api_base", decode.url, "https://api.dingtalk.com"),
+        Field("oapi_base", decode.url, "https://oapi.dingtalk.com"),
+        *NETWORK,
+    ),
+    "anythingllm": (
+        Field("base_url", decode.base_url, required='write AnythingLLM\'s address, like "http://127.0.0.1:3001"'),
+        Field("api_key", decode.visible, required="create one in AnythingLLM (Settings, Developer API)", secret=True),
+        Field("mode", decode.choice("query", "chat", "automatic"), "query"),
+        Field("attempts", decode.whole(1), 4),
+        Field("connect_timeout_s", decode.number(zero=False), 5),
+        Field("first_token_timeout_s", decode.number(zero=False), 60),
+        Field("idle_timeout_s", decode.number(zero=False), 30),
+        Field("total_timeout_s", decode.number(zero=False), 180),
+        *NETWORK,
+    ),
+    "route": (
+        Field("name", decode.text),
+        Field("workspace", decode.text),
+        Field("handler", decode.handler, DEFAULT_HANDLER),
+        Field("users", decode.texts, []),
+        Field("conversations", decode.texts, []),
+    ),
+    "reply": (
+        Field("locale", decode.choice("zh-CN", "en"), "zh-CN"),
+        Field("notice_after_s", decode.number(zero=True), 3),
+        Field("notice", decode.choice("text", "off"), "text"),
+        Field("uncertain", decode.choice("repeat", "drop"), "repeat"),
+    ),
+    "limits": (
+        Field("workers", decode.whole(0), 64),
+        Field("waiting_per_lane", decode.whole(0), 8),
+        Field("per_user_per_minute", decode.whole(0), 10),
+        Field("answer_deadline_min", decode.number(zero=True), 30),
+        Field("drain_s", decode.number(zero=True), 20),
+    ),
+    "handlers": (Field("path", decode.texts, []),),
+    "store": (Field("url", decode.visible),),
+    "web": (
+        Field("listen", decode.listen, "127.0.0.1:8788"),
+        Field("admin_token", decode.visible, secret=True),
+    ),
+}
+
+
+def find(explicit: Path | None, environ: Mapping[str, str]) -> Path:
+    """The file to read: the one named by --config or $DINGBRIDGE_CONFIG, else the first usual place with one.
+
+    A file that is named and not there is a ConfigError: another one is never read in its place.
+    """
+    named = explicit or (Path(environ[VARIABLE]) if environ.get(VARIABLE) else None)
+    if named is not None:
+        if _is_there(named):
+            return named
+        origin = "--config" if explicit else f"${VARIABLE}"
+        raise ConfigError([f"{origin}: {named}: not there, create it or correct the path"])
+    for place in PLACES:
+        if _is_there(place):
+            return place
+    looked = ", ".join(str(place.absolute()) for place in PLACES)
+    raise ConfigError(
+        [f"no configuration file: looked at --config, ${VARIABLE}, {looked}; create one or name it with --config"]
+    )
+
+
+def load(path: Path, environ: Mapping[str, str]) -> Config:
+    """The checked configuration. Raises ConfigError with every fault at once.
+
+    Of the environment it reads the secrets' variables and $CREDENTIALS_DIRECTORY, $STATE_DIRECTORY,
+    $XDG_STATE_HOME and $HOME, nothing else.
+    """
+    reading = Reading(SCHEMA, Surroundings(path.absolute().parent, environ))
+    document = reading.known("", _document(path), SCHEMA)
+    dingtalk, anythingllm = (_remote(reading, document, name) for name in ("dingtalk", "anythingllm"))
+    routes = _routes(reading, document)
+    reply, limits, handlers, store = (
+        reading.section(document, name) for name in ("reply", "limits", "handlers", "store")
+    )
+    handlers_path = reading.folders("handlers.path", handlers.get("path", ()))
+    store_path = _store_path(reading, store.get("url", ""))
+    web = _web(reading, reading.section(document, "web"))
+    if reading.faults:
+        raise ConfigError(reading.faults)
+    return Config(
+        path=path.absolute(),
+        dingtalk=DingTalkConfig(**dingtalk),
+        anythingllm=AnythingLLMConfig(**anythingllm),
+        routes=routes,
+        reply=ReplyConfig(**reply),
+        limits=LimitsConfig(**limits),
+        handlers_path=handlers_path,
+        store_path=store_path,
+        web=web,
+    )
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        return decode.read_toml(path)
+    except Bad as bad:
+        raise ConfigError([reason for _, reason in bad.reasons]) from None
+
+
+def _remote(reading: Reading, document: Mapping[str, Any], name: str) -> dict[str, Any]:
+    values = reading.section(document, name)
+    values["network"] = reading.network(name, values)
+    return values
+
+
+def _routes(reading: Reading, document: Mapping[str, Any]) -> tuple[Route, ...]:
+    rows = reading.sections(document, "route", 'add a [[route]] with workspace = "…"')
+    first: dict[str, int] = {}
+    for index, row in enumerate(rows):
+        name = row.get("name")
+        if name and first.setdefault(name, index) != index:
+            reading.fault(f"route[{index}].name", f"{decode.shown(name)} already names route[{first[name]}]")
+        if row.get("handler") == DEFAULT_HANDLER and row.get("workspace") == "":
+            reading.fault(f"route[{index}].workspace", "missing, name an AnythingLLM workspace or a handler")
+    return () if reading.faults else tuple(_route(**row) for row in rows)
+
+
+def _route(name: str, workspace: str, handler: str, users: Iterable[str], conversations: Iterable[str]) -> Route:
+    return Route(name or workspace or handler, workspace, handler, frozenset(users), frozenset(conversations))
+
+
+def _web(reading: Reading, values: Mapping[str, Any]) -> WebConfig:
+    host, port = values.get("listen") or ("", 0)
+    token = values.get("admin_token")
+    if host and token is not None and not token and not decode.is_loopback(host):
+        why = "others reach web.listen, so think one up"
+        reading.fault("web.admin_token", missing_secret("web", "admin_token", why))
+    return WebConfig(host, port, token or Secret(), enabled=bool(host))
+
+
+def _store_path(reading: Reading, url: str) -> Path:
+    """Where the SQLite file is; nothing is created or opened here."""
+    with reading.noting("store.url"):
+        if not url:
+            return _state_folder(reading.around.environ) / "dingbridge.db"
+        return reading.around.folder / decode.sqlite_file(url)
+    return Path()
+
+
+def _state_folder(environ: Mapping[str, str]) -> Path:
+    if given := environ.get("STATE_DIRECTORY", "").partition(":")[0]:
+        return Path(given).absolute()
+    xdg = Path(environ.get("XDG_STATE_HOME", ""))
+    if xdg.is_absolute():  # its specification: a relative one is to be ignored
+        return xdg / "dingbridge"
+    try:
+        home = Path(environ.get("HOME") or Path.home())
+    except RuntimeError:
+        raise Bad("no home folder is known, write a path") from None
+    return home.absolute() / ".local" / "state" / "dingbridge"
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except PermissionError:
+        return True  # reading it tells who may
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,173 @@
+"""DingTalk's REST API: the access token and proactive messages, the rung below the session webhook.
+
+Success is HTTP 200 with the object and no errcode; failure is a status with `{"code", "requestid", "message"}`.
+A stale token is HTTP 400 `InvalidAuthentication`, some gateways say 401. (DingTalk's server API error code pages.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from dingbridge.dingtalk.post import post_json
+from dingbridge.errors import (
+    BridgeError,
+    ReplyError,
+    ReplyPaced,
+    ReplyRejected,
+    ReplyTooLong,
+    ReplyUnavailable,
+    ReplyUncertain,
+    ReplyUnsafe,
+)
+from dingbridge.model import Message, Secret
+from dingbridge.net import Network
+
+TOKEN_MARGIN_S = 300.0
+TIMEOUT_S = 10.0
+MSG_PARAM_BYTES = 15_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A failed call as DingTalk words it."""
+
+    status: int
+    code: str
+    request_id: str
+    scopes: str
+
+    @property
+    def stale_token(self) -> bool:
+        return self.status == 401 or self.code == "InvalidAuthentication"
+
+    def __str__(self) -> str:
+        scopes = f", missing permission {self.scopes}" if self.scopes else ""
+        return f"HTTP {self.status} {self.code}{scopes} (requestid {self.request_id or 'none'})"
+
+
+class OpenAPI:
+    """Calls with this robot's token, fetched once for all callers and renewed when it is refused."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        network: Network,
+        *,
+        api_base: str,
+        client_id: str,
+        client_secret: Secret,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        self._session = session
+        self._network = network
+        self._api_base = api_base
+        self._client_id = client_id
+        self._client_secret = client_secret
+        self._timeout_s = timeout_s
+        self._token = Secret()
+        self._token_until = 0.0
+        self._refresh = asyncio.Lock()
+
+    async def send(self, message: Message, title: str, text: str) -> None:
+        """A markdown message to the message's conversation; no mention is possible here. Raises ReplyError."""
+        param = json.dumps({"title": title, "text": text}, ensure_ascii=False)
+        if len(param.encode()) > MSG_PARAM_BYTES:
+            raise ReplyTooLong("longer than the OpenAPI takes")
+        body: dict[str, Any] = {"robotCode": self._client_id, "msgKey": "sampleMarkdown", "msgParam": param}
+        if message.conversation.is_group:
+            body["openConversationId"] = message.conversation.id
+            await self._call("/v1.0/robot/groupMessages/send", body)
+            return
+        if not message.sender.staff_id:
+            raise ReplyRejected("the asker has no staff id, so only the session webhook reaches them")
+        body["userIds"] = [message.sender.staff_id]
+        result = await self._call("/v1.0/robot/oToMessages/batchSend", body)
+        if result.get("invalidStaffIdList") or result.get("filteredStaffIdList"):
+            raise ReplyRejected("DingTalk does not know the asker's staff id, or this robot may not write to them")
+        if result.get("flowControlledStaffIdList"):
+            raise ReplyPaced("DingTalk limits messages to this person", retry_after=60.0)
+
+    async def token(self) -> Secret:
+        """The current access token; raises ReplyError."""
+        async with self._refresh:
+            if not self._token or time.monotonic() >= self._token_until:
+                await self._fetch_token()
+            return self._token
+
+    async def _fetch_token(self) -> None:
+        body = {"appKey": self._client_id, "appSecret": self._client_secret.reveal()}
+        try:
+            status, answer = await self._post("/v1.0/oauth2/accessToken", body, Secret())
+        except ReplyUncertain as error:  # nothing was sent to a chat
+            raise ReplyUnavailable(error.detail) from None
+        token, lifetime = answer.get("accessToken"), answer.get("expireIn")
+        if status != 200 or not isinstance(token, str) or not token:
+            refusal = _refusal(status, answer)
+            raise (ReplyRejected if status in (400, 401, 403) else ReplyUnavailable)(f"no access token: {refusal}")
+        seconds = float(lifetime) if isinstance(lifetime, int | float) else 7200.0
+        self._token = Secret(token)
+        self._token_until = time.monotonic() + max(seconds - TOKEN_MARGIN_S, seconds / 2)
+
+    async def _call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        for attempt in (1, 2):
+            token = await self.token()
+            status, answer = await self._post(path, body, token)
+            if status == 200 and "code" not in answer:
+                return answer
+            refusal = _refusal(status, answer)
+            if refusal.stale_token and attempt == 1:
+                if self._token == token:  # nobody renewed it meanwhile
+                    self._token = Secret()
+                continue
+            raise _classified(refusal)
+        raise AssertionError
+
+    async def _post(self, path: str, body: dict[str, Any], token: Secret) -> tuple[int, dict[str, Any]]:
+        headers = {"Accept": "application/json"}
+        if token:
+            headers["x-acs-dingtalk-access-token"] = token.reveal()
+        return await post_json(
+            self._session,
+            self._network,
+            URL(self._api_base + path),
+            body,
+            headers=headers,
+            timeout_s=self._timeout_s,
+        )
+
+
+def _refusal(status: int, answer: dict[str, Any]) -> _Refusal:
+    denied = answer.get("accessdenieddetail")
+    scopes = denied.get("requiredScopes") if isinstance(denied, dict) else None
+    return _Refusal(
+        status=status,
+        code=str(answer.get("code", ""))[:80],
+        request_id=str(answer.get("requestid") or answer.get("requestId") or "")[:60],
+        scopes=", ".join(map(str, scopes))[:120] if isinstance(scopes, list) else "",
+    )
+
+
+def _classified(refusal: _Refusal) -> BridgeError:
+    """One table for the new API's errors; rows in the order they are asked."""
+    code = refusal.code
+    rows: tuple[tuple[bool, type[ReplyError], float | None], ...] = (
+        ("QpsLimit" in code, ReplyPaced, 1.0),
+        ("QpmLimit" in code, ReplyPaced, 60.0),
+        (code in ("send.too.fast", "send.byToken.tooFast", "too.many.group", "too.many.people"), ReplyPaced, 60.0),
+        (code.endswith("tooLong"), ReplyTooLong, None),
+        (code.startswith("contain.") or code == "param.contentUnsafe", ReplyUnsafe, None),
+        (refusal.status == 429, ReplyPaced, 5.0),
+        (refusal.status == 503, ReplyUnavailable, None),
+        (refusal.status >= 500, ReplyUncertain, None),
+    )
+    for holds, kind, retry_after in rows:
+        if holds:
+            return kind(f"OpenAPI: {refusal}", retry_after=retry_after)
+    return ReplyRejected(f"OpenAPI: {refusal}")

@@ -1,0 +1,114 @@
+"""DingTalk's bot callback, read into a Message. Tolerant: unknown keys are ignored, odd types lose only themselves.
+
+Shapes: topic `/v1.0/im/bot/messages/get` of DingTalk's Stream mode, documented under open-dingtalk/developerpedia
+`docs/learn/bot`; `senderStaffId` is missing for people of other organisations and before the robot is published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from yarl import URL
+
+from dingbridge.errors import PayloadError
+from dingbridge.model import Conversation, ConversationKind, Message, MessageKind, Person, Secret
+
+MAX_TEXT = 200_000
+# Until DingTalk says otherwise: the moment a message was sent must be a moment, and plausible.
+_EARLIEST_MS = 1_400_000_000_000
+_LATEST_MS = 4_100_000_000_000
+
+
+def parse(data: dict[str, Any], *, robot: str, frame_id: str, webhook_allowed: Callable[[str], bool]) -> Message:
+    """The message in a callback's data; PayloadError where nobody could be answered.
+
+    robot: our client id. frame_id: stands in where `msgId` is missing.
+    webhook_allowed: False for a session webhook on a foreign origin, which is then left out.
+    """
+    message_id = _text(data, "msgId") or frame_id
+    conversation_id = _text(data, "conversationId")
+    person = _person(data)
+    if not message_id or not conversation_id or not person.id:
+        raise PayloadError("a bot message without msgId, conversationId or sender")
+    kind, text = _content(data)
+    webhook = _text(data, "sessionWebhook")
+    group = data.get("conversationType") in ("2", 2)
+    return Message(
+        id=message_id,
+        robot=robot,
+        conversation=Conversation(
+            conversation_id,
+            ConversationKind.GROUP if group else ConversationKind.SINGLE,
+            _text(data, "conversationTitle"),
+        ),
+        sender=person,
+        kind=kind,
+        text=text[:MAX_TEXT].strip(),
+        sent_at=_moment(data.get("createAt")) or datetime.now(UTC),
+        webhook=Secret(webhook if webhook and webhook_allowed(webhook) else ""),
+        webhook_expires=_moment(data.get("sessionWebhookExpiredTime")),
+    )
+
+
+def _person(data: dict[str, Any]) -> Person:
+    staff_id = _text(data, "senderStaffId")
+    return Person(id=staff_id or _text(data, "senderId"), staff_id=staff_id, nick=_text(data, "senderNick"))
+
+
+def _content(data: dict[str, Any]) -> tuple[MessageKind, str]:
+    if "errorCode" in data and "text" not in data and "content" not in data:
+        return MessageKind.QUOTA, ""
+    try:
+        kind = MessageKind(_text(data, "msgtype"))
+    except ValueError:
+        return MessageKind.UNKNOWN, ""
+    content = data.get("content")
+    match kind:
+        case MessageKind.TEXT:
+            text = data.get("text")
+            return kind, _text(text, "content") if isinstance(text, dict) else ""
+        case MessageKind.RICH_TEXT:
+            parts = content.get("richText") if isinstance(content, dict) else None
+            return kind, _rich_text(parts)
+        case _:
+            return kind, ""
+
+
+def _rich_text(parts: Any) -> str:
+    if not isinstance(parts, list):
+        return ""
+    return "".join(_text(part, "text") for part in parts if isinstance(part, dict))
+
+
+def _text(data: dict[str, Any], key: str) -> str:
+    value = data.get(key)
+    # A lone surrogate is legal in JSON and cannot be stored as UTF-8.
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else ""
+
+
+def _moment(value: Any) -> datetime | None:
+    """Epoch milliseconds, as a number or as text."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        value = int(value)
+    if isinstance(value, int | float) and _EARLIEST_MS < value < _LATEST_MS:
+        return datetime.fromtimestamp(value / 1000, UTC)
+    return None
+
+
+def webhook_origin_check(oapi_base: str) -> Callable[[str], bool]:
+    """Session webhooks may point to `oapi_base`'s own origin, or to https on *.dingtalk.com, port 443."""
+    home = URL(oapi_base).origin()
+
+    def allowed(text: str) -> bool:
+        try:
+            url = URL(text)
+            if url.user is not None or url.password is not None or not url.host:
+                return False
+            dingtalk = url.scheme == "https" and url.port == 443 and url.host.endswith(".dingtalk.com")
+            return dingtalk or url.origin() == home
+        except ValueError:
+            return False
+
+    return allowed

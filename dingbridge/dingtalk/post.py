@@ -1,0 +1,80 @@
+"""One JSON POST to DingTalk, its failures sorted by whether the message may have arrived."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from dingbridge.errors import ReplyError, ReplyUnavailable, ReplyUncertain
+from dingbridge.net import BodyTooLarge, Network, read_capped
+
+BODY_LIMIT = 256 * 1024
+
+
+async def post_json(
+    session: aiohttp.ClientSession,
+    network: Network,
+    url: URL,
+    body: dict[str, Any],
+    *,
+    headers: dict[str, str] | None = None,
+    timeout_s: float,
+) -> tuple[int, dict[str, Any]]:
+    """Status and JSON object ({} where the body is none of an object with a JSON status of 4xx or 5xx).
+
+    Raises ReplyUnavailable where it certainly did not arrive: no connection, 407, an HTML page; ReplyUncertain where
+    it may have: a timeout or a reset after the bytes were written.
+    """
+    encoded = json.dumps(body, ensure_ascii=False).encode()
+    sent = {"Content-Type": "application/json; charset=utf-8", **(headers or {})}
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            session.post(
+                url,
+                data=encoded,
+                headers=sent,
+                proxy=network.proxy_for(url),
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout_s / 2),
+            ) as response,
+        ):
+            return response.status, _object(response.status, await read_capped(response, BODY_LIMIT))
+    except (aiohttp.ClientError, OSError, BodyTooLarge, TimeoutError) as error:
+        raise _sorted(error, url.host or "") from None
+
+
+def _object(status: int, body: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        answer = None
+    if isinstance(answer, dict):
+        return answer
+    if status == 200:
+        raise ReplyUnavailable("answered with a page instead of JSON: a proxy or a captive portal in between?")
+    return {}
+
+
+def _sorted(error: BaseException, host: str) -> ReplyError:  # noqa: PLR0911 - a table, one row an error
+    """Our words: the libraries' texts contain the webhook's session and the proxy's password."""
+    match error:
+        case aiohttp.ClientHttpProxyError():
+            return ReplyUnavailable(f"to {host}: the proxy refused ({error.status}): see [dingtalk] proxy")
+        case aiohttp.ClientProxyConnectionError():
+            return ReplyUnavailable(f"to {host}: the proxy cannot be reached: see [dingtalk] proxy")
+        case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
+            return ReplyUnavailable(f"to {host}: its certificate is not trusted: see [dingtalk] ca_file")
+        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
+            return ReplyUnavailable(f"to {host}: no connection: check DNS, route and firewall, port 443 outbound")
+        case TimeoutError():
+            return ReplyUncertain(f"to {host}: no answer in time")
+        case BodyTooLarge():
+            return ReplyUncertain(f"to {host}: an answer far too long")
+        case _:
+            return ReplyUncertain(f"to {host}: broken off ({type(error).__name__})")

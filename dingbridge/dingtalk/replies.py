@@ -1,0 +1,280 @@
+"""An answer into the chat it came from: this message's webhook, the conversation's newest one, then OpenAPI.
+
+The session webhook has no idempotency key and tells failure in the body of an HTTP 200; its bodies end at 20 000
+bytes, the OpenAPI's at 15 000. (DingTalk's pages on robot message types and custom robots.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import structlog
+from yarl import URL
+
+from dingbridge.dingtalk import markdown, split
+from dingbridge.dingtalk.openapi import OpenAPI
+from dingbridge.dingtalk.pace import NOTICE_RESERVE, Pace
+from dingbridge.dingtalk.post import post_json
+from dingbridge.errors import (
+    ReplyError,
+    ReplyPaced,
+    ReplyRejected,
+    ReplyTooLong,
+    ReplyUnavailable,
+    ReplyUncertain,
+    ReplyUnsafe,
+    SessionExpired,
+)
+from dingbridge.model import Answer, Message, Secret, Source
+from dingbridge.net import Network
+from dingbridge.texts import NOTICE, Texts
+
+log = structlog.get_logger("dingbridge.reply")
+
+TIMEOUT_S = 10.0
+PART_BYTES = 13_000  # JSON-escaped; fits both ways to the chat with title, mention and marks
+THREAD_ABOVE = 8_000  # characters; parsing takes about 7 ms per 10 KB
+SHOWN_SOURCES = 5
+EXPIRY_MARGIN_S = 30.0
+
+# The newest session webhook of (robot, conversation) and its expiry in epoch seconds.
+NewestWebhook = Callable[[str, str], Awaitable[tuple[Secret, float | None]]]
+Send = Callable[[str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One message of a reply, already safe markdown. `number` from 1; part 1 mentions the asker in groups."""
+
+    number: int
+    title: str
+    text: str
+
+
+class Replies:
+    """clock: the seconds since the epoch that expiries are compared with. uncertain: "repeat" or "drop"."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        network: Network,
+        openapi: OpenAPI,
+        *,
+        newest_webhook: NewestWebhook,
+        texts: Texts,
+        clock: Callable[[], float],
+        uncertain: str = "repeat",
+        timeout_s: float = TIMEOUT_S,
+        pace: Pace | None = None,
+    ) -> None:
+        self._session = session
+        self._network = network
+        self._openapi = openapi
+        self._newest_webhook = newest_webhook
+        self._texts = texts
+        self._clock = clock
+        self._repeat = uncertain == "repeat"
+        self._timeout_s = timeout_s
+        self._pace = pace or Pace(clock)
+
+    # -- composing
+
+    async def compose(self, answer: Answer) -> list[Part]:
+        """The answer as parts that fit; the same answer always gives the same parts."""
+        if len(answer.text) > THREAD_ABOVE:
+            return await asyncio.to_thread(self._compose, answer)
+        return self._compose(answer)
+
+    def _compose(self, answer: Answer) -> list[Part]:
+        hosts = frozenset(host for source in answer.sources if (host := _host(source.url)))
+        blocks = [markdown.write(answer.text, link_hosts=hosts)]
+        if answer.partial:
+            blocks.append(self._texts("partial"))
+        if answer.question_cut:
+            blocks.append(self._texts("question_cut"))
+        if answer.sources:
+            blocks.append(self._sources(answer.sources, hosts))
+        whole = "\n\n".join(block for block in blocks if block)
+        title = markdown.plain(answer.text) or self._texts("title")
+        parts = split.number(split.split(whole or self._texts("title"), max_bytes=PART_BYTES))
+        return [Part(number, title, text) for number, text in enumerate(parts, start=1)]
+
+    def _sources(self, sources: tuple[Source, ...], hosts: frozenset[str]) -> str:
+        """Names what the answer came from, each linked where a person can open it."""
+        lines = []
+        for source in sources[:SHOWN_SOURCES]:
+            title = markdown.inline(source.title)
+            lines.append(f"- [{title}]({source.url})" if _host(source.url) in hosts else f"- {title}")
+        more = len(sources) - SHOWN_SOURCES
+        if more > 0:
+            lines.append(f"- +{more}")
+        return self._texts("sources") + "\n\n" + "\n".join(lines)
+
+    # -- sending
+
+    async def send(self, message: Message, part: Part, *, uncertain: bool = False) -> bool:
+        """Put one part into the chat; False where nobody knows whether it arrived and no more is tried.
+
+        uncertain: an earlier try may have arrived; this one is marked, and is the last.
+        Raises ReplyPaced, ReplyUnsafe, ReplyRejected (no rung will ever take it), ReplyUnavailable (later),
+        ReplyUncertain (later, and then with `uncertain`).
+        """
+        if uncertain and not self._repeat:
+            return False
+        if wait_s := self._pace.take(message.conversation.id):
+            raise ReplyPaced("this conversation has had its messages of the minute", retry_after=wait_s)
+        failure: ReplyError = ReplyRejected("no way to this chat is left")
+        async for name, rung in self._rungs(message, part):
+            try:
+                await rung(self._texts("repeat_mark") if uncertain else "")
+            except ReplyUncertain as error:
+                log.warning("reply.uncertain", code=message.code, rung=name, why=error.detail)
+                if uncertain or not self._repeat:
+                    return False
+                uncertain, failure = True, error
+            except ReplyPaced as error:
+                self._pace.pause(message.conversation.id, error.retry_after or 60.0)
+                if isinstance(failure, ReplyUncertain):
+                    raise ReplyUncertain(failure.detail, retry_after=error.retry_after) from None
+                raise
+            except ReplyTooLong:
+                return await self._send_halves(message, part, uncertain=uncertain)
+            except (SessionExpired, ReplyUnavailable, ReplyRejected) as error:
+                log.info("reply.degraded", code=message.code, rung=name, why=error.detail)
+                # What may work later outlives what never will; an unknown outcome outlives both.
+                if not isinstance(failure, ReplyUncertain) and not (failure.retryable and not error.retryable):
+                    failure = error
+            else:
+                return True
+        raise failure
+
+    async def _send_halves(self, message: Message, part: Part, *, uncertain: bool) -> bool:
+        halves = split.split(part.text, max_bytes=max(500, len(part.text.encode()) // 2))
+        if len(halves) < 2:
+            raise ReplyRejected("DingTalk finds even a short part too long")
+        certain = True
+        for number, text in enumerate(halves, start=part.number):
+            certain &= await self.send(message, Part(number, part.title, text), uncertain=uncertain)
+        return certain
+
+    async def notice(self, message: Message, text: str | None = None) -> bool:
+        """The waiting notice; the first to be dropped when a conversation is busy. True when it went out."""
+        if self._pace.take(message.conversation.id, reserve=NOTICE_RESERVE):
+            return False
+        body = {"msgtype": "text", "text": {"content": text or self._texts(NOTICE)}}
+        async for url in self._webhooks(message):
+            try:
+                await self._post_webhook(url, body)
+            except ReplyError as error:
+                log.info("reply.notice_failed", code=message.code, why=error.detail)
+            else:
+                return True
+        return False
+
+    async def _rungs(self, message: Message, part: Part) -> AsyncIterator[tuple[str, Send]]:
+        async for url in self._webhooks(message):
+
+            async def by_webhook(mark: str, url: Secret = url) -> None:
+                await self._post_webhook(url, _body(message, part, mark))
+
+            yield "webhook", by_webhook
+
+        async def by_openapi(mark: str) -> None:
+            await self._openapi.send(message, part.title, _marked(part.text, mark))
+
+        yield "openapi", by_openapi
+
+    async def _webhooks(self, message: Message) -> AsyncIterator[Secret]:
+        """This message's session webhook, then the conversation's newest, as far as they live."""
+        own = message.webhook
+        expires = message.webhook_expires.timestamp() if message.webhook_expires else None
+        if own and self._lives(expires):
+            yield own
+        newest, expires = await self._newest_webhook(message.robot, message.conversation.id)
+        if newest and newest != own and self._lives(expires):
+            yield newest
+
+    def _lives(self, expires: float | None) -> bool:
+        return expires is None or self._clock() < expires - EXPIRY_MARGIN_S
+
+    async def _post_webhook(self, url: Secret, body: dict[str, Any]) -> None:
+        status, answer = await post_json(
+            self._session, self._network, URL(url.reveal(), encoded=True), body, timeout_s=self._timeout_s
+        )
+        if status != 200:
+            raise _by_status(status)
+        errcode = _number(answer.get("errcode"))
+        if errcode != 0:
+            raise _by_errcode(errcode)
+
+
+def _body(message: Message, part: Part, mark: str) -> dict[str, Any]:
+    text = _marked(part.text, mark)
+    body: dict[str, Any] = {"msgtype": "markdown", "markdown": {"title": part.title, "text": text}}
+    staff_id = message.sender.staff_id
+    if part.number == 1 and message.conversation.is_group and staff_id:
+        # Both are needed: the id in the list, and the literal @id in the text.
+        body["markdown"]["text"] = f"@{staff_id}\n\n{text}"
+        body["at"] = {"atUserIds": [staff_id], "isAtAll": False}
+    return body
+
+
+def _marked(text: str, mark: str) -> str:
+    return f"{mark}\n\n{text}" if mark else text
+
+
+def _host(url: str) -> str:
+    try:
+        parsed = URL(url)
+    except ValueError:
+        return ""
+    return parsed.host or "" if parsed.scheme in ("http", "https") and parsed.user is None else ""
+
+
+def _number(value: Any) -> int:
+    """The errcode; the custom robot's page shows it as text."""
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return -1
+
+
+_EXPIRED = frozenset({300001})
+_TOO_FAST = frozenset({130101, 410100})
+_BRIEFLY_TOO_FAST = frozenset({90018, 90002})
+_TOO_LONG = frozenset({460101, 101002})
+_UNSAFE = frozenset({430101, 430102, 430103, 430104})
+_BUSY = frozenset({-1})
+
+
+def _by_errcode(errcode: int) -> ReplyError:
+    """The session webhook's errcodes; the texts beside them change, so only the number counts."""
+    said = f"webhook: errcode {errcode}"
+    if errcode in _EXPIRED:
+        return SessionExpired(f"{said}: the session webhook has expired")
+    if errcode in _TOO_FAST:
+        return ReplyPaced(f"{said}: too fast", retry_after=60.0)
+    if errcode in _BRIEFLY_TOO_FAST:
+        return ReplyPaced(f"{said}: too fast", retry_after=1.0)
+    if errcode in _TOO_LONG:
+        return ReplyTooLong(f"{said}: too long")
+    if errcode in _UNSAFE:
+        return ReplyUnsafe(f"{said}: refused by the content check")
+    if errcode in _BUSY:
+        return ReplyUnavailable(f"{said}: DingTalk is busy")
+    return ReplyRejected(f"{said}: refused")
+
+
+def _by_status(status: int) -> ReplyError:
+    said = f"webhook: HTTP {status}"
+    if status == 429:
+        return ReplyPaced(said, retry_after=5.0)
+    if status in (407, 503) or 300 <= status < 400:
+        return ReplyUnavailable(said)
+    if status >= 500:
+        return ReplyUncertain(said)
+    return ReplyRejected(said)

@@ -1,0 +1,79 @@
+"""Counters for Prometheus. Never a user, a conversation or a message id as a label."""
+
+from __future__ import annotations
+
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from dingbridge.model import Entry, Outcome
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300)
+
+
+class Metrics:
+    """A registry of its own, so that several daemons of one test do not share counters."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        self.messages = Counter(
+            "dingbridge_messages_total", "Messages by how they ended", ["result"], registry=self.registry
+        )
+        for outcome in Outcome:
+            self.messages.labels(outcome)
+        self.duration = Histogram(
+            "dingbridge_message_duration_seconds",
+            "Time of a message by stage",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.first_token = Histogram(
+            "dingbridge_llm_first_token_seconds", "Time to the first token", buckets=_SECONDS, registry=self.registry
+        )
+        self.retries = Counter(
+            "dingbridge_retries_total", "Repeated calls", ["target", "reason"], registry=self.registry
+        )
+        self.connected = Gauge(
+            "dingbridge_gateway_connected", "1 while a link to DingTalk is up", registry=self.registry
+        )
+        self.last_frame = Gauge(
+            "dingbridge_gateway_last_frame_timestamp_seconds", "When the last frame came", registry=self.registry
+        )
+        self.link_events = Counter(
+            "dingbridge_gateway_events_total", "What happened on the link", ["event"], registry=self.registry
+        )
+        self.ack = Histogram(
+            "dingbridge_ack_duration_seconds",
+            "From a message's frame to the end of its commit",
+            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5),
+            registry=self.registry,
+        )
+        self.depth = Gauge("dingbridge_inbox_depth", "Unfinished messages by state", ["state"], registry=self.registry)
+        self.oldest = Gauge(
+            "dingbridge_inbox_oldest_age_seconds", "Age of the oldest unfinished message", registry=self.registry
+        )
+        Gauge("dingbridge_build_info", "Constant 1", ["version"], registry=self.registry).labels(version).set(1)
+
+    def observe(self, entry: Entry) -> None:
+        self.messages.labels(entry.outcome).inc()
+        for stage, seconds in (
+            ("queue", entry.queue_s),
+            ("llm", entry.handler_s),
+            ("reply", entry.reply_s),
+            ("total", entry.total_s),
+        ):
+            if seconds is not None:
+                self.duration.labels(stage).observe(seconds)
+        if entry.first_token_s is not None:
+            self.first_token.observe(entry.first_token_s)
+
+    def link_event(self, name: str) -> None:
+        self.link_events.labels(name).inc()
+        if name == "frame":
+            self.last_frame.set(time.time())
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)

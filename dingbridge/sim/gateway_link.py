@@ -1,0 +1,179 @@
+"""One Stream connection as the stand-in gateway sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import struct
+import time
+import uuid
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+from dingbridge.sim.gateway_base import Record, reset
+from dingbridge.sim.gateway_records import Ack, Push, Sent, build_frame
+
+
+class State(Enum):
+    """Only a live connection is chosen for pushes (a half-open one too, with `dead_channel`)."""
+
+    GREETING = "greeting"
+    LIVE = "live"
+    LEAVING = "leaving"
+    HALF_OPEN = "half-open"
+    CLOSED = "closed"
+
+
+class Connection:
+    """Frames out, acks in. `closed_code` is the client's close code, 1005 without one, 1006 without a frame."""
+
+    def __init__(
+        self,
+        record: Record,
+        request: web.Request,
+        subscriptions: list[Any],
+        on_frame: Callable[[Connection, dict[str, Any]], None],
+    ) -> None:
+        self.id = str(uuid.uuid1())
+        self.opened_at = time.monotonic()
+        self.subscriptions = subscriptions
+        self.headers = dict(request.headers)
+        self.state = State.GREETING
+        self.acks: list[Ack] = []
+        self.pushes: list[Push] = []
+        self.pings = 0
+        self.closed_code: int | None = None
+        self._record = record
+        self._request = request
+        self._on_frame = on_frame
+        self._swallows = False
+        self._hang_up: asyncio.TimerHandle | None = None
+        self._close_sent = False
+        self._ws = web.WebSocketResponse(autoping=False, autoclose=False, compress=False)
+
+    def takes(self, kind: str, topic: str) -> bool:
+        """Whether this connection subscribed to it; SYSTEM needs no subscription."""
+        wanted = ({"type": kind, "topic": topic}, {"type": kind, "topic": "*"})
+        return kind == "SYSTEM" or any(entry in wanted for entry in self.subscriptions)
+
+    async def push(self, frame: dict[str, Any], sent: Sent | None = None) -> Push:
+        """Write a frame as it stands. Raises ConnectionError when this connection is gone."""
+        push = Push(time.monotonic(), self.id, frame, sent)
+        self.pushes.append(push)
+        if sent is not None:
+            sent.pushes.append(push)
+        self._record.note("frame", connection=self.id, frame=frame, swallowed=self._swallows)
+        if not self._swallows:
+            await self.send_raw(json.dumps(frame, ensure_ascii=False))
+        return push
+
+    async def send_raw(self, payload: str | bytes) -> None:
+        """Any text frame, or a binary one for bytes."""
+        if self._ws.closed or self.state is State.CLOSED:
+            raise ConnectionResetError("this connection is closed")
+        if isinstance(payload, str):
+            await self._ws.send_str(payload)
+        else:
+            await self._ws.send_bytes(payload)
+
+    async def ping_opaque(self, opaque: str | None = None, timeout_s: float = 10.0) -> Ack:
+        """A SYSTEM ping and its ack."""
+        data = {"opaque": opaque or secrets.token_hex(8)}
+        push = await self.push(build_frame("SYSTEM", "ping", data))
+        return await self._record.until(lambda: push.ack, timeout_s)
+
+    async def disconnect(
+        self,
+        reason: str = "connection is expired",
+        *,
+        close_after_s: float = 10.0,
+        with_message_id: bool = True,
+    ) -> Push:
+        """Announce the rotation, be silent, then close TCP without a close frame, as DingTalk does."""
+        self.state = State.LEAVING
+        message_id = None if with_message_id else ""
+        push = await self.push(build_frame("SYSTEM", "disconnect", {"reason": reason}, message_id=message_id))
+        self._close_in(close_after_s)
+        return push
+
+    async def close(self, code: int = 1000, reason: str = "", *, wait_s: float = 2.0) -> None:
+        """Send a close frame; TCP ends with the client's answer to it, at the latest after `wait_s`."""
+        self.state = State.LEAVING
+        self._close_sent = True
+        self._close_in(wait_s)
+        await self._ws.send_frame(struct.pack("!H", code) + reason.encode(), WSMsgType.CLOSE)
+
+    def cut(self) -> None:
+        """End TCP with RST, at once."""
+        self.state = State.CLOSED
+        reset(self._request.transport)
+
+    def half_open(self, *, deliver: bool = False) -> None:
+        """Read and pong no more while TCP stays up; pushed frames vanish too, unless `deliver`."""
+        self.state = State.HALF_OPEN
+        self._swallows = not deliver
+        if isinstance(self._request.transport, asyncio.ReadTransport):
+            self._request.transport.pause_reading()
+
+    async def serve(self) -> web.WebSocketResponse:
+        """Read until either side ends the connection."""
+        try:
+            while True:
+                message = await self._ws.receive()
+                if message.type is WSMsgType.TEXT:
+                    self._read(message.data)
+                elif message.type is WSMsgType.PING:
+                    await self._pong(message.data)
+                elif message.type is not WSMsgType.PONG:
+                    break
+            if message.type is WSMsgType.CLOSE:
+                self.closed_code = message.data or 1005
+                if not self._close_sent:
+                    await self._ws.close(code=message.data or 1000)
+        finally:
+            self._end()
+        return self._ws
+
+    async def accept(self) -> None:
+        await self._ws.prepare(self._request)
+
+    def greeted(self) -> None:
+        """From now on this connection may be chosen, unless it has been ended meanwhile."""
+        if self.state is State.GREETING:
+            self.state = State.LIVE
+            self._record.note("live", connection=self.id)
+
+    def _read(self, text: str) -> None:
+        if self.state is State.HALF_OPEN:
+            return  # came in before reading was paused
+        try:
+            frame = json.loads(text)
+        except ValueError:
+            frame = None
+        if isinstance(frame, dict) and isinstance(frame.get("headers"), dict):
+            self._on_frame(self, frame)
+        else:
+            self._record.note("garbage", connection=self.id, text=text)
+
+    async def _pong(self, payload: bytes) -> None:
+        self.pings += 1
+        if self.state is not State.HALF_OPEN:
+            await self._ws.pong(payload)
+
+    def _close_in(self, delay_s: float) -> None:
+        transport = self._request.transport
+        if transport is not None:
+            self._hang_up = asyncio.get_running_loop().call_later(delay_s, transport.close)
+
+    def _end(self) -> None:
+        if self._hang_up is not None:
+            self._hang_up.cancel()
+        if self._request.transport is not None:
+            self._request.transport.close()
+        if self.closed_code is None:
+            self.closed_code = 1006
+        self.state = State.CLOSED

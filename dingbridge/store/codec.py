@@ -1,0 +1,70 @@
+"""How a message and an answer are written into a row, and read back by any later version."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from dingbridge.model import (
+    Answer,
+    Conversation,
+    ConversationKind,
+    Message,
+    MessageKind,
+    Person,
+    Secret,
+    Source,
+)
+
+
+def encode_message(message: Message) -> str:
+    """Everything but the webhook, which has columns of its own because a newer one may replace it."""
+    return json.dumps(
+        {
+            "conversation": asdict(message.conversation),
+            "sender": asdict(message.sender),
+            "kind": message.kind,
+            "text": message.text,
+            "sent_at": message.sent_at.timestamp(),
+        },
+        ensure_ascii=False,
+    )
+
+
+def decode_message(*, robot: str, key: str, body: str, webhook: str, webhook_expires: float | None) -> Message:
+    fields = json.loads(body)
+    conversation = fields["conversation"]
+    sender = fields["sender"]
+    return Message(
+        id=key,
+        robot=robot,
+        conversation=Conversation(
+            id=conversation["id"],
+            kind=ConversationKind(conversation["kind"]),
+            title=conversation.get("title", ""),
+        ),
+        sender=Person(id=sender["id"], staff_id=sender.get("staff_id", ""), nick=sender.get("nick", "")),
+        kind=MessageKind(fields["kind"]),
+        text=fields["text"],
+        sent_at=datetime.fromtimestamp(fields["sent_at"], UTC),
+        webhook=Secret(webhook),
+        webhook_expires=datetime.fromtimestamp(webhook_expires, UTC) if webhook_expires is not None else None,
+    )
+
+
+def encode_answer(answer: Answer) -> str:
+    return json.dumps(asdict(answer), ensure_ascii=False)
+
+
+def decode_answer(text: str) -> Answer:
+    fields = json.loads(text)
+    return Answer(
+        text=fields["text"],
+        sources=tuple(Source(**source) for source in fields.get("sources", ())),
+        refused=fields.get("refused", False),
+        partial=fields.get("partial", False),
+        question_cut=fields.get("question_cut", False),
+        tries=fields.get("tries", 1),
+        first_token_s=fields.get("first_token_s"),
+    )

@@ -1,0 +1,86 @@
+"""The tables, as numbered steps: a step is never edited once released, only followed by another."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from dingbridge.errors import StoreUnavailable
+
+# message: one row per accepted message, kept 7 days after its end as the memory of what was seen.
+# lane: one row per context that has unfinished messages. `head` is the only message that may be leased, `due` is
+#   when; the lane moves on only when its head ends. Scanning for blocked rows instead costs 46 ms at 100 000 waiting.
+# context: the generation that `/new` raises.
+# webhook: the newest live session webhook of a conversation, for replies to older messages.
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE message (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        robot TEXT NOT NULL,
+        key TEXT NOT NULL,
+        lane TEXT NOT NULL,
+        conversation TEXT NOT NULL,
+        person TEXT NOT NULL,
+        task TEXT NOT NULL,
+        state TEXT NOT NULL,
+        body TEXT NOT NULL,
+        webhook TEXT NOT NULL,
+        webhook_expires REAL,
+        received_at REAL NOT NULL,
+        deadline_at REAL,
+        crashes INTEGER NOT NULL DEFAULT 0,
+        tries INTEGER NOT NULL DEFAULT 0,
+        answer TEXT,
+        part INTEGER NOT NULL DEFAULT 0,
+        uncertain INTEGER NOT NULL DEFAULT 0,
+        answered_at REAL,
+        outcome TEXT,
+        reason TEXT,
+        finished_at REAL,
+        UNIQUE (robot, key)
+    );
+    CREATE INDEX message_open ON message (lane, id) WHERE finished_at IS NULL;
+    CREATE INDEX message_person ON message (person, received_at);
+    CREATE INDEX message_waiting ON message (person, conversation) WHERE finished_at IS NULL;
+    CREATE INDEX message_finished ON message (finished_at) WHERE finished_at IS NOT NULL;
+    CREATE TABLE lane (
+        key TEXT PRIMARY KEY,
+        head INTEGER NOT NULL,
+        due REAL NOT NULL,
+        express INTEGER NOT NULL,
+        token TEXT,
+        suspect INTEGER NOT NULL DEFAULT 0,
+        noticed INTEGER NOT NULL DEFAULT 0,
+        troubled INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID;
+    CREATE INDEX lane_due ON lane (express, due, head) WHERE token IS NULL;
+    CREATE INDEX lane_leased ON lane (head) WHERE token IS NOT NULL;
+    CREATE INDEX lane_suspect ON lane (head) WHERE suspect = 1;
+    CREATE TABLE context (
+        robot TEXT NOT NULL,
+        conversation TEXT NOT NULL,
+        person TEXT NOT NULL,
+        generation INTEGER NOT NULL,
+        PRIMARY KEY (robot, conversation, person)
+    ) WITHOUT ROWID;
+    CREATE TABLE webhook (
+        robot TEXT NOT NULL,
+        conversation TEXT NOT NULL,
+        url TEXT NOT NULL,
+        expires REAL,
+        PRIMARY KEY (robot, conversation)
+    ) WITHOUT ROWID;
+    """,
+)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the tables to this version, each step in a transaction of its own."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise StoreUnavailable(
+            f"the store is of a newer dingbridge (schema {version}, this one knows {len(MIGRATIONS)}): "
+            "install that version, or start with another [store] url",
+            retryable=False,
+        )
+    for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE; {statements} PRAGMA user_version = {number}; COMMIT;")

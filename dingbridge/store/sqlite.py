@@ -1,0 +1,256 @@
+"""The inbox on SQLite. Every method is one durable transaction.
+
+A message goes ready → leased → answered → sending(part) → done, or ends dead with a reason. Only a lane's head can
+be leased; the lease's token fences every later write, so that a cancelled message's worker cannot send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from dingbridge.errors import StoreLocked, StoreUnavailable
+from dingbridge.model import Answer, Delivery, Message, Outcome, Placed, Secret, State, Task
+from dingbridge.store import intake, recovery, work
+from dingbridge.store.codec import encode_answer
+from dingbridge.store.intake import Limits
+from dingbridge.store.recovery import Recovered
+from dingbridge.store.writer import Writer
+
+__all__ = ["Depth", "Leased", "Limits", "Recovered", "SQLiteStore", "Waiting", "take_lock"]
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """wait_s: seconds until more will be due, given when there was less work than asked for; None: nothing waits."""
+
+    deliveries: list[Delivery]
+    wait_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An unanswered question."""
+
+    row: int
+    lane: str
+    received_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How much is unfinished, by state, and the age of the oldest in seconds."""
+
+    by_state: dict[str, int]
+    oldest_age_s: float
+
+
+class SQLiteStore:
+    """`open()` takes the file's lock, migrates, and returns what a crash left leased; `close()` lets go.
+
+    clock: seconds that only go forward within a process; lanes and deadlines live by it.
+    wipe: forget the question, the answer and the webhook of a finished message.
+    """
+
+    def __init__(
+        self, path: Path, *, clock: Callable[[], float], limits: Limits | None = None, wipe: bool = True
+    ) -> None:
+        self.path = path
+        self._clock = clock
+        self._limits = limits or Limits()
+        self._wipe = wipe
+        self._writer = Writer(path)
+        self._lock: IO[str] | None = None
+
+    async def open(self) -> Recovered:
+        self._lock = await asyncio.to_thread(take_lock, self.path)
+        try:
+            await self._writer.open()
+            return await self._writer.run(lambda c: recovery.recover(c, now=self._clock(), wipe=self._wipe))
+        except BaseException:
+            self._lock.close()
+            raise
+
+    async def close(self) -> None:
+        await self._writer.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last transaction failed; None while the store works."""
+        error = self._writer.last_error
+        return error.detail if error is not None else None
+
+    # -- intake
+
+    async def put(self, message: Message, task: Task = Task.QUESTION, *, fresh: bool = False) -> Placed:
+        """Keep a message. A question beyond the limits is kept as BUSY or LIMITED, to be told on the express path.
+
+        fresh: raise the context's generation in the same transaction (`/new`), unless this is a duplicate.
+        """
+        return await self._writer.run(
+            lambda c: intake.put(c, message, task, now=self._clock(), limits=self._limits, fresh=fresh)
+        )
+
+    # -- work
+
+    async def lease(self, count: int, *, express: bool = False) -> Leased:
+        """Up to `count` messages to work on."""
+
+        def run(c: sqlite3.Connection) -> Leased:
+            now = self._clock()
+            deliveries = work.lease(c, count, now=now, express=express)
+            if len(deliveries) == count:
+                return Leased(deliveries, None)
+            (due,) = c.execute(
+                "SELECT min(due) FROM lane WHERE token IS NULL AND express = ? AND due > ?", (express, now)
+            ).fetchone()
+            return Leased(deliveries, None if due is None else due - now)
+
+        return await self._writer.run(run)
+
+    async def answered(self, delivery: Delivery, answer: Answer, outcome: Outcome, reason: str = "") -> None:
+        """The answer is kept: from here on a restart sends it instead of asking again."""
+        await self._held(
+            delivery,
+            "UPDATE message SET state = 'answered', answer = ?, outcome = ?, reason = ?, answered_at = ?,"
+            " part = 0, uncertain = 0 WHERE id = ?",
+            (encode_answer(answer), outcome, reason, self._clock()),
+        )
+
+    async def sending(self, delivery: Delivery, part: int, *, uncertain: bool = False) -> None:
+        """Part `part` (from 1) goes out now; the parts before it have arrived."""
+        await self._held(
+            delivery,
+            "UPDATE message SET state = 'sending', part = ?, uncertain = ? WHERE id = ?",
+            (part, uncertain),
+        )
+
+    async def later(
+        self, delivery: Delivery, delay_s: float, *, trouble: bool = False, sent: int = 0, uncertain: bool = False
+    ) -> bool:
+        """Give the lease back for `delay_s`; the message keeps its place at its lane's head.
+
+        sent: parts that have arrived; uncertain: the next one may have, too.
+        trouble: the asker should be told; True comes back the first time only, until the lane is empty.
+        """
+        return await self._writer.run(
+            lambda c: work.give_back(
+                c, delivery, self._clock() + delay_s, trouble=trouble, sent=sent, uncertain=uncertain
+            )
+        )
+
+    async def done(self, delivery: Delivery, outcome: Outcome, reason: str = "") -> None:
+        """The end; the lane moves on."""
+        await self._end(delivery, State.DONE, outcome, reason)
+
+    async def dead(self, delivery: Delivery, outcome: Outcome, reason: str) -> None:
+        """The end without success; the lane moves on."""
+        await self._end(delivery, State.DEAD, outcome, reason)
+
+    async def _end(self, delivery: Delivery, state: State, outcome: Outcome, reason: str) -> None:
+        def run(c: sqlite3.Connection) -> None:
+            work.check(c, delivery)
+            work.end(c, delivery.row, state, outcome, reason, now=self._clock(), wipe=self._wipe)
+            work.advance(c, delivery.lane, delivery.row, now=self._clock())
+
+        await self._writer.run(run)
+
+    async def _held(self, delivery: Delivery, statement: str, values: tuple[Any, ...]) -> None:
+        def run(c: sqlite3.Connection) -> None:
+            work.check(c, delivery)
+            c.execute(statement, (*values, delivery.row))
+
+        await self._writer.run(run)
+
+    async def cancel(self, message: Message, *, before: int) -> list[int]:
+        """End the sender's unanswered questions older than row `before`, the running one too; their rows."""
+        return await self._writer.run(lambda c: work.cancel(c, message, before, now=self._clock(), wipe=self._wipe))
+
+    async def claim_notice(self, row: int) -> Message | None:
+        """The unanswered message whose asker is to get the notice; once per lane until it is empty."""
+
+        def run(c: sqlite3.Connection) -> Message | None:
+            claimed = c.execute(
+                "UPDATE lane SET noticed = 1 WHERE noticed = 0 AND key ="
+                " (SELECT lane FROM message WHERE id = ? AND state IN ('ready', 'leased'))",
+                (row,),
+            ).rowcount
+            return work.message(c, row) if claimed else None
+
+        return await self._writer.run(run)
+
+    # -- upkeep
+
+    async def release_all(self) -> int:
+        """At a planned stop: what is leased goes back and counts as no crash."""
+        return await self._writer.run(recovery.release_all)
+
+    async def forget(self, *, batch: int = 500) -> int:
+        """Drop up to `batch` rows that ended more than seven days ago; how many there were."""
+        return await self._writer.run(lambda c: recovery.forget(c, batch, now=self._clock()))
+
+    async def probe(self) -> None:
+        """Write something, so that a store that failed is seen working again."""
+        await self._writer.run(lambda c: c.execute("DELETE FROM lane WHERE key = ''").rowcount)
+
+    # -- looking
+
+    async def webhook(self, robot: str, conversation: str) -> tuple[Secret, float | None]:
+        """The newest session webhook of a conversation and its expiry; an empty secret when there is none."""
+        found = await self._writer.run(
+            lambda c: c.execute(
+                "SELECT url, expires FROM webhook WHERE robot = ? AND conversation = ?", (robot, conversation)
+            ).fetchone()
+        )
+        return (Secret(found[0]), found[1]) if found else (Secret(), None)
+
+    async def waiting(self, message: Message | None = None) -> list[Waiting]:
+        """Unanswered questions in order; of one person in one conversation where a message is given."""
+        where = ""
+        who: tuple[str, ...] = ()
+        if message is not None:
+            where = " AND robot = ? AND conversation = ? AND person = ?"
+            who = (message.robot, message.conversation.id, message.sender.id)
+        rows = await self._writer.run(
+            lambda c: c.execute(
+                "SELECT id, lane, received_at FROM message WHERE finished_at IS NULL AND state IN ('ready', 'leased')"
+                f" AND task = 'question'{where} ORDER BY id",
+                who,
+            ).fetchall()
+        )
+        return [Waiting(*row) for row in rows]
+
+    async def depth(self) -> Depth:
+        def run(c: sqlite3.Connection) -> Depth:
+            rows = c.execute(
+                "SELECT state, count(*), min(received_at) FROM message WHERE finished_at IS NULL GROUP BY state"
+            ).fetchall()
+            now = self._clock()
+            oldest = min((at for _, _, at in rows), default=now)
+            return Depth({state: count for state, count, _ in rows}, max(0.0, now - oldest))
+
+        return await self._writer.run(run)
+
+
+def take_lock(path: Path) -> IO[str]:
+    """The one-daemon lock beside the store; raises StoreLocked while another process holds it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = path.with_name(path.name + ".lock").open("a")
+    except OSError as error:
+        raise StoreUnavailable(
+            f"store {path}: {error.strerror}; does the folder exist, may the service's user write to it?"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise StoreLocked(f"store {path}: another dingbridge is running on it; stop that one first") from None
+    return lock

@@ -1,0 +1,145 @@
+"""How a message is worked on: leased under a token, fenced by it, and ended; then its lane moves on."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from typing import Any
+
+from dingbridge.errors import LeaseLost
+from dingbridge.model import Delivery, Message, Outcome, State, Task
+from dingbridge.store.codec import decode_answer, decode_message
+
+_HEAD = """
+    SELECT m.id, l.token, m.lane, m.robot, m.key, m.body, m.webhook, m.webhook_expires, m.task, m.state, m.part,
+           m.uncertain, m.answer, m.outcome, m.crashes, m.tries, m.received_at, m.deadline_at, m.answered_at
+    FROM lane l JOIN message m ON m.id = l.head WHERE l.key = ?
+"""
+
+
+def lease(c: sqlite3.Connection, count: int, *, now: float, express: bool) -> list[Delivery]:
+    """Up to `count` heads that are due, the longest waiting lane first.
+
+    A head that was in work at two crashes is leased when nothing else is, and nothing beside it: whose fault a third
+    crash is must be certain.
+    """
+    suspect = c.execute("SELECT key, due, express, token FROM lane WHERE suspect = 1 LIMIT 1").fetchone()
+    if suspect is not None:
+        key, due, is_express, token = suspect
+        others = c.execute("SELECT 1 FROM lane WHERE token IS NOT NULL LIMIT 1").fetchone()
+        alone = token is None and others is None
+        return [_lease_lane(c, key, now)] if alone and bool(is_express) is express and due <= now else []
+    lanes = c.execute(
+        "SELECT key FROM lane WHERE token IS NULL AND express = ? AND due <= ? ORDER BY due, head LIMIT ?",
+        (express, now, count),
+    ).fetchall()
+    return [_lease_lane(c, key, now) for (key,) in lanes]
+
+
+def _lease_lane(c: sqlite3.Connection, lane: str, now: float) -> Delivery:
+    c.execute("UPDATE lane SET token = ? WHERE key = ?", (secrets.token_hex(8), lane))
+    c.execute(
+        "UPDATE message SET state = 'leased' WHERE state = 'ready' AND id = (SELECT head FROM lane WHERE key = ?)",
+        (lane,),
+    )
+    return _delivery(c.execute(_HEAD, (lane,)).fetchone(), now)
+
+
+def check(c: sqlite3.Connection, delivery: Delivery) -> None:
+    """The fence: only the holder of the lease may write."""
+    held = c.execute(
+        "SELECT 1 FROM lane WHERE key = ? AND head = ? AND token = ?", (delivery.lane, delivery.row, delivery.token)
+    ).fetchone()
+    if held is None:
+        raise LeaseLost(f"message {delivery.row} was cancelled or taken over")
+
+
+def give_back(
+    c: sqlite3.Connection, delivery: Delivery, due: float, *, trouble: bool, sent: int, uncertain: bool
+) -> bool:
+    """Return the lease until `due`; True when this lane's asker is to be told of trouble, once until it is empty."""
+    check(c, delivery)
+    c.execute(
+        "UPDATE message SET state = CASE WHEN answer IS NULL THEN 'ready' ELSE 'answered' END,"
+        " tries = tries + 1, crashes = 0, part = ?, uncertain = ? WHERE id = ?",
+        (sent, uncertain, delivery.row),
+    )
+    (told,) = c.execute("SELECT troubled FROM lane WHERE key = ?", (delivery.lane,)).fetchone()
+    c.execute(
+        "UPDATE lane SET token = NULL, suspect = 0, due = ?, troubled = max(troubled, ?) WHERE key = ?",
+        (due, trouble, delivery.lane),
+    )
+    return trouble and not told
+
+
+def end(
+    c: sqlite3.Connection, row: int, state: State, outcome: Outcome, reason: str, *, now: float, wipe: bool
+) -> None:
+    """Close the row; with `wipe` the question, the answer and the webhook are forgotten."""
+    c.execute(
+        "UPDATE message SET state = ?, outcome = ?, reason = ?, finished_at = ? WHERE id = ?",
+        (state, outcome, reason, now, row),
+    )
+    if wipe:
+        c.execute("UPDATE message SET body = '', webhook = '', answer = NULL WHERE id = ?", (row,))
+
+
+def advance(c: sqlite3.Connection, lane: str, head: int, *, now: float) -> None:
+    """The lane's head has ended: the next one becomes head, or the lane goes."""
+    (following,) = c.execute("SELECT min(id) FROM message WHERE lane = ? AND finished_at IS NULL", (lane,)).fetchone()
+    if following is None:
+        c.execute("DELETE FROM lane WHERE key = ? AND head = ?", (lane, head))
+        return
+    # Due from now, behind the lanes that wait already: one person's backlog does not starve the others.
+    c.execute(
+        "UPDATE lane SET head = ?, due = ?, token = NULL, suspect = 0 WHERE key = ? AND head = ?",
+        (following, now, lane, head),
+    )
+
+
+def cancel(c: sqlite3.Connection, by: Message, before: int, *, now: float, wipe: bool) -> list[int]:
+    """End the sender's unanswered questions that came before row `before` in this conversation; their rows."""
+    found = c.execute(
+        "SELECT id, lane FROM message WHERE robot = ? AND conversation = ? AND person = ? AND task = 'question'"
+        " AND state IN ('ready', 'leased') AND finished_at IS NULL AND id < ?",
+        (by.robot, by.conversation.id, by.sender.id, before),
+    ).fetchall()
+    for row, _ in found:
+        end(c, row, State.DONE, Outcome.CANCELLED, "cancelled by the asker", now=now, wipe=wipe)
+    ended = {row for row, _ in found}
+    for lane in {lane for _, lane in found}:
+        (head,) = c.execute("SELECT head FROM lane WHERE key = ?", (lane,)).fetchone()
+        if head in ended:  # only then: a lane whose head still runs must stay closed
+            advance(c, lane, head, now=now)
+    return sorted(ended)
+
+
+def message(c: sqlite3.Connection, row: int) -> Message:
+    """An unfinished row's message."""
+    robot, key, body, webhook, expires = c.execute(
+        "SELECT robot, key, body, webhook, webhook_expires FROM message WHERE id = ?", (row,)
+    ).fetchone()
+    return decode_message(robot=robot, key=key, body=body, webhook=webhook, webhook_expires=expires)
+
+
+def _delivery(found: tuple[Any, ...], now: float) -> Delivery:
+    row, token, lane, robot, key, body, webhook, expires, task, state, part, uncertain, answer, outcome = found[:14]
+    crashes, tries, received_at, deadline_at, answered_at = found[14:]
+    return Delivery(
+        row=row,
+        token=token,
+        lane=lane,
+        message=decode_message(robot=robot, key=key, body=body, webhook=webhook, webhook_expires=expires),
+        task=Task(task),
+        state=State(state),
+        part=part,
+        uncertain=bool(uncertain),
+        answer=decode_answer(answer) if answer is not None else None,
+        outcome=Outcome(outcome) if outcome else None,
+        crashes=crashes,
+        tries=tries,
+        received_at=received_at,
+        leased_at=now,
+        deadline_at=deadline_at,
+        answered_at=answered_at,
+    )

@@ -1,0 +1,112 @@
+"""Every text a chat user reads, one catalogue a locale. Operators' texts are the errors' own, in `errors.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+NOTICE = "notice"
+
+_ZH: Mapping[str, str] = MappingProxyType(
+    {
+        NOTICE: "正在查询，请稍候…",
+        "title": "回复",
+        "sources": "来源：",
+        "repeat_mark": "（可能重复）",
+        "partial": "（回答中断了，以上是已收到的部分。可以再问一次。）",
+        "question_cut": "（问题太长，只查询了前面的部分。）",
+        "refused": "资料里没有找到相关内容。可以换个说法再问，或者写得更具体一些。",
+        "unrouted": "您还没有可用的知识库。请发送 /whoami，把结果转给管理员开通。",
+        "busy": "您前面还有 {waiting} 个问题在排队，请等它们回答完再问；发送 /cancel 可以取消。",
+        "limited": "您问得有点快，请稍等一分钟再问。",
+        "unreadable": "暂时只能看懂文字消息，请把问题用文字发给我。",
+        "quota": "本组织的钉钉消息额度已用完，机器人暂时收不到消息内容，请联系管理员。",
+        "trouble": "知识库暂时没有回应，您的问题已经记下，恢复后会自动回答，不用重发。",
+        "backend_unavailable": "知识库一直没有回应，这个问题没能答上来。过一会儿再问一次可能就好了。",
+        "backend_rejected": "知识库的设置有问题，再问也不会有结果，请联系管理员处理。",
+        "backend_failed": "知识库的回答无法读取，这个问题没能答上来。可以再问一次；还不行请联系管理员。",
+        "expired": "等得太久，这个问题没能答上来。请再问一次。",
+        "failed": "处理这个问题时出错了，再问也可能不行，请联系管理员。",
+        "dead": "这个问题几次都没能处理完，已经停止重试，请联系管理员。",
+        "unsafe": "回答的内容没有通过钉钉的内容检查，无法发送。请换个问法。",
+        "code": "编号 {code}",
+        "help": "直接输入问题就可以，我会从公司资料里查找并注明来源。\n\n{commands}",
+        "help_line": "- **{name}** {about}",
+        "about_help": "看看我能做什么（也可以发“帮助”）",
+        "about_new": "开始新的话题，忘掉前面说过的（也可以发“新对话”）",
+        "about_cancel": "取消还没回答的问题（也可以发“取消”）",
+        "about_status": "看看我的问题排到哪里了（也可以发“状态”）",
+        "about_whoami": "显示我的编号，开通权限时给管理员（也可以发“我是谁”）",
+        "new": "好的，我们开始新的话题。前面还没答完的问题会照常回答。",
+        "cancelled": "已取消 {count} 个还没回答的问题。",
+        "nothing_to_cancel": "没有等待回答的问题。",
+        "status_idle": "一切正常，您没有等待回答的问题。",
+        "status_waiting": "您有 {count} 个问题在等待回答，最早的已等了 {seconds} 秒。",
+        "whoami_single": '您的用户编号（交给管理员，填入配置的 users）：\n\n`users = ["{person}"]`',
+        "whoami_group": '本群和您的编号（交给管理员，填入配置）：\n\n`conversations = ["{conversation}"]`\n\n'
+        '`users = ["{person}"]`',
+    }
+)
+
+_EN: Mapping[str, str] = MappingProxyType(
+    {
+        NOTICE: "Looking it up, one moment…",
+        "title": "Reply",
+        "sources": "Sources:",
+        "repeat_mark": "(possibly repeated)",
+        "partial": "(The answer broke off; this is what arrived. You can ask again.)",
+        "question_cut": "(The question was too long; only its beginning was looked up.)",
+        "refused": "The documents say nothing about this. Try other words, or be more specific.",
+        "unrouted": "No knowledge base is open to you yet. Send /whoami and pass the result to your administrator.",
+        "busy": "You already have {waiting} questions waiting. Please wait for their answers; /cancel drops them.",
+        "limited": "That was a bit fast. Please wait a minute and ask again.",
+        "unreadable": "I can only read text for now. Please send your question as text.",
+        "quota": "Your organisation's DingTalk message allowance is spent, so the robot cannot read messages. "
+        "Please tell your administrator.",
+        "trouble": "The knowledge base does not respond. Your question is kept and will be answered by itself; "
+        "no need to send it again.",
+        "backend_unavailable": "The knowledge base did not respond, so this question stays unanswered. "
+        "Asking again a little later may help.",
+        "backend_rejected": "The knowledge base is set up wrongly; asking again will not help. "
+        "Please tell your administrator.",
+        "backend_failed": "The knowledge base's answer could not be read. You can ask again; if that does not help, "
+        "tell your administrator.",
+        "expired": "This took too long and was given up. Please ask again.",
+        "failed": "Something went wrong with this question; asking again may not help. Please tell your administrator.",
+        "dead": "This question failed several times and will not be tried again. Please tell your administrator.",
+        "unsafe": "DingTalk's content check did not let the answer through. Please ask differently.",
+        "code": "Code {code}",
+        "help": "Just type your question; I look it up in the company's documents and name the source.\n\n{commands}",
+        "help_line": "- **{name}** {about}",
+        "about_help": "what I can do",
+        "about_new": "start a new topic and forget what was said",
+        "about_cancel": "drop my unanswered questions",
+        "about_status": "where my questions are",
+        "about_whoami": "show my ids, for the administrator",
+        "new": "All right, a new topic. Questions asked before will still be answered.",
+        "cancelled": "Dropped {count} unanswered questions.",
+        "nothing_to_cancel": "No question is waiting.",
+        "status_idle": "All is well; no question of yours is waiting.",
+        "status_waiting": "{count} of your questions are waiting, the oldest for {seconds} seconds.",
+        "whoami_single": 'Your user id (for the administrator, `users` in the configuration):\n\n`users = ["{person}"]`',
+        "whoami_group": "This group's id and yours (for the administrator, into the configuration):\n\n"
+        '`conversations = ["{conversation}"]`\n\n`users = ["{person}"]`',
+    }
+)
+
+CATALOGUES: Mapping[str, Mapping[str, str]] = MappingProxyType({"zh-CN": _ZH, "en": _EN})
+
+
+class Texts:
+    """`texts("busy", waiting=8)` in the configured locale."""
+
+    def __init__(self, locale: str) -> None:
+        self._catalogue = CATALOGUES[locale]
+
+    def __call__(self, key: str, **values: object) -> str:
+        return self._catalogue[key].format(**values)
+
+    def failure(self, key: str, code: str) -> str:
+        """What failed in plain words, whether asking again helps, and the code to trace it by, last."""
+        text = self._catalogue.get(key, self._catalogue["failed"])
+        return f"{text}\n\n{self('code', code=code)}"

@@ -1,0 +1,122 @@
+"""Health, readiness, metrics and a plain status page. Answers without touching the store, so it answers always."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from dingbridge.model import Secret
+
+log = structlog.get_logger("dingbridge.web")
+
+RETRY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """One part of readiness; `why` says what is wrong with it."""
+
+    ok: bool
+    why: str = ""
+
+
+class Web:
+    """`run()` serves until cancelled, and waits for a taken port instead of failing."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        admin_token: Secret,
+        parts: Callable[[], dict[str, Health]],
+        status: Callable[[], str],
+        metrics: Callable[[], bytes],
+        metrics_type: str,
+        retry_s: float = RETRY_S,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._token = admin_token
+        self._parts = parts
+        self._status = status
+        self._metrics = metrics
+        self._metrics_type = metrics_type
+        self._retry_s = retry_s
+        self.health = Health(False, "not listening yet")
+        self.address: tuple[str, int] | None = None
+
+    async def run(self) -> None:
+        app = web.Application(middlewares=[_plain_errors])
+        app.router.add_get("/healthz", self._get_health)
+        app.router.add_get("/readyz", self._get_ready)
+        app.router.add_get("/metrics", self._get_metrics)
+        app.router.add_get("/", self._get_status)
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            await self._listen(runner)
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
+
+    async def _listen(self, runner: web.AppRunner) -> None:
+        while True:
+            try:
+                await web.TCPSite(runner, self._host, self._port).start()
+            except OSError as error:
+                why = f"{self._host}:{self._port}: {error.strerror}; name another one in [web] listen"
+                if self.health.why != why:
+                    log.warning("web.not_listening", why=why)
+                self.health = Health(False, why)
+                await asyncio.sleep(self._retry_s)
+            else:
+                self.address = runner.addresses[0][:2]
+                self.health = Health(True)
+                log.info("web.listening", address=f"{self.address[0]}:{self.address[1]}")
+                return
+
+    async def _get_health(self, _: web.Request) -> web.Response:
+        return web.json_response({"alive": True})
+
+    async def _get_ready(self, _: web.Request) -> web.Response:
+        parts = self._parts()
+        ready = all(part.ok for part in parts.values())
+        body: dict[str, Any] = {"ready": ready, "parts": {}}
+        for name, part in parts.items():
+            body["parts"][name] = {"ok": part.ok} if part.ok else {"ok": False, "why": part.why}
+        return web.json_response(body, status=200 if ready else 503)
+
+    async def _get_metrics(self, request: web.Request) -> web.Response:
+        self._admit(request)
+        return web.Response(body=self._metrics(), headers={"Content-Type": self._metrics_type})
+
+    async def _get_status(self, request: web.Request) -> web.Response:
+        self._admit(request)
+        return web.Response(text=self._status())
+
+    def _admit(self, request: web.Request) -> None:
+        if not self._token:
+            return
+        given = request.headers.get("Authorization", "")
+        if not hmac.compare_digest(given.encode(), f"Bearer {self._token.reveal()}".encode()):
+            raise web.HTTPUnauthorized(
+                text="send the configured web.admin_token as Authorization: Bearer\n",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+
+@web.middleware
+async def _plain_errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    response = await handler(request)
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Cache-Control"] = "no-store"
+    return response
