@@ -14,7 +14,7 @@ import structlog
 MASK = "***"
 # By name of the field, whatever its value.
 _KEYS = re.compile(
-    r"(?i)secret|password|passwd|ticket|token(?!_s$)|api_?key|authorization|webhook|credential|cookie|access_?key"
+    r"(?i)secret|passw|ticket|api_?key|access_?key|authorization|webhook|credential|cookie|(?<!first_)token"
 )
 # By look of the value, wherever it stands: an error's text, a traceback, a URL.
 _VALUES = (

@@ -151,10 +151,13 @@ class Peer:
         try:
             while (request := await self._next(reader, number)) is not None:
                 self.requests.append(request)
-                if not await self._play(self._script(request), reader, writer):
+                played = await self._play(self._script(request), reader, writer)
+                if not played or request.headers.get("connection") == "close":
                     break
         except ConnectionError:
             pass
+        except NotHttp:
+            writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
         finally:
             writer.close()
             with suppress(ConnectionError, ssl.SSLError):
@@ -197,9 +200,16 @@ class Peer:
             writer.transport.abort()
 
 
+class NotHttp(Exception):
+    """Something else, like a TLS hello."""
+
+
 async def read_request(reader: asyncio.StreamReader, number: int = 0) -> Request | None:
     try:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first_byte = await reader.readexactly(1)
+        if not first_byte.isalpha():
+            raise NotHttp
+        head = (first_byte + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
     first, *lines = head.strip().split("\r\n")
@@ -235,7 +245,7 @@ class Proxy:
         self._writers.append(writer)
         self._tasks.add(asyncio.current_task())  # type: ignore[arg-type] # a handler always runs in a task
         try:
-            if (request := await read_request(reader)) is not None:
+            while (request := await read_request(reader)) is not None:
                 self.lines.append(f"{request.method} {request.target}")
                 await self._serve(request, reader, writer)
         finally:
@@ -256,23 +266,32 @@ class Proxy:
 
     async def _forward(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connect = request.method == "CONNECT"
-        host = request.target if connect else request.target.split("/")[2]
-        name, _, port = host.partition(":")
+        name, _, port = (request.target if connect else request.target.split("/")[2]).partition(":")
         up_reader, up_writer = await asyncio.open_connection(name, int(port))
-        if connect:
-            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        else:
-            path = "/" + request.target.split("/", 3)[3]
-            kept = {key: value for key, value in request.headers.items() if not key.startswith("proxy-")}
-            kept["connection"] = "close"
-            lines = [f"{request.method} {path} HTTP/1.1", *(f"{key}: {value}" for key, value in kept.items())]
-            up_writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + request.body)
         try:
-            await asyncio.gather(_pump(reader, up_writer), _pump(up_reader, writer))
+            if connect:
+                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                async with asyncio.TaskGroup() as both:
+                    ways = (_pump(reader, up_writer), _pump(up_reader, writer))
+                    first = [both.create_task(way) for way in ways]
+                    await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+                    for each in first:
+                        each.cancel()
+            else:
+                up_writer.write(_origin_form(request))
+                await _pump(up_reader, writer)
         finally:
             up_writer.close()
             with suppress(ConnectionError):
                 await up_writer.wait_closed()
+
+
+def _origin_form(request: Request) -> bytes:
+    """The request for the server itself, one per connection, without what is meant for the proxy."""
+    kept = {key: value for key, value in request.headers.items() if not key.startswith("proxy-")}
+    lines = [f"{key}: {value}" for key, value in (kept | {"connection": "close"}).items()]
+    path = "/" + request.target.split("/", 3)[3]
+    return "\r\n".join([f"{request.method} {path} HTTP/1.1", *lines]).encode() + b"\r\n\r\n" + request.body
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -280,8 +299,6 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         while data := await reader.read(65_536):
             writer.write(data)
             await writer.drain()
-        if writer.can_write_eof():
-            writer.write_eof()
 
 
 def events_of(name: str) -> Iterable[dict[str, Any]]:

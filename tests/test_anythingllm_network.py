@@ -8,6 +8,7 @@ import ssl
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ from tests.anythingllm_peer import (
 
 KEY = "KEYKEY1-KEYKEY2-KEYKEY3-KEYKEY4"
 QUICK = Limits(attempts=4, connect_s=2, first_token_s=5, idle_s=5, total_s=30, wait_initial_s=0.01, wait_max_s=0.02)
+COMMENTS: Script = [b": hi\n\n", 0.05] * 100
 BUSY = stream(abort("503 model is loading"))
 
 
@@ -66,7 +68,7 @@ async def test_retries_until_it_works() -> None:
     def on_retry(error: BridgeError, attempt: int, pause: float) -> None:
         told.append((error, attempt, pause))
 
-    scripts = [BUSY, [Act.RESET], answer(502, "", "text/html"), GOOD]
+    scripts: list[Script] = [BUSY, [Act.RESET], answer(502, "", "text/html"), GOOD]
     async with Peer(*scripts) as peer, client(peer.url, on_retry=on_retry) as backend:
         got = await backend.ask("问", workspace="finance", session="s")
     assert (got.text, got.tries, got.partial) == ("好的。", 4, False)
@@ -158,7 +160,7 @@ async def test_total_time_cuts_a_stream() -> None:
     [
         ([Act.HANG], "silent for 0.2 s"),
         (replay("142-"), "silent for 0.2 s"),
-        (stream(*[b": hi\n\n", 0.05] * 100), "silent for 0.2 s"),
+        (stream(*COMMENTS), "silent for 0.2 s"),
         (stream(token(""), Act.HANG), "stopped in the middle for 0.3 s"),
     ],
     ids=["no head", "no event", "comments only", "nothing visible"],
@@ -313,9 +315,12 @@ async def test_a_plain_address_goes_through_the_proxy() -> None:
 
 async def test_no_proxy_goes_straight() -> None:
     """A host named in no_proxy is reached without the proxy."""
-    async with Proxy() as proxy, Peer() as peer:
-        async with client(peer.url, network=through(proxy, no_proxy=("127.0.0.0/8",))) as backend:
-            await backend.ask("问", workspace="finance", session="s")
+    async with (
+        Proxy() as proxy,
+        Peer() as peer,
+        client(peer.url, network=through(proxy, no_proxy=("127.0.0.0/8",))) as backend,
+    ):
+        await backend.ask("问", workspace="finance", session="s")
     assert proxy.lines == []
 
 
@@ -372,11 +377,43 @@ async def test_an_untrusted_certificate_is_configuration(authorities: Authoritie
     assert "tried" not in error.detail
 
 
+async def alert(context: ssl.SSLContext, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A handshake whose refusal reaches the client before the connection ends, as web servers do it."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_side=True)
+    refused = False
+    while not refused:
+        try:
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            writer.write(outgoing.read())
+            incoming.write(await reader.read(65_536))
+        except ssl.SSLError:
+            refused = True
+    writer.write(outgoing.read())
+    writer.write_eof()
+    await reader.read()
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_a_missing_client_certificate_is_configuration(authorities: Authorities) -> None:
-    """A server that wants a client certificate and gets none is told as such."""
+    """A server that says it wants a client certificate is told as such; nothing is repeated."""
+    context = authorities.server(wants_client=True)
+    server = await asyncio.start_server(partial(alert, context), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    error = await failure(f"https://localhost:{port}", network=Network(ca_file=authorities.ca_file))
+    server.close()
+    assert isinstance(error, BackendRejected)
+    assert "client_cert" in error.detail
+    assert "tried" not in error.detail
+
+
+async def test_a_reset_after_the_handshake_hints_at_the_client_certificate(authorities: Authorities) -> None:
+    """A server that only resets when it misses the certificate may also be restarting: retryable, with a hint."""
     async with Peer(tls=authorities.server(wants_client=True)) as peer:
         error = await failure(peer.url, network=Network(ca_file=authorities.ca_file))
-    assert isinstance(error, BackendRejected)
+    assert isinstance(error, BackendUnavailable)
     assert "client_cert" in error.detail
     assert peer.asked == []
 

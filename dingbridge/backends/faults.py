@@ -30,7 +30,7 @@ _USERINFO = re.compile(r"(https?://)[^\s/@]+@", re.IGNORECASE)
 _TOKEN = re.compile(r"\b(?=[\w*-]*\d)[\w*-]{16,}|\bsk-[\w*-]+")
 
 _REJECTED_STATUS: Mapping[int, str] = {
-    400: "the request was refused",
+    400: "the request was refused; an address with https may want a client certificate (client_cert)",
     401: "something in front of AnythingLLM wants a login of its own; let the bridge's address pass there",
     403: "access was refused in front of AnythingLLM; let the bridge's address pass there",
     404: "there is no such address; check [anythingllm] base_url",
@@ -150,7 +150,8 @@ class Faults:
             return f"the name of {self.where} cannot be resolved; check DNS and [anythingllm] base_url"
         if isinstance(error, aiohttp.ClientConnectorError):
             return f"{self.where} refuses connections or cannot be reached; is AnythingLLM running?"
-        return f"{self.where} closed the connection before the answer was whole"
+        hint = "; if it wants a client certificate, set client_cert" if self.where.startswith("https") else ""
+        return f"{self.where} closed the connection before the answer was whole{hint}"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

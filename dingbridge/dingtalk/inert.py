@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from unicodedata import category
 from urllib.parse import quote
 
 MAX_ADDRESS = 1_000  # characters; a longer address is shown, never linked
@@ -44,6 +45,27 @@ def clean(text: str) -> str:
     """The text without what nobody sees; every kind of line end is a line feed, a tab or hard space plain ones."""
     text = _BREAKS.sub("\n", text).replace("\t", "    ").replace("\u00a0", " ")
     return _UNSEEN.sub("", text)
+
+
+def is_joint(text: str, at: int) -> bool:
+    """Whether the text may be cut there: not before a combining mark or a skin tone, not in a flag."""
+    before, after = text[at - 1 : at], text[at : at + 1]
+    if not before or not after:
+        return True
+    if category(after)[0] == "M" or "\U0001f3fb" <= after <= "\U0001f3ff":
+        return False
+    return not (_is_flag_half(before) and _is_flag_half(after)) or _flag_halves_before(text, at) % 2 == 0
+
+
+def _is_flag_half(character: str) -> bool:
+    return "\U0001f1e6" <= character <= "\U0001f1ff"
+
+
+def _flag_halves_before(text: str, at: int) -> int:
+    start = at
+    while start and _is_flag_half(text[start - 1]):
+        start -= 1
+    return at - start
 
 
 def mute(text: str) -> str:

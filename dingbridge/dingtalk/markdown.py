@@ -48,9 +48,9 @@ from dingbridge.dingtalk.blocks import (
     settle,
     visible,
 )
-from dingbridge.dingtalk.inert import clean, destination, host_of, label, mute, shown, spans, tame
+from dingbridge.dingtalk.inert import clean, destination, host_of, is_joint, label, mute, shown, spans, tame
 
-MAX_CHARS = 100_000  # 25 full messages; the worst input found (a run of "![") takes 3 s of parsing
+MAX_CHARS = 60_000  # 15 full messages; the worst input found takes 3 s
 _NESTING = 50
 _LAST_NUMBER = 999_999_999  # CommonMark reads no longer ones
 _TITLE_FROM = 4_000  # characters that are read for a title
@@ -70,6 +70,8 @@ def write(text: str, *, link_hosts: frozenset[str] = frozenset(), tables: Tables
     Never raises. Takes about 15 ms per 10 KB: call it in a thread for longer texts. Writing what has been
     written changes nothing. From `MAX_CHARS` on the text is cut and ends with "…".
     """
+    if len(text) > MAX_CHARS:
+        text = text[:MAX_CHARS] + "…"
     return render(read(text, link_hosts, tables=tables))
 
 
@@ -82,7 +84,7 @@ def plain(text: str, *, limit: int = 40, fallback: str = "") -> str:
     words = tame("".join(piece for piece, _ in spans(words, frozenset())))
     if len(words) > limit:
         end = limit - 1
-        while end > 1 and category(words[end])[0] == "M":
+        while end > 1 and not is_joint(words, end):
             end -= 1
         words = words[:end].rstrip() + "…"
     return words or fallback
@@ -93,10 +95,7 @@ def read(text: str, hosts: frozenset[str] | None, *, tables: Tables = "keep") ->
 
     None for `hosts` keeps links to every host: right for text that `write` returned, and for nothing else.
     """
-    text = clean(text)
-    if len(text) > MAX_CHARS:
-        text = text[:MAX_CHARS] + "…"
-    return _merged(_Reader(hosts, tables).blocks(_parser().parse(text), depth=0))
+    return _merged(_Reader(hosts, tables).blocks(_parser().parse(clean(text)), depth=0))
 
 
 @cache

@@ -7,8 +7,9 @@ bytes, the OpenAPI's at 15 000. (DingTalk's pages on robot message types and cus
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -40,6 +41,7 @@ PART_BYTES = 13_000  # JSON-escaped; fits both ways to the chat with title, ment
 THREAD_ABOVE = 8_000  # characters; parsing takes about 7 ms per 10 KB
 SHOWN_SOURCES = 5
 EXPIRY_MARGIN_S = 30.0
+_PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 
 # The newest session webhook of (robot, conversation) and its expiry in epoch seconds.
 NewestWebhook = Callable[[str, str], Awaitable[tuple[Secret, float | None]]]
@@ -105,18 +107,19 @@ class Replies:
 
     def _sources(self, sources: tuple[Source, ...], hosts: frozenset[str]) -> str:
         """Names what the answer came from, each linked where a person can open it."""
-        lines = []
-        for source in sources[:SHOWN_SOURCES]:
-            title = markdown.inline(source.title)
-            lines.append(f"- [{title}]({source.url})" if _host(source.url) in hosts else f"- {title}")
-        more = len(sources) - SHOWN_SOURCES
-        if more > 0:
-            lines.append(f"- +{more}")
-        return self._texts("sources") + "\n\n" + "\n".join(lines)
+        names = [_linked(source) for source in sources[:SHOWN_SOURCES]]
+        if (more := len(sources) - SHOWN_SOURCES) > 0:
+            names.append(f"+{more}")
+        if len(names) == 1:
+            return self._texts("sources") + markdown.write(names[0], link_hosts=hosts)
+        listed = markdown.write("\n".join(f"- {name}" for name in names), link_hosts=hosts)
+        return f"{self._texts('sources')}\n\n{listed}"
 
     # -- sending
 
-    async def send(self, message: Message, part: Part, *, uncertain: bool = False) -> bool:
+    async def send(  # noqa: C901 - one branch a kind of failure
+        self, message: Message, part: Part, *, uncertain: bool = False
+    ) -> bool:
         """Put one part into the chat; False where nobody knows whether it arrived and no more is tried.
 
         uncertain: an earlier try may have arrived; this one is marked, and is the last.
@@ -153,12 +156,20 @@ class Replies:
         raise failure
 
     async def _send_halves(self, message: Message, part: Part, *, uncertain: bool) -> bool:
-        halves = split.split(part.text, max_bytes=max(500, len(part.text.encode()) // 2))
+        halves = split.split(part.text, max_bytes=max(split.LEAST_BYTES, split.encoded(part.text) // 2))
         if len(halves) < 2:
             raise ReplyRejected("DingTalk finds even a short part too long")
         certain = True
-        for number, text in enumerate(halves, start=part.number):
-            certain &= await self.send(message, Part(number, part.title, text), uncertain=uncertain)
+        for position, text in enumerate(halves):
+            try:
+                certain &= await self.send(
+                    message, replace(part, text=text, number=part.number + position), uncertain=uncertain
+                )
+            except ReplyError as error:
+                if position == 0 or error.public == "unsafe":
+                    raise
+                # Something of this part is in the chat already: the next try is marked.
+                raise ReplyUncertain(error.detail, retry_after=error.retry_after) from None
         return certain
 
     async def notice(self, message: Message, text: str | None = None) -> bool:
@@ -227,6 +238,12 @@ def _marked(text: str, mark: str) -> str:
     return f"{mark}\n\n{text}" if mark else text
 
 
+def _linked(source: Source) -> str:
+    """A title is a stranger's text: its punctuation is escaped before it is read as markdown."""
+    title = _PUNCTUATION.sub(r"\\\g<0>", " ".join(source.title.split())) or "?"
+    return f"[{title}](<{URL(source.url)}>)" if _host(source.url) else title
+
+
 def _host(url: str) -> str:
     try:
         parsed = URL(url)
@@ -243,30 +260,31 @@ def _number(value: Any) -> int:
         return -1
 
 
-_EXPIRED = frozenset({300001})
-_TOO_FAST = frozenset({130101, 410100})
-_BRIEFLY_TOO_FAST = frozenset({90018, 90002})
-_TOO_LONG = frozenset({460101, 101002})
-_UNSAFE = frozenset({430101, 430102, 430103, 430104})
-_BUSY = frozenset({-1})
+# The session webhook's errcodes; the texts beside them change, so only the number counts.
+_ERRCODES: dict[int, tuple[type[ReplyError], str, float | None]] = {
+    -1: (ReplyUnavailable, "DingTalk is busy", None),
+    300001: (SessionExpired, "the session webhook has expired", None),
+    130101: (ReplyPaced, "too fast", 60.0),
+    410100: (ReplyPaced, "too fast", 60.0),
+    90018: (ReplyPaced, "too fast", 1.0),
+    90002: (ReplyPaced, "too fast", 1.0),
+    460101: (ReplyTooLong, "too long", None),
+    101002: (ReplyTooLong, "too long", None),
+    430101: (ReplyUnsafe, "the content check refused a link", None),
+    430102: (ReplyUnsafe, "the content check refused the text", None),
+    430103: (ReplyUnsafe, "the content check refused a picture", None),
+    430104: (ReplyUnsafe, "the content check refused it", None),
+    90030: (ReplyRejected, "the organisation's monthly Webhook & Stream allowance is spent", None),
+    90020: (ReplyRejected, "the organisation's monthly API allowance is spent", None),
+    400013: (ReplyRejected, "the group is disbanded", None),
+    400102: (ReplyRejected, "the robot is stopped", None),
+    400106: (ReplyRejected, "the robot is not in the group", None),
+}
 
 
 def _by_errcode(errcode: int) -> ReplyError:
-    """The session webhook's errcodes; the texts beside them change, so only the number counts."""
-    said = f"webhook: errcode {errcode}"
-    if errcode in _EXPIRED:
-        return SessionExpired(f"{said}: the session webhook has expired")
-    if errcode in _TOO_FAST:
-        return ReplyPaced(f"{said}: too fast", retry_after=60.0)
-    if errcode in _BRIEFLY_TOO_FAST:
-        return ReplyPaced(f"{said}: too fast", retry_after=1.0)
-    if errcode in _TOO_LONG:
-        return ReplyTooLong(f"{said}: too long")
-    if errcode in _UNSAFE:
-        return ReplyUnsafe(f"{said}: refused by the content check")
-    if errcode in _BUSY:
-        return ReplyUnavailable(f"{said}: DingTalk is busy")
-    return ReplyRejected(f"{said}: refused")
+    kind, why, retry_after = _ERRCODES.get(errcode, (ReplyRejected, "refused", None))
+    return kind(f"webhook: errcode {errcode}: {why}", retry_after=retry_after)
 
 
 def _by_status(status: int) -> ReplyError:

@@ -148,6 +148,8 @@ class Stream:
                     continue
                 group.create_task(link.read())
                 await link.leaving.wait()
+                if self._closing:
+                    break
                 if link.age_s >= self._timing.backoff.steady_s:
                     failures = 0
                     self._lost(link.why, planned=link.rotated)

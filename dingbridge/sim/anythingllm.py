@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Self
 
 from aiohttp import web
-from multidict import CIMultiDictProxy
 
 from dingbridge.sim.anythingllm_reply import (
     BAD_REQUEST_PAGE,
@@ -50,6 +49,8 @@ from dingbridge.sim.anythingllm_rows import (
 from dingbridge.sim.extract import answer
 from dingbridge.sim.retrieval import Hit, Index, leans, understand
 
+__all__ = ["AnythingLLM", "Asked", "Exchange", "Fault", "Workspace", "handbook_folder"]
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _MODES = ("chat", "query", "automatic")
@@ -73,7 +74,7 @@ class Asked:
     session: str
     message: str
     mode: str
-    headers: CIMultiDictProxy[str]
+    headers: Mapping[str, str]
     streamed: bool
     fault: Fault | None = None
     finished: bool = False
@@ -158,7 +159,7 @@ class AnythingLLM:
             index.close()
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Waits until a condition on `asked`, `running` or `peak` holds; the caller bounds the wait."""
+        """Waits until a condition on `asked`, `running`, `peak` or a history holds; the caller bounds the wait."""
         while not holds():
             await self._changed.wait()
 
@@ -313,11 +314,11 @@ class AnythingLLM:
 
         def keep(said: str, metrics: JSON) -> int:
             self._last_chat_id += 1
-            moment = int(time.time())
-            self.history(asked.workspace, asked.session).append(
-                Exchange(self._last_chat_id, asked.mode, asked.message, said, sources, metrics, moment, not refused)
-            )
-            return self._last_chat_id
+            number, moment = self._last_chat_id, int(time.time())
+            row = Exchange(number, asked.mode, asked.message, said, sources, metrics, moment, not refused)
+            self.history(asked.workspace, asked.session).append(row)
+            self._notify()
+            return number
 
         fault: Fault | None = asked.fault if text else "empty_answer"
         return Turn(text, sources, refused, fault, pace, keep)

@@ -27,7 +27,7 @@ class Unit:
         if not self.table:
             return self.text
         (first, *rest), (_, *names) = _cells(self.text), _cells(self.table[0])
-        return f"- {first}：" + "；".join(f"{name} {cell}" for name, cell in zip(names, rest, strict=True))
+        return f"- {first}：" + "；".join(f"{name} {cell}" for name, cell in zip(names, rest, strict=False))
 
 
 def answer(section: Section, query: Query) -> str:
@@ -39,7 +39,7 @@ def answer(section: Section, query: Query) -> str:
 
 
 def _body(section: Section, query: Query) -> str:
-    units = list(_units(section.lines))
+    units = list(_units(section.lines)) or [Unit("\n".join(section.lines))]
     if len("".join(section.lines)) <= _WHOLE_UP_TO and not any(_ITEM.match(unit.text) for unit in units):
         return _quote(units)
     known = frozenset(tokens(f"{section.document.heading}\n{section.heading}"))

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from dingbridge.sim.gateway_records import Post, Sent
+from dingbridge.sim.gateway_records import Post, Push, Sent
 
 Fault = int | str | tuple[int, str] | None
 """None in a queue of faults means: this one goes well."""
@@ -51,6 +51,7 @@ class Record:
         self.client_secret = client_secret
         self.url = ""
         self.traffic: list[dict[str, Any]] = []
+        self.pushes: dict[str, list[Push]] = {}
         self.posts: list[Post] = []
         self._changed = asyncio.Event()
         self._closing = asyncio.Event()

@@ -44,7 +44,6 @@ class Connection:
         self.headers = dict(request.headers)
         self.state = State.GREETING
         self.acks: list[Ack] = []
-        self.pushes: list[Push] = []
         self.pings = 0
         self.closed_code: int | None = None
         self._record = record
@@ -63,7 +62,9 @@ class Connection:
     async def push(self, frame: dict[str, Any], sent: Sent | None = None) -> Push:
         """Write a frame as it stands. Raises ConnectionError when this connection is gone."""
         push = Push(time.monotonic(), self.id, frame, sent)
-        self.pushes.append(push)
+        if not self._swallows:
+            self._raise_if_closed()
+        self._record.pushes.setdefault(push.message_id, []).append(push)
         if sent is not None:
             sent.pushes.append(push)
         self._record.note("frame", connection=self.id, frame=frame, swallowed=self._swallows)
@@ -73,8 +74,7 @@ class Connection:
 
     async def send_raw(self, payload: str | bytes) -> None:
         """Any text frame, or a binary one for bytes."""
-        if self._ws.closed or self.state is State.CLOSED:
-            raise ConnectionResetError("this connection is closed")
+        self._raise_if_closed()
         if isinstance(payload, str):
             await self._ws.send_str(payload)
         else:
@@ -163,6 +163,11 @@ class Connection:
         self.pings += 1
         if self.state is not State.HALF_OPEN:
             await self._ws.pong(payload)
+
+    def _raise_if_closed(self) -> None:
+        transport = self._request.transport
+        if self.state is State.CLOSED or self._ws.closed or transport is None or transport.is_closing():
+            raise ConnectionResetError("this connection is closed")
 
     def _close_in(self, delay_s: float) -> None:
         transport = self._request.transport

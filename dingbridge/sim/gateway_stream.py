@@ -9,7 +9,7 @@ import random
 import secrets
 import time
 import uuid
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +37,9 @@ OPEN_REFUSALS = {
     500: ("system.error", "系统错误"),
     503: ("ServiceUnavailable", "服务暂不可用"),
 }
-XML = '<?xml version="1.0" encoding="UTF-8"?><ConnectionsOpenResponse><endpoint>{0}</endpoint></ConnectionsOpenResponse>'
+XML = (
+    '<?xml version="1.0" encoding="UTF-8"?><ConnectionsOpenResponse><endpoint>{0}</endpoint></ConnectionsOpenResponse>'
+)
 
 
 @dataclass(slots=True)
@@ -72,7 +74,6 @@ class StreamSide(Record):
         self.wrong_socket_acks: list[Ack] = []
         self.sessions: dict[str, Session] = {}
         self._tickets: dict[str, tuple[float, list[Any]]] = {}
-        self._pushes: defaultdict[str, list[Push]] = defaultdict(list)
 
     # ---- what a test or a chat page does
 
@@ -142,9 +143,7 @@ class StreamSide(Record):
     async def redeliver(self, sent: Sent) -> Push | None:
         """Push it once more, with a new headers.messageId; None when no connection was there to take it."""
         while connection := self._choose(sent.type, sent.topic):
-            frame = build_frame(
-                sent.type, sent.topic, sent.data, connection_id=connection.id, headers=sent.headers
-            )
+            frame = build_frame(sent.type, sent.topic, sent.data, connection_id=connection.id, headers=sent.headers)
             try:
                 return await connection.push(frame, sent)
             except ConnectionError:  # it went away while being written to
@@ -285,10 +284,8 @@ class StreamSide(Record):
 
     def _pushed(self, message_id: str, connection: Connection) -> Push | None:
         """The push an ack belongs to: on its own connection and unanswered if there is one."""
-        pushes = self._pushes.get(message_id, [])
-        return min(
-            pushes, key=lambda push: (push.connection_id != connection.id, push.ack is not None), default=None
-        )
+        pushes = self.pushes.get(message_id, [])
+        return min(pushes, key=lambda push: (push.connection_id != connection.id, push.ack is not None), default=None)
 
 
 def _refusal(status: int) -> web.Response:

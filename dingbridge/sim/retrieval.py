@@ -24,7 +24,7 @@ _TITLE_WEIGHT, _HEADING_WEIGHT, _BODY_WEIGHT = 1.5, 2.5, 1.0
 _CANDIDATES = 12
 _LONE = 0.25
 
-_ASKS_ON = re.compile(r"^(那么?|还有|另外|如果|要是|换成|再问)|呢$")
+_ASKS_ON = re.compile(r"^(那么?|还有|另外|如果|要是|换成|再问|为什么|具体|详细)|呢$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def understand(message: str, earlier: Sequence[str] = ()) -> Query:
 
 def leans(question: str) -> bool:
     """Whether a question is short, or asks on like 那国外呢, and needs the ones before it."""
-    return bool(_ASKS_ON.search(_bare(question))) or sum(map(len, content(question))) <= 3
+    return bool(_ASKS_ON.search(_bare(question))) or 0 < sum(map(len, content(question))) <= 3
 
 
 def _is_fragment(question: str) -> bool:

@@ -27,9 +27,11 @@ def put(c: sqlite3.Connection, message: Message, task: Task, *, now: float, limi
     if known is not None:
         row, lane, known_task, finished_at = known
         if finished_at is None and message.webhook:
+            expires = expires_at(message)
             c.execute(
-                "UPDATE message SET webhook = ?, webhook_expires = ? WHERE id = ?",
-                (message.webhook.reveal(), expires_at(message), row),
+                "UPDATE message SET webhook = ?, webhook_expires = ? WHERE id = ?"
+                " AND (webhook = '' OR ? IS NULL OR webhook_expires IS NULL OR ? >= webhook_expires)",
+                (message.webhook.reveal(), expires, row, expires, expires),
             )
         return Placed(row, lane, Task(known_task), duplicate=True)
     if task is Task.QUESTION:

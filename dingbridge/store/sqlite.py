@@ -22,6 +22,7 @@ from dingbridge.store.intake import Limits
 from dingbridge.store.recovery import Recovered
 from dingbridge.store.writer import Writer
 
+PROBE_BYTES = 64 * 1024
 __all__ = ["Depth", "Leased", "Limits", "Recovered", "SQLiteStore", "Waiting", "take_lock"]
 
 
@@ -73,6 +74,7 @@ class SQLiteStore:
             await self._writer.open()
             return await self._writer.run(lambda c: recovery.recover(c, now=self._clock(), wipe=self._wipe))
         except BaseException:
+            await self._writer.close()
             self._lock.close()
             raise
 
@@ -197,8 +199,14 @@ class SQLiteStore:
         return await self._writer.run(lambda c: recovery.forget(c, batch, now=self._clock()))
 
     async def probe(self) -> None:
-        """Write something, so that a store that failed is seen working again."""
-        await self._writer.run(lambda c: c.execute("DELETE FROM lane WHERE key = ''").rowcount)
+        """Write as much as a message may need and forget it, so that a store that failed is seen working again."""
+        # Two transactions: what is deleted before its commit is never written to the disk.
+        await self._writer.run(
+            lambda c: (
+                c.execute("INSERT OR REPLACE INTO webhook VALUES ('', '', zeroblob(?), 0)", (PROBE_BYTES,)).rowcount
+            )
+        )
+        await self._writer.run(lambda c: c.execute("DELETE FROM webhook WHERE robot = ''").rowcount)
 
     # -- looking
 
@@ -221,7 +229,7 @@ class SQLiteStore:
         rows = await self._writer.run(
             lambda c: c.execute(
                 "SELECT id, lane, received_at FROM message WHERE finished_at IS NULL AND state IN ('ready', 'leased')"
-                f" AND task = 'question'{where} ORDER BY id",
+                f" AND task = 'question'{where} ORDER BY +id",  # by id itself, SQLite reads the finished ones too
                 who,
             ).fetchall()
         )

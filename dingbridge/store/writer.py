@@ -57,13 +57,16 @@ class Writer:
         """What was submitted before is committed first."""
         self._closed = True
         self._jobs.put(None)
-        await asyncio.to_thread(self._thread.join)
+        if self._thread.ident is not None:
+            await asyncio.to_thread(self._thread.join)
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._closed or self._loop is None or not self._thread.is_alive():
             raise StoreUnavailable("the store is closed")
         job = _Job(work, self._loop.create_future())
         self._jobs.put(job)
+        if self._closed:  # the thread died just now, perhaps without seeing this job
+            raise StoreUnavailable("the store is closed")
         # Shielded: a caller that is cancelled must not leave the thread resolving a cancelled future.
         result: T = await asyncio.shield(job.future)
         return result
@@ -127,13 +130,17 @@ class Writer:
         return jobs
 
     def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
+        changes = connection.total_changes
         try:
             connection.execute("BEGIN IMMEDIATE")
             for job in jobs:
                 self._run_one(connection, job)
             connection.execute("COMMIT")
             self.commits += 1
-            self.last_error = None
+            refused = next((job.error for job in jobs if isinstance(job.error, StoreUnavailable)), None)
+            # Reading, or changing nothing, works on a full disk too and proves nothing.
+            if refused is not None or connection.total_changes != changes:
+                self.last_error = refused
         except (sqlite3.Error, StoreUnavailable) as error:
             # SQLITE_FULL and SQLITE_IOERR end the transaction by themselves: all of the group is gone.
             if connection.in_transaction:
@@ -148,6 +155,8 @@ class Writer:
             job.result = job.work(connection)
         except Exception as error:
             if not connection.in_transaction:
+                if isinstance(error, sqlite3.Error):
+                    raise
                 raise StoreUnavailable(str(error)) from error
             connection.execute("ROLLBACK TO job")
             job.error = _explained(error, self._path) if isinstance(error, sqlite3.Error) else error
