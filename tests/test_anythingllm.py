@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
-from dingbridge.backends.anythingllm import AnythingLLM, Limits
+from dingbridge.backends.anythingllm import Limits
 from dingbridge.errors import BackendError, BackendMalformed, BackendRejected, BackendUnavailable
-from dingbridge.model import Answer, Secret
+from tests.anythingllm_asking import FULL, KEY, ask
 from tests.anythingllm_peer import (
     STREAM_HEAD,
     Act,
@@ -27,26 +26,7 @@ from tests.anythingllm_peer import (
     token,
 )
 
-KEY = "KEYKEY1-KEYKEY2-KEYKEY3-KEYKEY4"
-ONCE = Limits(attempts=1, connect_s=2, first_token_s=2, idle_s=0.3, total_s=20)
-FULL = (
-    "根据《差旅报销标准》，一线城市住宿费上限为每晚 600 元，二线城市为每晚 400 元；"
-    "报销需在出差结束后 15 个自然日内提交，并附电子发票。"
-)
 CUT = "根据《差旅报销标准》，一"
-
-
-async def ask(
-    peer: Peer,
-    *,
-    question: str = "北京出差住宿费标准是多少？",
-    workspace: str = "finance",
-    mode: str = "query",
-    limits: Limits = ONCE,
-    on_text: Callable[[str], None] | None = None,
-) -> Answer:
-    async with AnythingLLM(base_url=peer.url, api_key=Secret(KEY), mode=mode, limits=limits) as backend:
-        return await backend.ask(question, workspace=workspace, session="s-1", on_text=on_text)
 
 
 @dataclass(frozen=True)
@@ -271,105 +251,6 @@ async def test_the_request_says_all_it_has_to() -> None:
     assert request.headers["authorization"] == f"Bearer {KEY}"
     assert request.headers["accept"] == "text/event-stream"
     assert request.headers["accept-encoding"] == "identity"
-
-
-@pytest.mark.parametrize("tail", ["", "/", "/api", "/api/", "/api/v1", "/api/v1/", "//", "?a=1"])
-async def test_base_url_may_be_written_in_many_ways(tail: str) -> None:
-    """The address works with and without slash, /api and /api/v1."""
-    async with (
-        Peer(replay("50-")) as peer,
-        AnythingLLM(base_url=peer.url + tail, api_key=Secret(KEY)) as backend,
-    ):
-        await backend.check_key()
-        assert await backend.workspaces() == {
-            "a13df2a6-ad3b-4009-a56d-34bc97e1932c": "差旅报销",
-            "finance": "Finance 财务制度",
-            "empty-ws": "Empty WS",
-        }
-
-
-@pytest.mark.parametrize("base_url", ["", "nonsense", "ftp://127.0.0.1/", "http://", "http://[::1", "127.0.0.1:9"])
-async def test_an_address_that_is_none_is_rejected(base_url: str) -> None:
-    """A base_url that cannot work is a configuration error that names the key."""
-    async with AnythingLLM(base_url=base_url, api_key=Secret(KEY), limits=ONCE) as backend:
-        with pytest.raises(BackendRejected, match="base_url"):
-            await backend.check_key()
-
-
-@pytest.mark.parametrize("key", ["", "two words", "key\n", "密钥"])
-async def test_a_key_that_is_none_is_rejected(key: str) -> None:
-    """A key no server ever issued is told as such and not sent."""
-    async with Peer() as peer, AnythingLLM(base_url=peer.url, api_key=Secret(key), limits=ONCE) as backend:
-        with pytest.raises(BackendRejected, match="api_key_file"):
-            await backend.check_key()
-    assert peer.requests == []
-
-
-async def test_check_key_tells_a_refused_key() -> None:
-    """A 403 and a 200 without `authenticated` are a refused key; a web page is a wrong address."""
-    async with Peer() as peer, AnythingLLM(base_url=peer.url, api_key=Secret(KEY), limits=ONCE) as backend:
-        for script, words in (
-            (replay("03-"), "api_key_file"),
-            (answer(200, '{"authenticated":false}'), "api_key_file"),
-            (replay("22-"), "web page"),
-        ):
-            peer.plain["/api/v1/auth"] = script
-            with pytest.raises(BackendRejected, match=words):
-                await backend.check_key()
-
-
-async def test_plain_answers_are_capped_and_checked() -> None:
-    """A list that is none, no JSON and a body without end are malformed."""
-    async with Peer() as peer, AnythingLLM(base_url=peer.url, api_key=Secret(KEY), limits=ONCE) as backend:
-        scripts: list[Script] = [
-            answer(200, '{"workspaces":{}}'),
-            answer(200, "nope"),
-            [b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n", *[b" " * 1_000_000] * 9],
-        ]
-        for script in scripts:
-            peer.plain["/api/v1/workspaces"] = script
-            with pytest.raises(BackendMalformed):
-                await backend.workspaces()
-
-
-async def test_a_workspace_is_found_by_slug_or_exact_name() -> None:
-    """A slug wins over a name, names must fit exactly, and an ambiguous name is nobody's."""
-    listed = (
-        '{"workspaces":[{"slug":"one","name":"two"},{"slug":"two","name":"手册"},{"slug":"x","name":"同名"},'
-        '{"slug":"y","name":"同名"},{"slug":"z","name":""},{"slug":7},5]}'
-    )
-    async with Peer() as peer, AnythingLLM(base_url=peer.url, api_key=Secret(KEY), limits=ONCE) as backend:
-        peer.plain["/api/v1/workspaces"] = answer(200, listed)
-        found = {wanted: await backend.resolve(wanted) for wanted in ("two", "手册", "手", "同名", "", "Two")}
-    assert found == {"two": "two", "手册": "two", "手": None, "同名": None, "": None, "Two": None}
-
-
-async def test_names_are_looked_up_once() -> None:
-    """The list of workspaces is read once for any number of questions."""
-    async with Peer(replay("50-")) as peer, AnythingLLM(base_url=peer.url, api_key=Secret(KEY)) as backend:
-        for _ in range(3):
-            await backend.ask("问", workspace="Finance 财务制度", session="s")
-    assert [request.target for request in peer.requests].count("/api/v1/workspaces") == 1
-    assert {request.target for request in peer.asked} == {"/api/v1/workspace/finance/stream-chat"}
-
-
-async def test_a_workspace_made_anew_is_found_again() -> None:
-    """When the remembered slug is gone, the name is looked up once more and asked at its new slug."""
-    async with Peer(replay("50-")) as peer, AnythingLLM(base_url=peer.url, api_key=Secret(KEY)) as backend:
-        await backend.ask("问", workspace="Empty WS", session="s")
-        peer.plain["/api/v1/workspaces"] = answer(200, '{"workspaces":[{"slug":"new/ws","name":"Empty WS"}]}')
-        peer.scripts = [replay("53-"), replay("50-")]
-        got = await backend.ask("问", workspace="Empty WS", session="s")
-    assert (got.text, got.tries) == (FULL, 1)
-    assert peer.asked[-1].target == "/api/v1/workspace/new%2Fws/stream-chat"
-
-
-async def test_an_unknown_workspace_is_rejected_at_once() -> None:
-    """A workspace the server does not list is configuration: no question is sent, nothing is retried."""
-    async with Peer() as peer:
-        with pytest.raises(BackendRejected, match="no workspace, or several, called 'nowhere'"):
-            await ask(peer, workspace="nowhere", limits=Limits())
-    assert peer.asked == []
 
 
 @pytest.mark.parametrize("question", ["", "  \n", "\u200b\u202e\x00"])

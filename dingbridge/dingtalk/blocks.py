@@ -33,6 +33,10 @@ class Run:
     kind: Kind = Kind.TEXT
     url: str = ""
 
+    def saying(self, text: str) -> Run:
+        """The same in other words."""
+        return self if text == self.text else Run(text, self.kind, self.url)
+
 
 Line = tuple[Run, ...]
 
@@ -153,7 +157,7 @@ def settle(runs: Iterable[Run]) -> Line:
 
 
 def _tamed(run: Run) -> Run:
-    return run if run.kind in (Kind.CODE, Kind.LINK) else replace(run, text=tame(run.text))
+    return run if run.kind in (Kind.CODE, Kind.LINK) else run.saying(tame(run.text))
 
 
 def _joined(runs: Iterable[Run]) -> list[Run]:
@@ -167,7 +171,7 @@ def _joined(runs: Iterable[Run]) -> list[Run]:
         elif run.kind is Kind.CODE:
             joined += [Run(" "), run]
         else:
-            joined[-1] = replace(last, text=last.text + run.text)
+            joined[-1] = last.saying(last.text + run.text)
     return joined
 
 
@@ -178,7 +182,7 @@ def _loosened(runs: Iterable[Run]) -> Iterator[Run]:
             yield run
             continue
         lead, _, tail = run.text.partition(core) if core else (run.text, "", "")
-        yield from (Run(lead), replace(run, text=core), Run(tail))
+        yield from (Run(lead), run.saying(core), Run(tail))
 
 
 def _flanked(runs: list[Run]) -> list[Run]:
@@ -186,12 +190,12 @@ def _flanked(runs: list[Run]) -> list[Run]:
         if run.kind not in STYLED:
             continue
         if at and _needs_air(run.text[0], runs[at - 1].text[-1], runs[at - 1].kind):
-            runs[at - 1] = replace(runs[at - 1], text=runs[at - 1].text + " ")
+            runs[at - 1] = runs[at - 1].saying(runs[at - 1].text + " ")
         if at + 1 == len(runs) or not _needs_air(run.text[-1], runs[at + 1].text[0], runs[at + 1].kind):
             continue
         air = run.text[-1] if run.text[-1] in _CLAUSE_END else " "
-        runs[at] = replace(run, text=run.text.removesuffix(air))
-        runs[at + 1] = replace(runs[at + 1], text=air + runs[at + 1].text)
+        runs[at] = run.saying(run.text.removesuffix(air))
+        runs[at + 1] = runs[at + 1].saying(air + runs[at + 1].text)
     return runs
 
 
@@ -204,9 +208,9 @@ def _needs_air(inside: str, outside: str, neighbour: Kind) -> bool:
 
 def _trimmed(runs: list[Run]) -> list[Run]:
     if runs and runs[0].kind is Kind.TEXT:
-        runs[0] = replace(runs[0], text=runs[0].text.lstrip())
+        runs[0] = runs[0].saying(runs[0].text.lstrip())
     if runs and runs[-1].kind is Kind.TEXT:
-        runs[-1] = replace(runs[-1], text=runs[-1].text.rstrip())
+        runs[-1] = runs[-1].saying(runs[-1].text.rstrip())
     return [run for run in runs if run.text]
 
 

@@ -45,6 +45,7 @@ from dingbridge.dingtalk.blocks import (
     bold,
     line_text,
     render,
+    render_line,
     settle,
     visible,
 )
@@ -67,12 +68,21 @@ def write(text: str, *, link_hosts: frozenset[str] = frozenset(), tables: Tables
 
     link_hosts: lower-case host names (punycode for others than ASCII) that may be linked, on any port.
     tables: "list" writes each row as a list item, which phones can show; "keep" leaves tables to cards.
-    Never raises. Takes about 15 ms per 10 KB: call it in a thread for longer texts. Writing what has been
+    Never raises. Takes about 20 ms per 10 KB: call it in a thread for longer texts. Writing what has been
     written changes nothing. From `MAX_CHARS` on the text is cut and ends with "…".
     """
     if len(text) > MAX_CHARS:
         text = text[:MAX_CHARS] + "…"
     return render(read(text, link_hosts, tables=tables))
+
+
+def phrase(words: str, url: str = "", *, link_hosts: frozenset[str] = frozenset()) -> str:
+    """Words that are not markdown (a document's title) as inert markdown, linked where `url` may be."""
+    words = " ".join(clean(words).split())
+    address = destination(url, link_hosts)
+    if address:
+        return render_line((Run(label(words, host_of(address)), Kind.LINK, address),))
+    return render_line(tuple(Run(piece) for piece, _ in spans(words, frozenset())))
 
 
 def plain(text: str, *, limit: int = 40, fallback: str = "") -> str:
@@ -264,12 +274,12 @@ class _Reader:
         """Bare addresses as links where they may be, as inert text elsewhere."""
         for run in settle(line):
             if run.kind is Kind.CODE:
-                yield replace(run, text=self._code(run.text))
+                yield run.saying(self._code(run.text))
             elif run.kind is Kind.LINK:
                 yield run
             else:
                 for piece, url in spans(run.text, self._hosts):
-                    yield Run(piece, Kind.LINK, url) if url else replace(run, text=piece)
+                    yield Run(piece, Kind.LINK, url) if url else run.saying(piece)
 
     def _code(self, text: str) -> str:
         return mute("".join(piece for piece, _ in spans(text, self._hosts, code=True)))

@@ -56,7 +56,8 @@ def split(
     Parts end between blocks where they can: tables and code stay whole if they fit into one part, lists part
     between items, a heading stays with what follows. A longer block is cut between its lines (code is fenced
     again, a table's head repeated), a longer line behind a sentence, a clause, a word, never inside a link or
-    a composed character. Room for `number` is kept. No words are lost; "" has no parts.
+    a composed character. Room for `number` is kept. No words are lost; "" has no parts. The asker's own mention is
+    put in afterwards: here it would be muted like any other.
     """
     if max_bytes < LEAST_BYTES or max_chars < LEAST_BYTES:
         raise ValueError(f"a part of less than {LEAST_BYTES} cannot be cut to")
@@ -97,7 +98,8 @@ class _Room:
         return self._holds("\n\n".join(map(render_block, self._moving())), block)
 
     def _holds(self, before: str, block: Block) -> bool:
-        if len(visible(block)) > self.max_chars:  # spares writing a long rest again for each part
+        # Spares writing a long rest again for each part.
+        if _count(block) > self.max_chars or len(visible(block)) > self.max_chars:
             return False
         text = f"{before}\n\n{render_block(block)}" if before else render_block(block)
         return len(text) <= self.max_chars and self.measure(text) <= self.max_size
@@ -273,10 +275,14 @@ def _runs(line: Line, start: int, end: int) -> Line:
     runs: list[Run] = []
     at = 0
     for run in line:
-        text = run.text[max(start - at, 0) : max(end - at, 0)]
-        if text:
-            runs.append(replace(run, text=text))
-        at += len(run.text)
+        following = at + len(run.text)
+        if at >= end:
+            break
+        if start <= at and following <= end:
+            runs.append(run)
+        elif following > start:
+            runs.append(run.saying(run.text[max(start - at, 0) : end - at]))
+        at = following
     return tuple(runs)
 
 

@@ -98,10 +98,8 @@ class Post:
     @property
     def text(self) -> str:
         """Text content or markdown text, whatever the path; empty for other kinds."""
-        if self.path == "webhook":
-            part = self.body.get(self.body["msgtype"], {})
-        else:
-            part = json.loads(self.body["msgParam"])
+        webhook = self.path == "webhook"
+        part = self.body[self.body["msgtype"]] if webhook else json.loads(self.body["msgParam"])
         return str(part.get("content") or part.get("text") or "")
 
 

@@ -22,8 +22,9 @@ from dingbridge.store.intake import Limits
 from dingbridge.store.recovery import Recovered
 from dingbridge.store.writer import Writer
 
-PROBE_BYTES = 64 * 1024
 __all__ = ["Depth", "Leased", "Limits", "Recovered", "SQLiteStore", "Waiting", "take_lock"]
+
+PROBE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +201,16 @@ class SQLiteStore:
 
     async def probe(self) -> None:
         """Write as much as a message may need and forget it, so that a store that failed is seen working again."""
-        # Two transactions: what is deleted before its commit is never written to the disk.
-        await self._writer.run(
-            lambda c: (
-                c.execute("INSERT OR REPLACE INTO webhook VALUES ('', '', zeroblob(?), 0)", (PROBE_BYTES,)).rowcount
-            )
-        )
-        await self._writer.run(lambda c: c.execute("DELETE FROM webhook WHERE robot = ''").rowcount)
+
+        def write(c: sqlite3.Connection) -> None:
+            c.execute("INSERT OR REPLACE INTO webhook VALUES ('', '', zeroblob(?), 0)", (PROBE_BYTES,))
+
+        def forget(c: sqlite3.Connection) -> None:
+            c.execute("DELETE FROM webhook WHERE robot = ''")
+
+        await self._writer.run(write)
+        # In a second transaction: what is deleted before its commit is never written to the disk.
+        await self._writer.run(forget)
 
     # -- looking
 

@@ -20,15 +20,18 @@ _HEAD = """
 def lease(c: sqlite3.Connection, count: int, *, now: float, express: bool) -> list[Delivery]:
     """Up to `count` heads that are due, the longest waiting lane first.
 
-    A head that was in work at two crashes is leased when nothing else is, and nothing beside it: whose fault a third
+    A suspect (in work at two crashes) is leased when nothing else is, and nothing beside it: whose fault a third
     crash is must be certain.
     """
-    suspect = c.execute("SELECT key, due, express, token FROM lane WHERE suspect = 1 LIMIT 1").fetchone()
+    if c.execute("SELECT 1 FROM lane WHERE suspect = 1 AND token IS NOT NULL").fetchone():
+        return []
+    suspect = c.execute(
+        "SELECT key, express FROM lane WHERE suspect = 1 AND due <= ? ORDER BY due, head LIMIT 1", (now,)
+    ).fetchone()
     if suspect is not None:
-        key, due, is_express, token = suspect
+        key, is_express = suspect
         others = c.execute("SELECT 1 FROM lane WHERE token IS NOT NULL LIMIT 1").fetchone()
-        alone = token is None and others is None
-        return [_lease_lane(c, key, now)] if alone and bool(is_express) is express and due <= now else []
+        return [_lease_lane(c, key, now)] if others is None and bool(is_express) is express else []
     lanes = c.execute(
         "SELECT key FROM lane WHERE token IS NULL AND express = ? AND due <= ? ORDER BY due, head LIMIT ?",
         (express, now, count),

@@ -1,0 +1,1 @@
+"""Figures of the real daemon beside baselines measured in the same run: `python -m benchmarks`."""

@@ -1,0 +1,154 @@
+"""What the tests of the store share: a clock moved by hand, messages, opening, and what a crash leaves behind."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dingbridge.model import (
+    Answer,
+    Conversation,
+    ConversationKind,
+    Delivery,
+    Message,
+    MessageKind,
+    Outcome,
+    Person,
+    Secret,
+)
+from dingbridge.store.sqlite import Limits, Recovered, SQLiteStore
+
+UNLIMITED = Limits(waiting_per_lane=0, per_user_per_minute=0)
+START = 1_800_000_000.0
+
+
+@dataclass(slots=True)
+class Clock:
+    """Seconds that move only when told."""
+
+    now: float = START
+
+    def __call__(self) -> float:
+        return self.now
+
+    def tick(self, seconds: float = 1.0) -> float:
+        self.now += seconds
+        return self.now
+
+
+def message(
+    key: str,
+    *,
+    person: str = "u1",
+    conversation: str = "c1",
+    robot: str = "ding1",
+    text: str = "",
+    webhook: str = "",
+    expires: float | None = None,
+) -> Message:
+    """A text message; `expires`: the webhook's, in seconds of the clock."""
+    return Message(
+        id=key,
+        robot=robot,
+        conversation=Conversation(conversation, ConversationKind.GROUP, "测试群"),
+        sender=Person(person, staff_id=person, nick="张三"),
+        kind=MessageKind.TEXT,
+        text=text or f"问题 {key}",
+        sent_at=datetime.fromtimestamp(START, UTC),
+        webhook=Secret(webhook),
+        webhook_expires=datetime.fromtimestamp(expires, UTC) if expires is not None else None,
+    )
+
+
+@asynccontextmanager
+async def opened(
+    path: Path, clock: Clock, limits: Limits = UNLIMITED, *, wipe: bool = True
+) -> AsyncIterator[SQLiteStore]:
+    """An open store, closed in the end."""
+    store = SQLiteStore(path, clock=clock, limits=limits, wipe=wipe)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def head(store: SQLiteStore, *, express: bool = False) -> Delivery:
+    """The one message that is due next, leased."""
+    (delivery,) = (await store.lease(1, express=express)).deliveries
+    return delivery
+
+
+async def leased(store: SQLiteStore, count: int = 100, *, express: bool = False) -> list[str]:
+    """The keys of what can be leased, in order; the leases are kept."""
+    return [delivery.message.id for delivery in (await store.lease(count, express=express)).deliveries]
+
+
+async def finish(store: SQLiteStore, delivery: Delivery) -> None:
+    """Answer, send and close it, as a worker does."""
+    await store.answered(delivery, Answer("答"), Outcome.ANSWERED)
+    await store.sending(delivery, 1)
+    await store.done(delivery, Outcome.ANSWERED)
+
+
+def crashed(path: Path, into: Path) -> Path:
+    """The files as a power cut would leave them now, while the store is still open."""
+    into.mkdir(parents=True)
+    for suffix in ("", "-wal"):
+        source = path.with_name(path.name + suffix)
+        if source.exists():
+            shutil.copy(source, into / source.name)
+    return into / path.name
+
+
+def rows(path: Path, columns: str = "*", table: str = "message") -> list[tuple[Any, ...]]:
+    """What the file holds, read beside the store."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        return connection.execute(f"SELECT {columns} FROM {table} ORDER BY 1").fetchall()
+
+
+@dataclass(slots=True)
+class Life:
+    """One store through its crashes: each leaves a copy of the files as they stand, and opens that."""
+
+    folder: Path
+    clock: Clock
+    store: SQLiteStore
+    recovered: Recovered
+    crashes: int = 0
+
+    async def crash(self) -> SQLiteStore:
+        """Die without a word, and start again."""
+        self.crashes += 1
+        path = crashed(self.store.path, self.folder / f"life{self.crashes}")
+        await self.store.close()
+        return await self._open(path)
+
+    async def restart(self) -> SQLiteStore:
+        """Stop as planned, and start again."""
+        await self.store.release_all()
+        await self.store.close()
+        return await self._open(self.store.path)
+
+    async def _open(self, path: Path) -> SQLiteStore:
+        self.store = SQLiteStore(path, clock=self.clock, limits=UNLIMITED)
+        self.recovered = await self.store.open()
+        return self.store
+
+
+@asynccontextmanager
+async def life(folder: Path, clock: Clock | None = None) -> AsyncIterator[Life]:
+    """A first start."""
+    clock = clock or Clock()
+    store = SQLiteStore(folder / "life0" / "x.db", clock=clock, limits=UNLIMITED)
+    one = Life(folder, clock, store, await store.open())
+    try:
+        yield one
+    finally:
+        await one.store.close()

@@ -1,0 +1,521 @@
+"""What a start makes of a crash, what a stop gives back, what is forgotten, and who may open the file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+
+from dingbridge.errors import LeaseLost, StoreLocked, StoreUnavailable
+from dingbridge.model import Answer, Outcome, State, Task
+from dingbridge.store.schema import MIGRATIONS
+from dingbridge.store.sqlite import Recovered, SQLiteStore, take_lock
+from tests.stores import START, UNLIMITED, Clock, Life, crashed, finish, head, leased, life, message, opened, rows
+
+ROOT = Path(__file__).parent.parent
+DAY_S = 24 * 3600.0
+ANSWER = Answer("答 m1")
+
+
+@asynccontextmanager
+async def child(path: Path, *steps: str) -> AsyncIterator[Process]:
+    """A process that works on a store; killed in the end if it still lives."""
+    command = (sys.executable, "-m", "tests.store_child", str(path), *steps)
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=PIPE, stdout=PIPE)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+# -- a crash
+
+
+@pytest.mark.parametrize(
+    ("steps", "state", "part", "uncertain", "answer", "crashes"),
+    [
+        ("", State.LEASED, 0, False, None, 0),
+        ("lease", State.LEASED, 0, False, None, 1),
+        ("lease answered", State.ANSWERED, 0, False, ANSWER, 1),
+        ("lease answered sending:1", State.SENDING, 1, True, ANSWER, 1),
+        ("lease answered sending:1 sending:2", State.SENDING, 2, True, ANSWER, 1),
+        ("lease answered sending:1 sending:2 later:1", State.ANSWERED, 1, False, ANSWER, 0),
+        ("lease later:0 lease", State.LEASED, 0, False, None, 0),
+    ],
+)
+async def test_a_killed_process_leaves_every_step_behind(
+    tmp_path: Path, steps: str, state: State, part: int, uncertain: bool, answer: Answer | None, crashes: int
+) -> None:
+    """After SIGKILL at any step the message is where it was, and a part that was going out is uncertain."""
+    path = tmp_path / "x.db"
+    async with child(path, "put:m1", "put:m2", *steps.split(), "kill") as process:
+        assert await process.wait() == -signal.SIGKILL
+
+    store = SQLiteStore(path, clock=Clock(), limits=UNLIMITED)
+    assert await store.open() == Recovered(returned=crashes, dead=0)
+    found = await head(store)
+    assert (found.message, found.state, found.part, found.uncertain) == (message("m1"), state, part, uncertain)
+    assert (found.answer, found.crashes) == (answer, crashes)
+    assert found.outcome is (Outcome.ANSWERED if answer else None)
+    await finish(store, found)
+    assert await leased(store) == ["m2"]
+    await store.close()
+
+
+@pytest.mark.parametrize("way", ["kill", "exit"])
+async def test_what_was_done_before_a_crash_stays_done(tmp_path: Path, way: str) -> None:
+    """A message closed before the process died is never worked on again, and still known."""
+    path = tmp_path / "x.db"
+    async with child(path, "put:m1", "lease", "answered", "sending:1", "done", "put:m2", way) as process:
+        await process.wait()
+    async with opened(path, Clock()) as store:
+        assert (await store.put(message("m1"))).duplicate
+        assert await leased(store) == ["m2"]
+
+
+async def test_nothing_kept_is_lost_to_a_kill_under_load(tmp_path: Path) -> None:
+    """Every message that was told as kept is there after SIGKILL in the middle of writing."""
+    path = tmp_path / "x.db"
+    kept = set()
+    async with child(path, "flood") as process:
+        assert process.stdout is not None
+        while len(kept) < 400:
+            kept.add((await process.stdout.readline()).decode().strip())
+        process.kill()
+        # The pipe may end within a line.
+        rest = (await process.stdout.read()).decode().rpartition("\n")[0]
+        kept.update(rest.split())
+    async with opened(path, Clock()) as store:
+        stored = {key for (key,) in rows(path, "key")}
+        assert kept <= stored
+        assert set(await leased(store, 100_000)) == stored
+
+
+async def test_the_write_ahead_log_alone_holds_what_is_committed(tmp_path: Path) -> None:
+    """What a power cut leaves, the file and its log before any checkpoint, opens as it was."""
+    async with life(tmp_path) as one:
+        await one.store.put(message("m1"))
+        delivery = await head(one.store)
+        await one.store.answered(delivery, ANSWER, Outcome.REFUSED, "the documents do not say")
+        await one.store.sending(delivery, 1, uncertain=True)
+        store = await one.crash()
+
+        assert one.recovered == Recovered(returned=1, dead=0)
+        again = await head(store)
+        assert (again.state, again.part, again.uncertain, again.outcome) == (State.SENDING, 1, True, Outcome.REFUSED)
+        assert again.token != delivery.token
+        with pytest.raises(LeaseLost):
+            await store.done(delivery, Outcome.ANSWERED)
+
+
+async def test_an_unused_log_is_no_loss(tmp_path: Path) -> None:
+    """A crash between two crashes, before anything was leased, changes nothing and counts for nothing."""
+    async with life(tmp_path) as one:
+        await one.store.put(message("m1"))
+        await one.store.answered(await head(one.store), ANSWER, Outcome.ANSWERED)
+        await one.crash()
+        for _ in range(5):
+            store = await one.crash()
+            assert one.recovered == Recovered(returned=0, dead=0)
+        again = await head(store)
+        assert (again.state, again.crashes, again.answer) == (State.ANSWERED, 1, ANSWER)
+
+
+async def test_a_restart_tries_everything_again_at_once(tmp_path: Path) -> None:
+    """A pause set before does not outlive its process, whose clock it was; also with the clock set back."""
+    clock = Clock()
+    async with life(tmp_path, clock) as one:
+        await one.store.put(message("m1"))
+        await one.store.later(await head(one.store), 3600.0)
+        clock.now = START - 86_400
+        store = await one.crash()
+        assert await leased(store) == ["m1"]
+
+
+# -- a planned stop
+
+
+async def test_a_planned_stop_is_no_crash(tmp_path: Path) -> None:
+    """What is running goes back as it stands; a part that was going out is uncertain; the old leases are void."""
+    async with life(tmp_path) as one:
+        store = one.store
+        for number in range(3):
+            await store.put(message(f"m{number}", person=f"u{number}"))
+        asked, answered, sending = held = (await store.lease(9)).deliveries
+        for delivery in (answered, sending):
+            await store.answered(delivery, ANSWER, Outcome.ANSWERED)
+        await store.sending(sending, 2)
+        assert await store.release_all() == 3
+        for delivery in held:
+            with pytest.raises(LeaseLost):
+                await store.done(delivery, Outcome.ANSWERED)
+        store = await one.restart()
+
+        assert one.recovered == Recovered(returned=0, dead=0)
+        again = (await store.lease(9)).deliveries
+        assert [(one.state, one.part, one.uncertain, one.crashes) for one in again] == [
+            (State.LEASED, 0, False, 0),
+            (State.ANSWERED, 0, False, 0),
+            (State.SENDING, 2, True, 0),
+        ]
+        assert again[0].row == asked.row
+
+
+async def test_any_number_of_planned_stops_condemns_nobody(tmp_path: Path) -> None:
+    """A long answer that is interrupted by every restart is asked again each time."""
+    async with life(tmp_path) as one:
+        await one.store.put(message("m1"))
+        for _ in range(6):
+            assert (await head(one.store)).crashes == 0
+            await one.restart()
+        assert (await head(one.store)).state is State.LEASED
+
+
+# -- poison
+
+
+async def _crash_while_leased(one: Life, times: int, *, express: bool = False) -> SQLiteStore:
+    for _ in range(times):
+        assert (await one.store.lease(99, express=express)).deliveries
+        await one.crash()
+    return one.store
+
+
+@pytest.mark.parametrize("express", [False, True])
+async def test_two_crashes_make_a_message_run_alone(tmp_path: Path, express: bool) -> None:
+    """It is leased while nothing else is, on either path, and nothing is beside it."""
+    task = Task.COMMAND if express else Task.QUESTION
+    async with life(tmp_path) as one:
+        await one.store.put(message("bad"), task)
+        store = await _crash_while_leased(one, 2, express=express)
+        await store.put(message("other", person="u2"))
+        await store.put(message("command", person="u2"), Task.COMMAND)
+
+        assert await leased(store, express=not express) == []
+        (suspect,) = (await store.lease(9, express=express)).deliveries
+        assert (suspect.message.id, suspect.crashes) == ("bad", 2)
+        for path in (False, True):
+            assert await leased(store, express=path) == []
+        await finish(store, suspect)
+        assert await leased(store) == ["other"]
+        assert await leased(store, express=True) == ["command"]
+
+
+async def test_one_crash_changes_nothing(tmp_path: Path) -> None:
+    """After a first crash everything runs beside each other as before."""
+    async with life(tmp_path) as one:
+        for number in range(4):
+            await one.store.put(message(f"m{number}", person=f"u{number}"))
+        store = await _crash_while_leased(one, 1)
+        assert await leased(store) == ["m0", "m1", "m2", "m3"]
+
+
+async def test_the_third_crash_condemns_one_and_acquits_the_others(tmp_path: Path) -> None:
+    """Of all that ran at two crashes the one that ran alone at the third is guilty; its asker is to be told."""
+    async with life(tmp_path) as one:
+        for number in range(4):
+            await one.store.put(message(f"m{number}", person=f"u{number}"))
+        await one.store.put(message("behind", person="u1"))
+        store = await _crash_while_leased(one, 2)
+        innocent = (await store.lease(9)).deliveries
+        assert [delivery.message.id for delivery in innocent] == ["m0"]
+        await finish(store, innocent[0])
+        guilty = (await store.lease(9)).deliveries
+        assert [delivery.message.id for delivery in guilty] == ["m1"]
+        store = await one.crash()
+
+        assert one.recovered == Recovered(returned=1, dead=1)
+        found = {delivery.message.id: delivery for delivery in (await store.lease(9)).deliveries}
+        assert set(found) == {"m1", "m2", "m3"}
+        told = found["m1"]
+        assert (told.state, told.outcome, told.answer, told.part) == (State.ANSWERED, Outcome.DEAD, Answer(""), 0)
+        assert {delivery.crashes for delivery in found.values()} == {0}
+        assert [found[key].state for key in ("m2", "m3")] == [State.LEASED, State.LEASED]
+        await store.sending(told, 1)
+        await store.dead(told, Outcome.DEAD, "died three times")
+        assert await leased(store) == ["behind"]
+
+
+async def test_innocents_beside_a_poison_all_come_through(tmp_path: Path) -> None:
+    """Whoever ran beside the guilty one in every crash is worked on one by one, and nobody else dies."""
+    async with life(tmp_path) as one:
+        for number in range(9):
+            await one.store.put(message(f"m{number}", person=f"u{number}"))
+        store = await _crash_while_leased(one, 2)
+        ended = set()
+        dead = 0
+        while deliveries := (await store.lease(9)).deliveries:
+            if any(one.message.id == "m5" and one.outcome is None for one in deliveries):
+                store = await one.crash()
+                dead += one.recovered.dead
+                continue
+            for delivery in deliveries:
+                await finish(store, delivery)
+                ended.add(delivery.message.id)
+
+    assert dead == 1
+    assert ended == {f"m{number}" for number in range(9)}
+
+
+@pytest.mark.parametrize("lived", ["later", "planned stop"])
+async def test_a_message_that_lived_through_its_work(tmp_path: Path, lived: str) -> None:
+    """Given back after its attempt it is trusted again; a planned stop neither accuses nor acquits."""
+    async with life(tmp_path) as one:
+        await one.store.put(message("m1"))
+        store = await _crash_while_leased(one, 2)
+        delivery = await head(store)
+        if lived == "later":
+            await store.later(delivery, 0.0)
+        else:
+            store = await one.restart()
+        await store.put(message("m2", person="u2"))
+
+        assert await leased(store) == (["m1", "m2"] if lived == "later" else ["m1"])
+
+
+async def test_a_cancelled_suspect_holds_nobody_up(tmp_path: Path) -> None:
+    """`/cancel` is itself held up by a suspect, but what ends it frees everybody."""
+    async with life(tmp_path) as one:
+        await one.store.put(message("m1"))
+        await one.store.put(message("m2", person="u2"))
+        store = await _crash_while_leased(one, 2)
+        suspect = await head(store)
+        await store.put(message("m3"))
+        await store.cancel(message("x"), before=suspect.row + 1)
+        assert await leased(store) == ["m2"]  # the other suspect
+        await store.cancel(message("x", person="u2"), before=99)
+        assert await leased(store) == ["m3"]
+
+
+async def test_a_poison_that_kills_when_it_is_told_ends_dead(tmp_path: Path) -> None:
+    """If even the text for its asker kills the process three times, the message is closed and the lane moves on."""
+    async with life(tmp_path) as one:
+        await one.store.put(message("bad", webhook="https://a/secret"))
+        await one.store.put(message("next"))
+        store = await _crash_while_leased(one, 3)
+        assert one.recovered.dead == 1
+        for crashes in range(3):
+            delivery = await head(store)
+            assert (delivery.outcome, delivery.crashes) == (Outcome.DEAD, crashes)
+            await store.sending(delivery, 1)
+            store = await one.crash()
+        assert one.recovered.dead == 1
+
+        assert await leased(store) == ["next"]
+        (bad, _) = rows(store.path, "id, state, outcome, reason, body, webhook, answer")
+        assert bad == (1, "dead", "dead", "telling its asker kills the process", "", "", None)
+        assert (await store.put(message("bad"))).duplicate
+
+
+# -- what is forgotten
+
+End = Callable[[SQLiteStore], Awaitable[object]]
+ENDS: dict[str, End] = {}
+
+
+def _end(function: End) -> End:
+    ENDS[function.__name__.strip("_")] = function
+    return function
+
+
+@_end
+async def _done(store: SQLiteStore) -> None:
+    delivery = await head(store)
+    await store.answered(delivery, Answer("机密的答案"), Outcome.ANSWERED)
+    await store.sending(delivery, 1)
+    await store.done(delivery, Outcome.ANSWERED)
+
+
+@_end
+async def _dead(store: SQLiteStore) -> None:
+    delivery = await head(store)
+    await store.answered(delivery, Answer("机密的答案"), Outcome.ANSWERED)
+    await store.dead(delivery, Outcome.UNDELIVERABLE, "no rung left")
+
+
+@_end
+async def _cancelled(store: SQLiteStore) -> None:
+    await store.cancel(message("x"), before=99)
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("wipe", [True, False])
+async def test_texts_are_forgotten_at_the_end(tmp_path: Path, end: End, wipe: bool) -> None:
+    """Question, answer and webhook go from a message's row with its end, however it ends; unless told otherwise."""
+    async with opened(tmp_path / "x.db", Clock(), wipe=wipe) as store:
+        await store.put(message("m1", text="机密的问题", webhook="https://a/session"))
+        before = str(rows(store.path))
+        assert "机密的问题" in before
+        assert "https://a/session" in before
+        await end(store)
+
+    after = str(rows(tmp_path / "x.db"))
+    found = [text for text in ("机密的问题", "张三", "https://a/session") if text in after]
+    assert found == ([] if wipe else ["机密的问题", "张三", "https://a/session"])
+    assert ("机密的答案" in after) is (not wipe and end is not ENDS["cancelled"])
+    assert "finished_at" not in after
+    assert rows(tmp_path / "x.db", "finished_at") == [(START,)]
+
+
+async def test_a_message_is_known_for_seven_days(tmp_path: Path) -> None:
+    """Before that a redelivery is a duplicate; after it the row is gone, but never one that is unfinished."""
+    clock = Clock()
+    async with opened(tmp_path / "x.db", clock) as store:
+        await store.put(message("m1"))
+        await finish(store, await head(store))
+        await store.put(message("waits"))
+        clock.tick(7 * DAY_S)
+        assert await store.forget() == 0
+        assert (await store.put(message("m1"))).duplicate
+
+        clock.tick(1)
+        assert await store.forget() == 1
+        assert rows(store.path, "key") == [("waits",)]
+        assert not (await store.put(message("m1"))).duplicate
+        assert await leased(store) == ["waits"]
+
+
+async def test_forgetting_goes_in_batches(tmp_path: Path) -> None:
+    """At most `batch` rows go at a time; the count tells whether there is more."""
+    clock = Clock()
+    async with opened(tmp_path / "x.db", clock) as store:
+        for number in range(5):
+            await store.put(message(f"m{number}"))
+            await finish(store, await head(store))
+        clock.tick(8 * DAY_S)
+        assert [await store.forget(batch=2) for _ in range(4)] == [2, 2, 1, 0]
+
+
+async def test_webhooks_are_forgotten_when_they_expire(tmp_path: Path) -> None:
+    """An expired session webhook goes; one without an expiry and a living one stay."""
+    clock = Clock()
+    async with opened(tmp_path / "x.db", clock) as store:
+        for name, expires in (("c1", START + 10), ("c2", START + 100), ("c3", None)):
+            await store.put(message(name, conversation=name, webhook=f"https://a/{name}", expires=expires))
+        clock.tick(50)
+        await store.forget()
+        assert [(await store.webhook("ding1", name))[0].reveal() for name in ("c1", "c2", "c3")] == [
+            "",
+            "https://a/c2",
+            "https://a/c3",
+        ]
+
+
+# -- who may open it
+
+
+async def test_one_daemon_on_a_store(tmp_path: Path) -> None:
+    """A second one is refused while the first lives, in this process and in another; a kill lets go of the file."""
+    path = tmp_path / "x.db"
+    async with opened(path, Clock()):
+        second = SQLiteStore(path, clock=Clock())
+        with pytest.raises(StoreLocked, match="another dingbridge is running on it") as caught:
+            await second.open()
+        assert not caught.value.retryable
+        await second.close()
+    async with child(path, "put:m1", "hold") as process:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+        with pytest.raises(StoreLocked):
+            await SQLiteStore(path, clock=Clock()).open()
+        process.kill()
+        await process.wait()
+        async with opened(path, Clock()) as store:
+            assert await leased(store) == ["m1"]
+
+
+async def test_another_store_has_another_lock(tmp_path: Path) -> None:
+    """Two robots keep two files in one folder."""
+    async with opened(tmp_path / "a.db", Clock()), opened(tmp_path / "b.db", Clock()):
+        take_lock(tmp_path / "c.db").close()
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """A file of a newer version is named as such, nothing in it changes, and the lock is let go."""
+    path = tmp_path / "x.db"
+    async with opened(path, Clock()) as store:
+        await store.put(message("m1"))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    before = path.read_bytes()
+    store = SQLiteStore(path, clock=Clock())
+    with pytest.raises(StoreUnavailable, match="newer dingbridge .schema 2, this one knows 1.: install that") as caught:
+        await store.open()
+
+    assert not caught.value.retryable
+    assert path.read_bytes() == before
+    take_lock(path).close()
+    await store.close()
+
+
+async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """Where there is no folder to be had the path and the remedy are told."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    store = SQLiteStore(tmp_path / "file" / "x.db", clock=Clock())
+    with pytest.raises(StoreUnavailable, match=r"file/x\.db: .*; does the folder exist, may the service's user write"):
+        await store.open()
+    await store.close()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+async def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """A read-only folder is told with its remedy."""
+    folder = tmp_path / "readonly"
+    folder.mkdir(mode=0o500)
+    with pytest.raises(StoreUnavailable, match="may the service's user write to it"):
+        await SQLiteStore(folder / "x.db", clock=Clock()).open()
+
+
+async def test_folders_are_made_for_the_owner_alone(tmp_path: Path) -> None:
+    """A missing folder is created; what stands in it is nobody else's business."""
+    async with opened(tmp_path / "new" / "x.db", Clock()):
+        assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"this is a letter, no database\n" * 100, "this is no SQLite file: name another one in .store. url")],
+)
+async def test_a_file_that_is_no_store_is_named(tmp_path: Path, content: bytes, words: str) -> None:
+    """A wrong file is told as such, not overwritten, and the lock is let go."""
+    path = tmp_path / "x.db"
+    path.write_bytes(content)
+    with pytest.raises(StoreUnavailable, match=words):
+        await SQLiteStore(path, clock=Clock()).open()
+
+    assert path.read_bytes() == content
+    take_lock(path).close()
+
+
+async def test_a_start_that_fails_in_its_recovery_lets_go(tmp_path: Path) -> None:
+    """A store whose tables are broken is told, and neither its thread nor its lock stays."""
+    path = tmp_path / "x.db"
+    async with opened(path, Clock()):
+        pass
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE lane")
+    store = SQLiteStore(path, clock=Clock())
+    with pytest.raises(StoreUnavailable, match="no such table: lane"):
+        await store.open()
+
+    assert not store._writer._thread.is_alive()
+    take_lock(path).close()
+
+
+async def test_a_copy_of_the_files_is_a_store(tmp_path: Path) -> None:
+    """File and log, copied beside a running store, are a backup that opens."""
+    async with opened(tmp_path / "x.db", Clock()) as store:
+        await store.put(message("m1"))
+        copy = crashed(store.path, tmp_path / "backup")
+        async with opened(copy, Clock()) as other:
+            assert await leased(other) == ["m1"]
