@@ -91,12 +91,9 @@ class Relay:
     async def _ask(self, message: dict[str, Any]) -> str:
         body = {"message": message["text"]["content"], "mode": "query", "sessionId": message["conversationId"]}
         key = {"Authorization": f"Bearer {self._options.api_key}"}
-        pieces = []
         async with self._http.post(self._chat, json=body, headers=key) as response:
-            async for line in response.content:
-                if line.startswith(b"data: "):
-                    pieces.append(json.loads(line[6:]).get("textResponse") or "")
-        return "".join(pieces)
+            events = [json.loads(line[6:]) async for line in response.content if line.startswith(b"data: ")]
+        return "".join(event.get("textResponse") or "" for event in events)
 
     async def _note(self, key: str, state: str, body: str) -> None:
         if self._commits:

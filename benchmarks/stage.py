@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dingbridge.sim.anythingllm import AnythingLLM
 from dingbridge.sim.gateway import Gateway, Sent
@@ -101,9 +102,8 @@ async def backend() -> AsyncIterator[AnythingLLM]:
 async def dingbridge(server: AnythingLLM, folder: Path, *, workers: int = 64) -> AsyncIterator[Subject]:
     """The daemon as an operator runs it, with limits out of the way and its web port open."""
     async with Gateway() as gateway:
-        folder.mkdir()
         config = folder / "dingbridge.toml"
-        tables = {
+        tables: dict[str, dict[str, Any]] = {
             "dingtalk": {
                 "client_id": gateway.client_id,
                 "client_secret": gateway.client_secret,
@@ -129,7 +129,6 @@ async def dingbridge(server: AnythingLLM, folder: Path, *, workers: int = 64) ->
 @asynccontextmanager
 async def relay(name: str, server: AnythingLLM, folder: Path, *, store: bool) -> AsyncIterator[Subject]:
     async with Gateway() as gateway:
-        folder.mkdir()
         command = [sys.executable, "-m", "benchmarks.relay", "--gateway", gateway.url, "--backend", server.url]
         command += ["--client-id", gateway.client_id, "--client-secret", gateway.client_secret]
         command += ["--api-key", server.api_key, *(("--store", str(folder / "relay.db")) if store else ())]

@@ -1,6 +1,6 @@
 """A process to be killed: `python -m tests.store_child FILE STEP...` opens a store and does what it is told.
 
-Steps: `put:KEY` `command:KEY` `lease` `express` `answered` `sending:PART` `later:SENT` `done` on what was leased last;
+Steps: `put:KEY` `lease` `answered` `sending:PART` `later:SENT` `done` on what was leased last;
 `flood` puts messages for ever and prints each key once it is kept; `hold` prints a line and waits for the end of
 stdin; `kill` ends with SIGKILL, `exit` with os._exit. `space` is told a full disk by the files of its folder.
 """
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from dingbridge.errors import StoreUnavailable
-from dingbridge.model import Answer, Delivery, Outcome, Task
+from dingbridge.model import Answer, Delivery, Outcome
 from dingbridge.store.sqlite import SQLiteStore
 from tests.stores import UNLIMITED, Clock, message
 
@@ -29,10 +29,8 @@ async def main(path: Path, steps: list[str]) -> None:
         match verb:
             case "put":
                 await store.put(message(argument))
-            case "command":
-                await store.put(message(argument), Task.COMMAND)
-            case "lease" | "express":
-                held = (await store.lease(9, express=verb == "express")).deliveries
+            case "lease":
+                held = (await store.lease(9)).deliveries
             case "flood":
                 await flood(store)
             case "space":

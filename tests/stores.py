@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sqlite3
+import sys
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
@@ -24,6 +27,7 @@ from dingbridge.model import (
 )
 from dingbridge.store.sqlite import Limits, Recovered, SQLiteStore
 
+ROOT = Path(__file__).parent.parent
 UNLIMITED = Limits(waiting_per_lane=0, per_user_per_minute=0)
 START = 1_800_000_000.0
 
@@ -152,3 +156,16 @@ async def life(folder: Path, clock: Clock | None = None) -> AsyncIterator[Life]:
         yield one
     finally:
         await one.store.close()
+
+
+@asynccontextmanager
+async def child(path: Path, *steps: str) -> AsyncIterator[Process]:
+    """A process that works on a store; killed in the end if it still lives."""
+    command = (sys.executable, "-m", "tests.store_child", str(path), *steps)
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=PIPE, stdout=PIPE)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()

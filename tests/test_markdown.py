@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 
 import pytest
-from dingbridge.dingtalk.markdown import MAX_CHARS, phrase, plain, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+
+from dingbridge.dingtalk.markdown import MAX_CHARS, phrase, plain, write
 
 HOSTS = frozenset({"kb.example"})
 # A reader that shares nothing with the writer but the grammar, with HTML on so that a tag would be noticed.
@@ -18,7 +19,7 @@ READER = MarkdownIt("commonmark", {"html": True, "maxNesting": 100}).enable(["ta
 UNSEEN = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e0fff]"
 )
-E_MAIL = re.compile(r"[A-Za-z0-9]@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}")
+E_MAIL = re.compile(r"(?<=[A-Za-z0-9])@(?=(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2})")
 
 INJECTIONS = [
     # schemes
@@ -82,7 +83,7 @@ INJECTIONS = [
     # mentions
     ("@all @所有人 @manager7081 @张三", "＠all ＠所有人 ＠manager7081 ＠张三"),
     ("&#x40;all &commat;all \\@all", "＠all ＠all ＠all"),
-    ("@**all** **@**all", "＠**all** **＠** all"),
+    ("@**all** **@**all", "＠**all** \\*\\*＠\\*\\*all"),
     ("`@all`", "`＠all`"),
     ("写信给 hr@example.com。", "写信给 hr@example.com。"),
     ("root@host", "root＠host"),
@@ -312,13 +313,16 @@ def _assert_inert(text: str) -> None:
 
 def _faults(written: str) -> list[str]:
     faults = [f"invisible {found!r}" for found in UNSEEN.findall(written)]
-    faults += [f"mention in {written!r}" for _ in [0] if "@" in E_MAIL.sub("", written)]
+    if "@" in E_MAIL.sub("", written):
+        faults.append(f"mention in {written!r}")
     faults += [
         f"address {found[0]!r}"
-        for found in re.finditer(r"[A-Za-z0-9+.-]*://[^/\s)\]?#:]*|www\.[A-Za-z0-9]", written, re.IGNORECASE)
+        for found in re.finditer(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s)\]?#:]*|www\.[A-Za-z0-9]", written, re.IGNORECASE)
         if found[0].removeprefix("https://") != "kb.example" and found[0].removeprefix("http://") != "kb.example"
     ]
     for token in _inline(READER.parse(written)):
+        if token.type == "text" and re.search(r"(?<![\w./-])evil\.example/", token.content):
+            faults.append(f"address in {token.content!r}")
         if token.type in ("image", "html_inline", "html_block"):
             faults.append(f"{token.type} {token.content!r}")
         if token.type == "link_open" and not re.match(r"https?://kb\.example(?=[/:?#]|$)", str(token.attrs["href"])):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,6 @@ from yarl import URL
 
 from dingbridge.dingtalk.post import post_json
 from dingbridge.errors import (
-    BridgeError,
     ReplyError,
     ReplyPaced,
     ReplyRejected,
@@ -32,6 +32,7 @@ from dingbridge.net import Network
 TOKEN_MARGIN_S = 300.0
 TIMEOUT_S = 10.0
 MSG_PARAM_BYTES = 15_000
+TOKEN_LIFETIME_S = 7200.0  # as documented, where an answer says nothing believable
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,21 @@ class _Refusal:
     def stale_token(self) -> bool:
         return self.status == 401 or self.code == "InvalidAuthentication"
 
+    @property
+    def from_between(self) -> bool:
+        """No answer of DingTalk's but of a proxy, a portal or the firewall before it: those have no `code`."""
+        return 300 <= self.status < 400 or self.status == 407 or (self.status < 500 and not self.code)
+
     def __str__(self) -> str:
         scopes = f", missing permission {self.scopes}" if self.scopes else ""
         return f"HTTP {self.status} {self.code}{scopes} (requestid {self.request_id or 'none'})"
 
 
 class OpenAPI:
-    """Calls with this robot's token, fetched once for all callers and renewed when it is refused."""
+    """Calls with this robot's token, fetched once for all callers and renewed when it is refused.
+
+    clock: seconds that do not jump, for the token's age.
+    """
 
     def __init__(
         self,
@@ -64,6 +73,7 @@ class OpenAPI:
         client_id: str,
         client_secret: Secret,
         timeout_s: float = TIMEOUT_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
         self._network = network
@@ -73,7 +83,10 @@ class OpenAPI:
         self._timeout_s = timeout_s
         self._token = Secret()
         self._token_until = 0.0
+        self._clock = clock
         self._refresh = asyncio.Lock()
+        self._fetches = 0
+        self._fetch_failed: ReplyError | None = None
 
     async def send(self, message: Message, title: str, text: str) -> None:
         """A markdown message to the message's conversation; no mention is possible here. Raises ReplyError."""
@@ -95,10 +108,21 @@ class OpenAPI:
             raise ReplyPaced("DingTalk limits messages to this person", retry_after=60.0)
 
     async def token(self) -> Secret:
-        """The current access token; raises ReplyError."""
+        """The current access token; raises ReplyError, the same for all who waited for one fetch."""
+        fetches = self._fetches
         async with self._refresh:
-            if not self._token or time.monotonic() >= self._token_until:
+            if self._token and self._clock() < self._token_until:
+                return self._token
+            if self._fetches != fetches and self._fetch_failed is not None:
+                raise type(self._fetch_failed)(self._fetch_failed.detail)
+            try:
+                self._fetch_failed = None
                 await self._fetch_token()
+            except ReplyError as error:
+                self._fetch_failed = error
+                raise
+            finally:
+                self._fetches += 1
             return self._token
 
     async def _fetch_token(self) -> None:
@@ -106,14 +130,15 @@ class OpenAPI:
         try:
             status, answer = await self._post("/v1.0/oauth2/accessToken", body, Secret())
         except ReplyUncertain as error:  # nothing was sent to a chat
-            raise ReplyUnavailable(error.detail) from None
-        token, lifetime = answer.get("accessToken"), answer.get("expireIn")
-        if status != 200 or not isinstance(token, str) or not token:
+            raise ReplyUnavailable(f"no access token: {error.detail}") from None
+        token = answer.get("accessToken")
+        if status != 200 or not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token:
             refusal = _refusal(status, answer)
-            raise (ReplyRejected if status in (400, 401, 403) else ReplyUnavailable)(f"no access token: {refusal}")
-        seconds = float(lifetime) if isinstance(lifetime, int | float) else 7200.0
+            final = status in (400, 401, 403) and not refusal.from_between
+            raise (ReplyRejected if final else ReplyUnavailable)(f"no access token: {refusal}")
+        seconds = _lifetime(answer.get("expireIn"))
         self._token = Secret(token)
-        self._token_until = time.monotonic() + max(seconds - TOKEN_MARGIN_S, seconds / 2)
+        self._token_until = self._clock() + max(seconds - TOKEN_MARGIN_S, seconds / 2)
 
     async def _call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         for attempt in (1, 2):
@@ -143,18 +168,23 @@ class OpenAPI:
         )
 
 
+def _lifetime(value: Any) -> float:
+    plausible = isinstance(value, int | float) and 0 < value <= 30 * 86_400
+    return float(value) if plausible else TOKEN_LIFETIME_S
+
+
 def _refusal(status: int, answer: dict[str, Any]) -> _Refusal:
     denied = answer.get("accessdenieddetail")
     scopes = denied.get("requiredScopes") if isinstance(denied, dict) else None
     return _Refusal(
         status=status,
-        code=str(answer.get("code", ""))[:80],
+        code=str(answer.get("code") or "")[:80],
         request_id=str(answer.get("requestid") or answer.get("requestId") or "")[:60],
         scopes=", ".join(map(str, scopes))[:120] if isinstance(scopes, list) else "",
     )
 
 
-def _classified(refusal: _Refusal) -> BridgeError:
+def _classified(refusal: _Refusal) -> ReplyError:
     """One table for the new API's errors; rows in the order they are asked."""
     code = refusal.code
     rows: tuple[tuple[bool, type[ReplyError], float | None], ...] = (
@@ -164,7 +194,10 @@ def _classified(refusal: _Refusal) -> BridgeError:
         (code.endswith("tooLong"), ReplyTooLong, None),
         (code.startswith("contain.") or code == "param.contentUnsafe", ReplyUnsafe, None),
         (refusal.status == 429, ReplyPaced, 5.0),
+        (refusal.status == 413, ReplyTooLong, None),
         (refusal.status == 503, ReplyUnavailable, None),
+        (refusal.stale_token, ReplyUnavailable, None),
+        (refusal.from_between, ReplyUnavailable, None),
         (refusal.status >= 500, ReplyUncertain, None),
     )
     for holds, kind, retry_after in rows:

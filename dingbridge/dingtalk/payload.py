@@ -6,6 +6,7 @@ Shapes: topic `/v1.0/im/bot/messages/get` of DingTalk's Stream mode, documented 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +17,8 @@ from dingbridge.errors import PayloadError
 from dingbridge.model import Conversation, ConversationKind, Message, MessageKind, Person, Secret
 
 MAX_TEXT = 200_000
+_PRINTABLE = re.compile(r"[!-~]+")
+_DINGTALK_HOST = re.compile(r"(?:[a-z0-9-]+\.)+dingtalk\.com")
 # Until DingTalk says otherwise: the moment a message was sent must be a moment, and plausible.
 _EARLIEST_MS = 1_400_000_000_000
 _LATEST_MS = 4_100_000_000_000
@@ -58,22 +61,31 @@ def _person(data: dict[str, Any]) -> Person:
 
 
 def _content(data: dict[str, Any]) -> tuple[MessageKind, str]:
-    if "errorCode" in data and "text" not in data and "content" not in data:
+    content = data.get("content")
+    if "errorCode" in data and data.get("text") is None and content is None:
         return MessageKind.QUOTA, ""
+    match _kind(data):
+        case MessageKind.TEXT as kind:
+            return kind, _inner(data.get("text"), "content")
+        case MessageKind.AUDIO as kind:
+            return kind, _inner(content, "recognition")
+        case MessageKind.RICH_TEXT as kind:
+            return kind, _rich_text(content.get("richText") if isinstance(content, dict) else None)
+        case kind:
+            return kind, ""
+
+
+def _kind(data: dict[str, Any]) -> MessageKind:
     try:
         kind = MessageKind(_text(data, "msgtype"))
     except ValueError:
-        return MessageKind.UNKNOWN, ""
-    content = data.get("content")
-    match kind:
-        case MessageKind.TEXT:
-            text = data.get("text")
-            return kind, _text(text, "content") if isinstance(text, dict) else ""
-        case MessageKind.RICH_TEXT:
-            parts = content.get("richText") if isinstance(content, dict) else None
-            return kind, _rich_text(parts)
-        case _:
-            return kind, ""
+        return MessageKind.UNKNOWN
+    # Our own name for a notice that has no msgtype; nobody can send one.
+    return MessageKind.UNKNOWN if kind is MessageKind.QUOTA else kind
+
+
+def _inner(part: Any, key: str) -> str:
+    return _text(part, key) if isinstance(part, dict) else ""
 
 
 def _rich_text(parts: Any) -> str:
@@ -98,17 +110,24 @@ def _moment(value: Any) -> datetime | None:
 
 
 def webhook_origin_check(oapi_base: str) -> Callable[[str], bool]:
-    """Session webhooks may point to `oapi_base`'s own origin, or to https on *.dingtalk.com, port 443."""
-    home = URL(oapi_base).origin()
+    """Session webhooks may point to `oapi_base`'s own origin, or to https on *.dingtalk.com, port 443.
+
+    Read as it will be posted to (`encoded=True`): what normalisation would repair into an allowed host is refused.
+    """
+    base = URL(oapi_base).origin()
+    home = (base.scheme, base.raw_host, base.port)
 
     def allowed(text: str) -> bool:
+        if not _PRINTABLE.fullmatch(text) or "\\" in text:
+            return False
         try:
-            url = URL(text)
-            if url.user is not None or url.password is not None or not url.host:
-                return False
-            dingtalk = url.scheme == "https" and url.port == 443 and url.host.endswith(".dingtalk.com")
-            return dingtalk or url.origin() == home
+            url = URL(text, encoded=True)
+            host, port = (url.raw_host or "").lower(), url.port
         except ValueError:
             return False
+        if not host or "@" in url.raw_authority:
+            return False
+        dingtalk = url.scheme == "https" and port == 443 and _DINGTALK_HOST.fullmatch(host) is not None
+        return dingtalk or (url.scheme, host, port) == home
 
     return allowed

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from dingbridge.errors import ReplyError, ReplyUnavailable, ReplyUncertain
+from dingbridge.errors import ReplyError, ReplyRejected, ReplyUnavailable, ReplyUncertain
 from dingbridge.net import BodyTooLarge, Network, read_capped
 
 BODY_LIMIT = 256 * 1024
@@ -25,12 +25,12 @@ async def post_json(
     headers: dict[str, str] | None = None,
     timeout_s: float,
 ) -> tuple[int, dict[str, Any]]:
-    """Status and JSON object ({} where the body is none of an object with a JSON status of 4xx or 5xx).
+    """The HTTP status and the JSON object of the answer; {} where a status other than 200 came without one.
 
-    Raises ReplyUnavailable where it certainly did not arrive: no connection, 407, an HTML page; ReplyUncertain where
-    it may have: a timeout or a reset after the bytes were written.
+    Raises ReplyUnavailable where it certainly did not arrive: no connection, 407, a 200 with an HTML page;
+    ReplyUncertain where it may have: a timeout or a reset after the bytes were written, a 200 nobody can read.
     """
-    encoded = json.dumps(body, ensure_ascii=False).encode()
+    encoded = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
     sent = {"Content-Type": "application/json; charset=utf-8", **(headers or {})}
     try:
         async with (
@@ -41,7 +41,8 @@ async def post_json(
                 headers=sent,
                 proxy=network.proxy_for(url),
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout_s / 2),
+                # Its own limit for DNS, TCP, proxy and TLS: until there is a connection, nothing has been sent.
+                timeout=aiohttp.ClientTimeout(total=None, connect=timeout_s / 2),
             ) as response,
         ):
             return response.status, _object(response.status, await read_capped(response, BODY_LIMIT))
@@ -56,9 +57,11 @@ def _object(status: int, body: bytes) -> dict[str, Any]:
         answer = None
     if isinstance(answer, dict):
         return answer
-    if status == 200:
+    if status != 200:
+        return {}
+    if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         raise ReplyUnavailable("answered with a page instead of JSON: a proxy or a captive portal in between?")
-    return {}
+    raise ReplyUncertain("answered with something that is no JSON object")
 
 
 def _sorted(error: BaseException, host: str) -> ReplyError:  # noqa: PLR0911 - a table, one row an error
@@ -72,6 +75,8 @@ def _sorted(error: BaseException, host: str) -> ReplyError:  # noqa: PLR0911 - a
             return ReplyUnavailable(f"to {host}: its certificate is not trusted: see [dingtalk] ca_file")
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
             return ReplyUnavailable(f"to {host}: no connection: check DNS, route and firewall, port 443 outbound")
+        case aiohttp.InvalidURL():
+            return ReplyRejected("the address cannot be read")
         case TimeoutError():
             return ReplyUncertain(f"to {host}: no answer in time")
         case BodyTooLarge():

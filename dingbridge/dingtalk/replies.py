@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ import structlog
 from yarl import URL
 
 from dingbridge.dingtalk import markdown, split
+from dingbridge.dingtalk.inert import clean
 from dingbridge.dingtalk.openapi import OpenAPI
 from dingbridge.dingtalk.pace import NOTICE_RESERVE, Pace
 from dingbridge.dingtalk.post import post_json
@@ -29,6 +31,7 @@ from dingbridge.errors import (
     ReplyUncertain,
     ReplyUnsafe,
     SessionExpired,
+    StoreError,
 )
 from dingbridge.model import Answer, Message, Secret, Source
 from dingbridge.net import Network
@@ -41,6 +44,8 @@ PART_BYTES = 13_000  # JSON-escaped; fits both ways to the chat with title, ment
 THREAD_ABOVE = 8_000  # characters; parsing takes about 7 ms per 10 KB
 SHOWN_SOURCES = 5
 EXPIRY_MARGIN_S = 30.0
+TOO_FAST_S = 60.0  # DingTalk refuses for ten minutes who goes on
+NOTICE_CHARS = 500
 _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 
 # The newest session webhook of (robot, conversation) and its expiry in epoch seconds.
@@ -109,7 +114,7 @@ class Replies:
         """Names what the answer came from, each linked where a person can open it."""
         names = [_linked(source) for source in sources[:SHOWN_SOURCES]]
         if (more := len(sources) - SHOWN_SOURCES) > 0:
-            names.append(f"+{more}")
+            names.append(self._texts("sources_more", count=more))
         if len(names) == 1:
             return self._texts("sources") + markdown.write(names[0], link_hosts=hosts)
         listed = markdown.write("\n".join(f"- {name}" for name in names), link_hosts=hosts)
@@ -117,9 +122,7 @@ class Replies:
 
     # -- sending
 
-    async def send(  # noqa: C901 - one branch a kind of failure
-        self, message: Message, part: Part, *, uncertain: bool = False
-    ) -> bool:
+    async def send(self, message: Message, part: Part, *, uncertain: bool = False) -> bool:
         """Put one part into the chat; False where nobody knows whether it arrived and no more is tried.
 
         uncertain: an earlier try may have arrived; this one is marked, and is the last.
@@ -130,43 +133,46 @@ class Replies:
             return False
         if wait_s := self._pace.take(message.conversation.id):
             raise ReplyPaced("this conversation has had its messages of the minute", retry_after=wait_s)
-        failure: ReplyError = ReplyRejected("no way to this chat is left")
-        async for name, rung in self._rungs(message, part):
-            try:
-                await rung(self._texts("repeat_mark") if uncertain else "")
-            except ReplyUncertain as error:
-                log.warning("reply.uncertain", code=message.code, rung=name, why=error.detail)
-                if uncertain or not self._repeat:
-                    return False
-                uncertain, failure = True, error
-            except ReplyPaced as error:
-                self._pace.pause(message.conversation.id, error.retry_after or 60.0)
-                if isinstance(failure, ReplyUncertain):
-                    raise ReplyUncertain(failure.detail, retry_after=error.retry_after) from None
-                raise
-            except ReplyTooLong:
-                return await self._send_halves(message, part, uncertain=uncertain)
-            except (SessionExpired, ReplyUnavailable, ReplyRejected) as error:
-                log.info("reply.degraded", code=message.code, rung=name, why=error.detail)
-                # What may work later outlives what never will; an unknown outcome outlives both.
-                if not isinstance(failure, ReplyUncertain) and not (failure.retryable and not error.retryable):
-                    failure = error
-            else:
-                return True
-        raise failure
+        failure: ReplyError | None = None
+        async with aclosing(self._rungs(message, part)) as rungs:
+            async for name, rung in rungs:
+                try:
+                    await rung(self._texts("repeat_mark") if uncertain else "")
+                except ReplyTooLong:
+                    unknown = failure is not None and not failure.certain
+                    return await self._send_halves(message, part, uncertain=uncertain, unknown=unknown)
+                except ReplyError as error:
+                    log.info("reply.degraded", code=message.code, rung=name, why=error.detail, certain=error.certain)
+                    if not error.certain and (uncertain or not self._repeat):
+                        return False
+                    uncertain = uncertain or not error.certain
+                    failure = _weighed(failure, error)
+                    if self._ends_the_ladder(message, error):
+                        break
+                else:
+                    return True
+        raise failure or ReplyRejected("no way to this chat is left")
 
-    async def _send_halves(self, message: Message, part: Part, *, uncertain: bool) -> bool:
+    def _ends_the_ladder(self, message: Message, error: ReplyError) -> bool:
+        """Too fast or unsafe is said of the conversation or the text: the next rung would hear the same."""
+        if isinstance(error, ReplyPaced):
+            self._pace.pause(message.conversation.id, error.retry_after or TOO_FAST_S)
+        return isinstance(error, ReplyPaced | ReplyUnsafe)
+
+    async def _send_halves(self, message: Message, part: Part, *, uncertain: bool, unknown: bool) -> bool:
+        """unknown: the whole part may have arrived in this very try, so nothing certain can be said of a failure."""
         halves = split.split(part.text, max_bytes=max(split.LEAST_BYTES, split.encoded(part.text) // 2))
         if len(halves) < 2:
             raise ReplyRejected("DingTalk finds even a short part too long")
         certain = True
         for position, text in enumerate(halves):
+            half = replace(part, text=text, number=part.number + position)
             try:
-                certain &= await self.send(
-                    message, replace(part, text=text, number=part.number + position), uncertain=uncertain
-                )
+                certain &= await self.send(message, half, uncertain=uncertain)
+            except ReplyUnsafe:
+                raise
             except ReplyError as error:
-                if position == 0 or error.public == "unsafe":
+                if position == 0 and not unknown:
                     raise
                 # Something of this part is in the chat already: the next try is marked.
                 raise ReplyUncertain(error.detail, retry_after=error.retry_after) from None
@@ -176,36 +182,46 @@ class Replies:
         """The waiting notice; the first to be dropped when a conversation is busy. True when it went out."""
         if self._pace.take(message.conversation.id, reserve=NOTICE_RESERVE):
             return False
-        body = {"msgtype": "text", "text": {"content": text or self._texts(NOTICE)}}
-        async for url in self._webhooks(message):
-            try:
-                await self._post_webhook(url, body)
-            except ReplyError as error:
-                log.info("reply.notice_failed", code=message.code, why=error.detail)
-            else:
-                return True
+        said = markdown.plain(text, limit=NOTICE_CHARS) if text else ""
+        body = {"msgtype": "text", "text": {"content": said or self._texts(NOTICE)}}
+        async with aclosing(self._webhooks(message)) as webhooks:
+            async for url in webhooks:
+                try:
+                    await self._post_webhook(url, body)
+                except ReplyError as error:
+                    log.info("reply.notice_failed", code=message.code, why=error.detail)
+                    # Better none than two.
+                    if self._ends_the_ladder(message, error) or not error.certain:
+                        return False
+                else:
+                    return True
         return False
 
-    async def _rungs(self, message: Message, part: Part) -> AsyncIterator[tuple[str, Send]]:
-        async for url in self._webhooks(message):
+    async def _rungs(self, message: Message, part: Part) -> AsyncGenerator[tuple[str, Send]]:
+        async with aclosing(self._webhooks(message)) as webhooks:
+            async for url in webhooks:
 
-            async def by_webhook(mark: str, url: Secret = url) -> None:
-                await self._post_webhook(url, _body(message, part, mark))
+                async def by_webhook(mark: str, url: Secret = url) -> None:
+                    await self._post_webhook(url, _body(message, part, mark))
 
-            yield "webhook", by_webhook
+                yield "webhook", by_webhook
 
         async def by_openapi(mark: str) -> None:
-            await self._openapi.send(message, part.title, _marked(part.text, mark))
+            await self._openapi.send(message, part.title, f"{mark}\n\n{part.text}" if mark else part.text)
 
         yield "openapi", by_openapi
 
-    async def _webhooks(self, message: Message) -> AsyncIterator[Secret]:
+    async def _webhooks(self, message: Message) -> AsyncGenerator[Secret]:
         """This message's session webhook, then the conversation's newest, as far as they live."""
         own = message.webhook
         expires = message.webhook_expires.timestamp() if message.webhook_expires else None
         if own and self._lives(expires):
             yield own
-        newest, expires = await self._newest_webhook(message.robot, message.conversation.id)
+        try:
+            newest, expires = await self._newest_webhook(message.robot, message.conversation.id)
+        except StoreError as error:  # the OpenAPI needs no store
+            log.warning("reply.webhook_unknown", code=message.code, why=error.detail)
+            return
         if newest and newest != own and self._lives(expires):
             yield newest
 
@@ -219,53 +235,65 @@ class Replies:
         if status != 200:
             raise _by_status(status)
         errcode = _number(answer.get("errcode"))
+        if errcode is None:
+            raise ReplyUncertain("webhook: HTTP 200 without an errcode")
         if errcode != 0:
             raise _by_errcode(errcode)
 
 
+def _weighed(before: ReplyError | None, error: ReplyError) -> ReplyError:
+    """What to tell of two failures: an unknown outcome outlives both others, what may work later what never will."""
+    if before is None or isinstance(error, ReplyUnsafe):
+        return error
+    if not before.certain:
+        return ReplyUncertain(before.detail, retry_after=error.retry_after)
+    return before if before.retryable and not error.retryable else error
+
+
 def _body(message: Message, part: Part, mark: str) -> dict[str, Any]:
-    text = _marked(part.text, mark)
-    body: dict[str, Any] = {"msgtype": "markdown", "markdown": {"title": part.title, "text": text}}
     staff_id = message.sender.staff_id
-    if part.number == 1 and message.conversation.is_group and staff_id:
-        # Both are needed: the id in the list, and the literal @id in the text.
-        body["markdown"]["text"] = f"@{staff_id}\n\n{text}"
-        body["at"] = {"atUserIds": [staff_id], "isAtAll": False}
+    asker = staff_id if part.number == 1 and message.conversation.is_group else ""
+    # Both are needed: the id in the list, and the literal @id in the text.
+    first = " ".join(filter(None, (mark, asker and f"@{asker}")))
+    text = f"{first}\n\n{part.text}" if first else part.text
+    body: dict[str, Any] = {"msgtype": "markdown", "markdown": {"title": part.title, "text": text}}
+    if asker:
+        body["at"] = {"atUserIds": [asker], "isAtAll": False}
     return body
-
-
-def _marked(text: str, mark: str) -> str:
-    return f"{mark}\n\n{text}" if mark else text
 
 
 def _linked(source: Source) -> str:
     """A title is a stranger's text: its punctuation is escaped before it is read as markdown."""
-    title = _PUNCTUATION.sub(r"\\\g<0>", " ".join(source.title.split())) or "?"
+    title = _PUNCTUATION.sub(r"\\\g<0>", " ".join(clean(source.title).split())) or "?"
     return f"[{title}](<{URL(source.url)}>)" if _host(source.url) else title
 
 
 def _host(url: str) -> str:
+    """The host as it stands in the link (punycode), "" where nobody should open it."""
     try:
         parsed = URL(url)
     except ValueError:
         return ""
-    return parsed.host or "" if parsed.scheme in ("http", "https") and parsed.user is None else ""
+    known = parsed.scheme in ("http", "https") and "@" not in parsed.raw_authority
+    return (parsed.raw_host or "").lower() if known else ""
 
 
-def _number(value: Any) -> int:
+def _number(value: Any) -> int | None:
     """The errcode; the custom robot's page shows it as text."""
+    if isinstance(value, bool):
+        return None
     try:
         return int(value)
-    except (TypeError, ValueError):
-        return -1
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 # The session webhook's errcodes; the texts beside them change, so only the number counts.
 _ERRCODES: dict[int, tuple[type[ReplyError], str, float | None]] = {
     -1: (ReplyUnavailable, "DingTalk is busy", None),
     300001: (SessionExpired, "the session webhook has expired", None),
-    130101: (ReplyPaced, "too fast", 60.0),
-    410100: (ReplyPaced, "too fast", 60.0),
+    130101: (ReplyPaced, "too fast", TOO_FAST_S),
+    410100: (ReplyPaced, "too fast", TOO_FAST_S),
     90018: (ReplyPaced, "too fast", 1.0),
     90002: (ReplyPaced, "too fast", 1.0),
     460101: (ReplyTooLong, "too long", None),
@@ -288,11 +316,12 @@ def _by_errcode(errcode: int) -> ReplyError:
 
 
 def _by_status(status: int) -> ReplyError:
+    """DingTalk answers 200 always; any other status comes from its front or from a proxy."""
     said = f"webhook: HTTP {status}"
     if status == 429:
         return ReplyPaced(said, retry_after=5.0)
-    if status in (407, 503) or 300 <= status < 400:
-        return ReplyUnavailable(said)
-    if status >= 500:
+    if status == 413:
+        return ReplyTooLong(said)
+    if status >= 500 and status != 503:
         return ReplyUncertain(said)
-    return ReplyRejected(said)
+    return ReplyUnavailable(said)

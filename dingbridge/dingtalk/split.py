@@ -36,8 +36,8 @@ LEAST_BYTES = 200
 _NUMBER = "\n\n({}/{})"
 _RESERVE = _NUMBER.format(9999, 9999)
 # Where a line may be cut, best first; behind one of these, if no closing mark follows.
-_STOPS = ("。！？；…!?", "，、：,;:）)", " \u3000")
-_CLOSERS = frozenset("”’」』）)】》")
+_STOPS = ("。！？；…!?", "，、：,;:", " \u3000")
+_CLOSERS = "”’」』）)】》"
 _NEAR = 60  # characters a cut may move back to spare a word
 
 Fits = Callable[[Block], bool]
@@ -312,7 +312,7 @@ def _stop(text: str, limit: int, outside: Callable[[int], int], stops: tuple[str
 
     for characters in stops:
         for at in range(limit, limit // 2, -1):
-            if text[at - 1] in characters and _ends_there(text, at) and may(at):
+            if _pauses(text, at, characters) and may(at):
                 return at
     places = range(limit, max(limit - _NEAR, 0), -1)
     whole_words = (at for at in places if not (_is_word(text[at - 1 : at]) and _is_word(text[at : at + 1])))
@@ -320,9 +320,12 @@ def _stop(text: str, limit: int, outside: Callable[[int], int], stops: tuple[str
     return best or outside(limit)
 
 
-def _ends_there(text: str, at: int) -> bool:
-    after = text[at : at + 1]
-    return after not in _CLOSERS and (not text[at - 1].isascii() or not after or after.isspace() or text[at - 1] == " ")
+def _pauses(text: str, at: int, stops: str) -> bool:
+    """Whether one of the stops, and the marks that close behind it, end there; `3.5` and `12:30` hold none."""
+    before, after = text[max(at - 3, 0) : at].rstrip(_CLOSERS)[-1:], text[at : at + 1]
+    if not before or before not in stops or (after and after in _CLOSERS):
+        return False
+    return not before.isascii() or before == " " or not after or after.isspace()
 
 
 def _is_word(character: str) -> bool:

@@ -8,12 +8,10 @@ cancellation (0.24.3), and cancels running work at every routine rotation (0.24.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +30,7 @@ from dingtalk_stream import (
 from dingtalk_stream.frames import Headers
 
 from dingbridge.dingtalk.gateway import open_connection
+from dingbridge.dingtalk.link import STOPPING, Frame, Link
 from dingbridge.errors import CredentialsRejected, LinkError, PayloadError, StoreError
 from dingbridge.model import Secret
 from dingbridge.net import Network
@@ -40,7 +39,6 @@ log = structlog.get_logger("dingbridge.stream")
 
 SOCKET_LIMIT = 4 * 1024 * 1024  # above it aiohttp closes with 1009, and the link must stay
 FRAME_LIMIT = 1024 * 1024
-IN_FLIGHT = 256
 BOT_TOPIC: str = ChatbotMessage.TOPIC
 
 # What a frame's data and id are handed to; returns when the message is on disk. StoreError: it is not.
@@ -64,7 +62,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """open_s: the open call, and the handshake. leave_s: how long a rotated link is read on."""
+    """Seconds. open_s: the open call, and the handshake. leave_s, close_s: see `Link`."""
 
     open_s: float = 10.0
     heartbeat_s: float = 8.0  # a black hole is noticed after one and a half of it
@@ -75,7 +73,7 @@ class Timing:
 
 @dataclass(slots=True)
 class LinkState:
-    """What the status page and readiness know of the link."""
+    """What the status page and readiness know of the link. Times are monotonic seconds."""
 
     connected: bool = False
     why: str = "not connected yet"
@@ -101,9 +99,9 @@ class _Inbound(CallbackHandler):  # type: ignore[misc] # the SDK has no type inf
 
 
 class Stream:
-    """`run()` keeps one link up until cancelled; `close()` leaves with code 1000.
+    """`run()` keeps one link up until cancelled, or until `close()`, which leaves with code 1000.
 
-    on_event(name): counters; names are connected, lost, rejected, frame, bad_frame, unknown_topic, unacked.
+    on_event(name): counters; names are connected, rotated, lost, rejected, frame, bad_frame, unknown_topic, unacked.
     """
 
     def __init__(
@@ -129,45 +127,52 @@ class Stream:
         self._network = network
         self._on_event = on_event
         self._timing = timing or Timing()
-        self._links: set[_Link] = set()
-        self._closing = False
-        self._told_lost = False
+        self._links: dict[Link, asyncio.Task[None]] = {}
+        self._closing = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._ended.set()
+        self._told = ""
         self.state = LinkState()
-        self.alive_at = time.monotonic()
 
     async def run(self) -> None:
         """Open, read, and open again: for ever, with the pauses of `Backoff`."""
-        failures = 0
-        async with self._network.open_session() as session, asyncio.TaskGroup() as group:
-            while not self._closing:
-                try:
-                    link = await self._connect(session)
-                except LinkError as error:
-                    failures += 1
-                    await self._pause(error, failures)
-                    continue
-                group.create_task(link.read())
-                await link.leaving.wait()
-                if self._closing:
-                    break
-                if link.age_s >= self._timing.backoff.steady_s:
-                    failures = 0
-                    self._lost(link.why, planned=link.rotated)
-                else:
-                    failures += 1
-                    await self._pause(LinkError(link.why), failures)
+        self._ended.clear()
+        try:
+            async with self._network.open_session() as session, asyncio.TaskGroup() as group:
+                keeping = group.create_task(self._keep_up(session, group))
+                await self._closing.wait()
+                keeping.cancel()
+                await self._end_links()
+        finally:
+            self._set(connected=False, why=STOPPING)
+            self._ended.set()
 
     async def close(self) -> None:
-        """Acknowledge what was read, then leave every link with code 1000."""
-        self._closing = True
-        async with asyncio.TaskGroup() as group:
-            for link in list(self._links):
-                group.create_task(link.close())
+        """Open no more, acknowledge what was read, leave every link with code 1000; then `run()` returns."""
+        self._closing.set()
+        await self._ended.wait()
 
-    async def _connect(self, session: aiohttp.ClientSession) -> _Link:
-        self.alive_at = time.monotonic()
+    async def _keep_up(self, session: aiohttp.ClientSession, group: asyncio.TaskGroup) -> None:
+        failures = 0
+        while True:
+            try:
+                link = await self._connect(session)
+            except LinkError as error:
+                failures += 1
+                await self._pause(error, failures)
+                continue
+            self._links[link] = group.create_task(self._read(link))
+            await link.leaving.wait()
+            if link.age_s >= self._timing.backoff.steady_s:
+                failures = 0
+                self._lost(link.why, planned=link.rotated)
+            else:
+                failures += 1
+                await self._pause(LinkError(link.why), failures)
+
+    async def _connect(self, session: aiohttp.ClientSession) -> Link:
         self.state.opens += 1
-        credential = self._client.credential
+        credential, timing = self._client.credential, self._timing
         socket = await open_connection(
             session,
             self._network,
@@ -175,67 +180,91 @@ class Stream:
             client_id=credential.client_id,
             client_secret=Secret(credential.client_secret),
             topics=tuple(self._client.callback_handler_map),
-            open_s=self._timing.open_s,
-            heartbeat_s=self._timing.heartbeat_s,
-            close_s=self._timing.close_s,
+            open_s=timing.open_s,
+            heartbeat_s=timing.heartbeat_s,
+            close_s=timing.close_s,
             frame_limit=SOCKET_LIMIT,
         )
-        link = _Link(self, socket, self._timing.leave_s)
-        self._links.add(link)
-        self.state.connected, self.state.rejected, self.state.since = True, False, time.monotonic()
-        self.state.why = ""
+        self._set(connected=True)
         self._on_event("connected")
-        (log.info if self._told_lost or self.state.opens == 1 else log.debug)(
-            "stream.connected", opens=self.state.opens
-        )
-        self._told_lost = False
-        return link
+        (log.info if self._told or self.state.opens == 1 else log.debug)("stream.connected", opens=self.state.opens)
+        self._told = ""
+        return Link(socket, self.dispatch, leave_s=timing.leave_s, close_s=timing.close_s)
+
+    async def _read(self, link: Link) -> None:
+        try:
+            await link.read()
+        finally:
+            del self._links[link]
+            if not self._is_up():
+                self._set(connected=False, why=link.why)
+
+    async def _end_links(self) -> None:
+        tasks = list(self._links.values())
+        for link in self._links:
+            link.end()
+        if tasks:
+            await asyncio.wait(tasks, timeout=2 * self._timing.close_s)
+        for task in tasks:
+            task.cancel()  # a message that could not be kept in time comes again
 
     async def _pause(self, error: LinkError, failures: int) -> None:
-        self._lost(error.detail, planned=False, rejected=isinstance(error, CredentialsRejected))
+        rejected = isinstance(error, CredentialsRejected)
+        self._lost(error.detail, rejected=rejected)
         backoff = self._timing.backoff
         delay = backoff.delay_s(failures, random.random())  # noqa: S311 - spreads reconnects, guards nothing
-        if self.state.rejected:
-            delay = backoff.rejected_s
-        until = time.monotonic() + max(delay, error.retry_after or 0.0)
-        while (left := until - time.monotonic()) > 0 and not self._closing:
-            self.alive_at = time.monotonic()
-            await asyncio.sleep(min(left, 5.0))
+        await asyncio.sleep(max(backoff.rejected_s if rejected else delay, error.retry_after or 0.0))
 
-    def _lost(self, why: str, *, planned: bool, rejected: bool = False) -> None:
+    def _lost(self, why: str, *, planned: bool = False, rejected: bool = False) -> None:
         """Told once until the link is back; a refused credential loudly, a planned rotation not at all."""
-        tell = not planned and (not self._told_lost or (rejected and not self.state.rejected))
-        self.state.rejected = rejected
-        if not any(link.is_open for link in self._links):
-            self.state.connected, self.state.why = False, why
-        self._on_event("rejected" if rejected else "lost")
-        if tell:
-            self._told_lost = True
-            (log.error if rejected else log.warning)("stream.rejected" if rejected else "stream.lost", why=why)
+        name = "rejected" if rejected else "rotated" if planned else "lost"
+        self._on_event(name)
+        if planned:
+            return  # the next one is opened while the old one is still there
+        if not self._is_up():
+            self._set(connected=False, why=why, rejected=rejected)
+        if self._told in ("", "lost") and self._told != name:
+            self._told = name
+            (log.error if rejected else log.warning)(f"stream.{name}", why=why)
+
+    def _is_up(self) -> bool:
+        return any(link.is_open for link in self._links)
+
+    def _set(self, *, connected: bool, why: str = "", rejected: bool = False) -> None:
+        state = self.state
+        if state.connected != connected:
+            state.since = time.monotonic()
+        state.connected, state.why, state.rejected = connected, why, rejected
 
     # -- one frame
 
-    async def dispatch(self, raw: str) -> dict[str, Any] | None:
+    async def dispatch(self, frame: Frame) -> dict[str, Any] | None:
         """The ack for a frame, or None for none: `disconnect`, and whatever could not be kept."""
-        self.state.last_frame = self.alive_at = time.monotonic()
-        frame = _decode(raw)
-        if frame is None:
+        self.state.last_frame = time.monotonic()
+        if frame.whole is None:
             self._on_event("bad_frame")
-            log.warning("stream.bad_frame", size=len(raw))
+            log.warning("stream.bad_frame", size=frame.size)
             return None
         self._on_event("frame")
-        headers = frame["headers"]
-        if len(raw) > FRAME_LIMIT:
+        if frame.size > FRAME_LIMIT:
             self._on_event("bad_frame")
-            log.warning("stream.frame_too_large", size=len(raw))
-            return _refusal(headers, AckMessage.STATUS_BAD_REQUEST, "frame too large")
+            log.warning("stream.frame_too_large", size=frame.size)
+            return _refusal(frame.headers, AckMessage.STATUS_BAD_REQUEST, "frame too large")
         try:
-            return await self._route(frame, headers)
-        except (PayloadError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+            return await self._route(frame.whole, frame.headers)
+        except (
+            PayloadError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            LookupError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             # The SDK's from_dict raises any of these on odd shapes; its text may quote the frame.
             self._on_event("bad_frame")
-            log.warning("stream.unreadable_frame", error=type(error).__name__, topic=_short(headers.get("topic")))
-            return _refusal(headers, AckMessage.STATUS_BAD_REQUEST, "unreadable")
+            log.warning("stream.unreadable_frame", error=type(error).__name__, topic=_short(frame.headers.get("topic")))
+            return _refusal(frame.headers, AckMessage.STATUS_BAD_REQUEST, "unreadable")
         except StoreError as error:
             self._on_event("unacked")
             log.error("stream.not_kept", why=error.detail)
@@ -264,107 +293,6 @@ class Stream:
                 return _refusal(headers, AckMessage.STATUS_BAD_REQUEST, "unknown type")
         self._on_event("unknown_topic")
         return _refusal(headers, AckMessage.STATUS_NOT_IMPLEMENT, "unknown topic")
-
-    def left(self, link: _Link) -> None:
-        self._links.discard(link)
-        if not any(other.is_open for other in self._links):
-            self.state.connected, self.state.why = False, link.why
-
-
-class _Link:
-    """One WebSocket: reads until it ends, acknowledges on itself, and lets the next one start before it is left."""
-
-    def __init__(self, stream: Stream, socket: aiohttp.ClientWebSocketResponse, leave_s: float) -> None:
-        self._stream = stream
-        self._leave_s = leave_s
-        self._socket = socket
-        self._opened = time.monotonic()
-        self._slots = asyncio.Semaphore(IN_FLIGHT)
-        self.leaving = asyncio.Event()
-        self.rotated = False
-        self.why = "the connection ended"
-        self.age_s = 0.0
-
-    @property
-    def is_open(self) -> bool:
-        return not self.leaving.is_set()
-
-    async def read(self) -> None:
-        """Until the server closes, or `leave_s` after it announced to."""
-        try:
-            async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as frames:
-                async for received in self._socket:
-                    if received.type is not aiohttp.WSMsgType.TEXT:
-                        continue
-                    if not self.rotated and _is_disconnect(received.data):
-                        self._leave("the server rotates the connection", rotated=True)
-                        limit.reschedule(asyncio.get_running_loop().time() + self._leave_s)
-                    # A bound on frames between reading and ack; the order of commits is the order of reading.
-                    await self._slots.acquire()
-                    frames.create_task(self._answer(received.data))
-        except TimeoutError:
-            pass
-        finally:
-            self._leave(self._reason())
-            self._stream.left(self)
-            await self._socket.close(code=aiohttp.WSCloseCode.OK)
-
-    async def close(self) -> None:
-        for _ in range(IN_FLIGHT):  # all slots free means all acks are out
-            try:
-                async with asyncio.timeout(2.0):
-                    await self._slots.acquire()
-            except TimeoutError:
-                break
-        self._leave("stopping")
-        await self._socket.close(code=aiohttp.WSCloseCode.OK)
-
-    async def _answer(self, raw: str) -> None:
-        try:
-            ack = await self._stream.dispatch(raw)
-            if ack is not None:
-                with suppress(aiohttp.ClientError, ConnectionError):  # gone: it will come again on another link
-                    await self._socket.send_str(json.dumps(ack, ensure_ascii=False))
-        finally:
-            self._slots.release()
-
-    def _leave(self, why: str, *, rotated: bool = False) -> None:
-        if not self.leaving.is_set():
-            self.why, self.rotated = why, rotated
-            self.age_s = time.monotonic() - self._opened
-            self.leaving.set()
-
-    def _reason(self) -> str:
-        error = self._socket.exception()
-        if isinstance(error, TimeoutError | aiohttp.ServerTimeoutError):
-            return "no pong from the gateway: the network drops what is sent"
-        if error is not None:
-            return f"the connection broke ({type(error).__name__})"
-        return f"the gateway closed the connection (code {self._socket.close_code})"
-
-
-def _decode(raw: str) -> dict[str, Any] | None:
-    try:
-        frame = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(frame, dict):
-        return None
-    headers = frame.get("headers", frame.get("header"))  # one official sample spells it `header`
-    frame["headers"] = headers if isinstance(headers, dict) else {}
-    frame.pop("header", None)
-    return frame
-
-
-def _is_disconnect(raw: str) -> bool:
-    if len(raw) > 4096 or SystemMessage.TOPIC_DISCONNECT not in raw:
-        return False
-    frame = _decode(raw)
-    return (
-        frame is not None
-        and frame.get("type") == SystemMessage.TYPE
-        and frame["headers"].get("topic") == SystemMessage.TOPIC_DISCONNECT
-    )
 
 
 def _ack(message: Any, code: int, text: str, data: dict[str, Any]) -> Any:

@@ -48,8 +48,9 @@ def recover(c: sqlite3.Connection, *, now: float, wipe: bool) -> Recovered:
     if guilty:
         c.execute("UPDATE message SET crashes = 0 WHERE finished_at IS NULL AND crashes > 0")
     c.execute(
-        "UPDATE lane SET suspect = 1 WHERE head IN (SELECT id FROM message WHERE finished_at IS NULL AND crashes >= ?)",
-        (CRASHES_ALONE,),
+        "UPDATE lane SET suspect = 1, due = ?"
+        " WHERE head IN (SELECT id FROM message WHERE finished_at IS NULL AND crashes >= ?)",
+        (now + SETTLE_S, CRASHES_ALONE),
     )
     return Recovered(returned=returned, dead=len(guilty))
 

@@ -1,0 +1,56 @@
+"""Measure the daemon on this machine: `python -m benchmarks [--quick | --long] [--json FILE]`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.figures import Course, Effort
+from benchmarks.table import render
+
+QUICK = Effort(runs=3, long_runs=1, one_by_one=40, paced_s=3.0, flood=1000, in_flight=500)
+LONG = Effort(soak=100_000)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="less of everything, in under a minute")
+    parser.add_argument("--long", action="store_true", help="also 100 000 messages in a row, and a black hole")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures with all their runs there, too")
+    options = parser.parse_args()
+    effort = QUICK if options.quick else LONG if options.long else Effort()
+    began, load = time.monotonic(), os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="dingbridge-bench-") as folder:
+        figures = asyncio.run(Course(Path(folder), effort, _tell).figures())
+    machine = {
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "load_before": round(load, 2),
+        "took_s": round(time.monotonic() - began),
+    }
+    _tell("")
+    print(", ".join(f"{name} {value}" for name, value in machine.items()))  # noqa: T201 - the result
+    print(render(figures))  # noqa: T201 - the result
+    if options.json:
+        report = {"machine": machine, "figures": [figure.as_json() for figure in figures]}
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _tell(progress: str) -> None:
+    """What is going on, where somebody watches."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{progress}")
+        sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""The README keeps up with the code: every name a reader may look up is there, and no name that is gone."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from dingbridge import __version__, cli, commands, config
+from dingbridge.errors import BridgeError
+from dingbridge.journal.metrics import Metrics
+from dingbridge.model import Outcome
+from dingbridge.texts import CATALOGUES
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "dingbridge"
+README = (ROOT / "README.md").read_text("utf-8")
+PAGES = ("README.md", "CHANGELOG.md", "examples/handlers/README.md")
+LEVELS = {"debug", "info", "warning", "error", "exception"}
+EVENT = re.compile(r"[a-z]+\.[a-z_]+")
+
+
+def chapter(title: str) -> str:
+    """The README's text below a heading, up to the next one."""
+    found = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#+ |\Z)", README, flags=re.MULTILINE | re.DOTALL)
+    assert found, f"README.md has no chapter {title!r}"
+    return found[1]
+
+
+def rows(text: str) -> set[str]:
+    """What stands in backquotes in the first column of tables."""
+    first = re.findall(r"^\| ([^|]*) \|", text, flags=re.MULTILINE)
+    return {name for cell in first for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def metric_names() -> set[str]:
+    """As a scrape shows them, without the suffixes of histograms."""
+    collected = Metrics("0").registry.collect()
+    return {metric.name + ("_total" if metric.type == "counter" else "") for metric in collected}
+
+
+def events() -> set[str]:
+    """The first argument of every call on a logger: a text, or one of two."""
+    found: set[str] = set()
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and node.args and _logs(node.func):
+                found |= {text for text in _texts(node.args[0]) if EVENT.fullmatch(text)}
+    return found
+
+
+def _logs(function: ast.expr) -> bool:
+    match function:
+        case ast.Attribute(value=ast.Name(id="log" | "logger"), attr=level):
+            return level in LEVELS
+        case ast.IfExp(body=body, orelse=other):
+            return _logs(body) or _logs(other)
+        case ast.Name(id="write"):  # a level chosen before
+            return True
+    return False
+
+
+def _texts(argument: ast.expr) -> Iterator[str]:
+    match argument:
+        case ast.Constant(value=str(text)):
+            yield text
+        case ast.IfExp(body=body, orelse=other):
+            yield from _texts(body)
+            yield from _texts(other)
+
+
+@pytest.mark.parametrize("verb", sorted(cli.main.commands))
+def test_every_verb_is_described(verb: str) -> None:
+    """A verb stands in the table of commands, with each of its options."""
+    row = re.search(rf"^\| `dingbridge {verb}\b([^`]*)`", chapter("Commands"), flags=re.MULTILINE)
+    assert row, f"README.md, Commands: add a row for `dingbridge {verb}`"
+    for option in cli.main.commands[verb].params:
+        if isinstance(option, click.Option) and option.name != "config_path":
+            assert option.opts[0] in row[1], f"README.md, Commands: {verb} has {option.opts[0]}"
+
+
+def test_no_verb_is_invented() -> None:
+    """Every `dingbridge verb` in the README exists."""
+    verbs = set(re.findall(r"(?:^|[`/$ ])dingbridge ([a-z]+)\b", "\n".join(_code(README))))
+    assert verbs <= set(cli.main.commands), verbs - set(cli.main.commands)
+
+
+def _code(text: str) -> list[str]:
+    blocks = re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)
+    return blocks + re.findall(r"`([^`\n]+)`", text)
+
+
+def test_every_section_of_the_configuration_is_described() -> None:
+    """The table of sections and the schema have the same names."""
+    assert {name.strip("[]") for name in rows(chapter("Configuration"))} == set(config.SCHEMA)
+
+
+def test_every_key_the_readme_names_exists() -> None:
+    """Keys in the README's TOML are keys of the schema."""
+    keys = {field.name for fields in config.SCHEMA.values() for field in fields}
+    named = re.findall(r"^([a-z_]+) = ", "".join(re.findall(r"```toml\n(.*?)```", README, re.DOTALL)), re.MULTILINE)
+    assert named
+    assert set(named) <= keys
+
+
+def test_every_metric_is_described() -> None:
+    """The table of metrics is the registry's list, and the results are all that there are."""
+    text = chapter("HTTP")
+    assert {name for name in rows(text) if name.startswith("dingbridge_")} == metric_names()
+    assert [outcome for outcome in Outcome if outcome not in text] == []
+
+
+@pytest.mark.parametrize("command", commands.COMMANDS, ids=lambda command: command.name)
+def test_every_chat_command_is_described(command: commands.Command) -> None:
+    """A command stands in its table, with all its other forms."""
+    row = re.search(rf"^\| `/{command.name}` \| ([^|]*) \|", chapter("In the chat"), flags=re.MULTILINE)
+    assert row, f"README.md, In the chat: add a row for `/{command.name}`"
+    half_width = {alias.replace("？", "?") for alias in command.aliases}
+    assert set(row[1].split(", ")) == half_width
+
+
+def test_every_log_event_is_described() -> None:
+    """The table of log events and the code have the same names."""
+    described, logged = rows(chapter("Log events")), events()
+    assert not logged - described, f"README.md, Log events: add {sorted(logged - described)}"
+    assert not described - logged, f"README.md, Log events: nothing logs {sorted(described - logged)}"
+
+
+def _public(kind: type[BridgeError]) -> set[str]:
+    return {kind.public}.union(*(_public(below) for below in kind.__subclasses__()))
+
+
+@pytest.mark.parametrize("key", sorted(_public(BridgeError) | {"trouble", "expired", "dead"}))
+def test_every_failure_text_is_explained(key: str) -> None:
+    """What a chat user may quote is found word for word, with its cause."""
+    assert f"| {CATALOGUES['zh-CN'][key]} |" in chapter("When the chat shows a 编号")
+
+
+@pytest.mark.parametrize("target", re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+def test_make_knows_its_targets(target: str) -> None:
+    """A target of the list can be planned."""
+    planned = subprocess.run(
+        ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert planned.returncode == 0, planned.stderr
+
+
+def test_every_target_the_readme_names_exists() -> None:
+    """`make …` in the README is a target."""
+    named = set(re.findall(r"(?:`|\$ )make ([a-z]+)", README))
+    assert named
+    assert named <= set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_relative_link_resolves(page: str) -> None:
+    """A link into the project leads to something."""
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text("utf-8"), flags=re.DOTALL)
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link and not link.startswith("#")]
+    broken = [link for link in links if not (ROOT / page).parent.joinpath(link.partition("#")[0]).exists()]
+    assert not broken, f"{page}: {broken}"
+
+
+def test_the_licence_is_there() -> None:
+    """The licence that the package names is in the project."""
+    assert (ROOT / "LICENSE").read_text("utf-8").startswith("MIT License")
+
+
+def test_the_changelog_has_this_version() -> None:
+    """The version that is built has its entry."""
+    assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")

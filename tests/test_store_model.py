@@ -1,0 +1,377 @@
+"""The store beside a plain model of it: whatever happens in whatever order, both agree, and all comes to an end."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, event, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from dingbridge.errors import LeaseLost
+from dingbridge.model import Answer, Delivery, Outcome, State, Task, lane_key
+from dingbridge.store.sqlite import Recovered, SQLiteStore
+from tests.stores import UNLIMITED, Clock, Life, message
+
+T = TypeVar("T")
+PEOPLE = st.sampled_from(["u1", "u2", "u3"])
+PICK = st.integers(0, 1000)
+
+
+@dataclass
+class Row:
+    """A message as the model knows it; `end` is its outcome once it ended."""
+
+    id: int
+    key: str
+    person: str
+    lane: str
+    task: Task
+    state: State = State.READY
+    part: int = 0
+    uncertain: bool = False
+    outcome: Outcome | None = None
+    crashes: int = 0
+    end: Outcome | None = None
+
+    @property
+    def dead_told(self) -> bool:
+        return self.outcome is Outcome.DEAD
+
+
+@dataclass
+class Lane:
+    due: float
+    express: bool
+    held: Delivery | None = None
+    suspect: bool = False
+
+
+@dataclass
+class Model:
+    """What the store promises, said once more and without a database."""
+
+    rows: dict[int, Row] = field(default_factory=dict)
+    lanes: dict[str, Lane] = field(default_factory=dict)
+    generations: dict[str, int] = field(default_factory=dict)
+
+    def open_rows(self, lane: str | None = None) -> list[Row]:
+        return [row for row in self.rows.values() if row.end is None and lane in (None, row.lane)]
+
+    def head(self, lane: str) -> Row:
+        return self.open_rows(lane)[0]
+
+    def put(self, row: Row, now: float) -> None:
+        self.rows[row.id] = row
+        self.lanes.setdefault(row.lane, Lane(now, row.task is not Task.QUESTION))
+
+    def due(self, count: int, *, express: bool, now: float) -> list[str]:
+        """The lanes a lease is to give, in order."""
+        suspects = sorted((self.head(key).id, key) for key, lane in self.lanes.items() if lane.suspect)
+        if suspects:
+            key = suspects[0][1]
+            alone = all(lane.held is None for lane in self.lanes.values())
+            return [key] if alone and self.lanes[key].express is express and count else []
+        free = [
+            (lane.due, self.head(key).id, key)
+            for key, lane in self.lanes.items()
+            if lane.held is None and lane.express is express and lane.due <= now
+        ]
+        return [key for _, _, key in sorted(free)[:count]]
+
+    def end(self, row: Row, outcome: Outcome, now: float) -> None:
+        assert row.end is None, "a message ended twice"
+        was_head = self.head(row.lane) is row
+        row.end = outcome
+        if not self.open_rows(row.lane):
+            del self.lanes[row.lane]
+        elif was_head:
+            lane = self.lanes[row.lane]
+            lane.due, lane.held, lane.suspect = now, None, False
+
+    def release(self) -> None:
+        for key, lane in self.lanes.items():
+            row = self.head(key)
+            if lane.held is not None:
+                row.uncertain = row.uncertain or row.state is State.SENDING
+                row.state = State.READY if row.state is State.LEASED else row.state
+            lane.held = None
+
+    def start(self, now: float, died: list[str]) -> Recovered:
+        """A start, after a crash while the heads of `died` were leased."""
+        for key in died:
+            self.head(key).crashes += 1
+        for lane in self.lanes.values():
+            lane.due, lane.suspect = min(lane.due, now), False
+        guilty = [row for row in self.open_rows() if row.crashes >= 3]
+        for row in guilty:
+            if row.dead_told:
+                self.end(row, Outcome.DEAD, now)
+            else:
+                row.state, row.part, row.uncertain, row.outcome = State.ANSWERED, 0, False, Outcome.DEAD
+        if guilty:
+            for row in self.open_rows():
+                row.crashes = 0
+        for key, lane in self.lanes.items():
+            lane.suspect = self.head(key).crashes >= 2
+        return Recovered(returned=len(died), dead=len(guilty))
+
+
+class Inbox(RuleBasedStateMachine):
+    """Drives both, and compares them after every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.model = Model()
+        self.lost: list[Delivery] = []
+        self.folder = tempfile.TemporaryDirectory()
+        self.runner = asyncio.Runner()
+        path = Path(self.folder.name)
+        store = SQLiteStore(path / "x.db", clock=self.clock, limits=UNLIMITED)
+        self.life = Life(path, self.clock, store, self.run(store.open()))
+
+    def run(self, work: Awaitable[T]) -> T:
+        async def wrapped() -> T:
+            return await work
+
+        return self.runner.run(wrapped())
+
+    @property
+    def store(self) -> SQLiteStore:
+        return self.life.store
+
+    @property
+    def held(self) -> list[Delivery]:
+        return [lane.held for lane in self.model.lanes.values() if lane.held is not None]
+
+    # -- what comes in
+
+    @rule(person=PEOPLE)
+    def ask(self, person: str) -> None:
+        self._put(person, Task.QUESTION)
+
+    @rule(person=PEOPLE, fresh=st.booleans())
+    def command(self, person: str, fresh: bool) -> None:
+        if fresh:
+            self.model.generations[person] = self.model.generations.get(person, 0) + 1
+        self._put(person, Task.COMMAND, fresh=fresh)
+
+    def _put(self, person: str, task: Task, *, fresh: bool = False) -> None:
+        number = len(self.model.rows) + 1
+        placed = self.run(self.store.put(message(f"m{number}", person=person), task, fresh=fresh))
+        lane = lane_key("ding1", "c1", person, self.model.generations.get(person, 0))
+        if task is Task.COMMAND:
+            lane = f"express-{number}"
+        assert (placed.row, placed.lane, placed.task, placed.duplicate) == (number, lane, task, False)
+        self.model.put(Row(number, f"m{number}", person, lane, task), self.clock())
+
+    @precondition(lambda self: self.model.rows)
+    @rule(pick=PICK, fresh=st.booleans())
+    def redeliver(self, pick: int, fresh: bool) -> None:
+        row = self.model.rows[pick % len(self.model.rows) + 1]
+        placed = self.run(self.store.put(message(row.key, person=row.person), row.task, fresh=fresh))
+        assert (placed.row, placed.lane, placed.duplicate) == (row.id, row.lane, True)
+
+    @rule(seconds=st.sampled_from([0.5, 5.0, 40.0]))
+    def tick(self, seconds: float) -> None:
+        self.clock.tick(seconds)
+
+    # -- work
+
+    @rule(count=st.integers(1, 4), express=st.booleans())
+    def lease(self, count: int, express: bool) -> None:
+        expected = self.model.due(count, express=express, now=self.clock())
+        deliveries = self.run(self.store.lease(count, express=express)).deliveries
+        assert [one.lane for one in deliveries] == expected
+        for delivery in deliveries:
+            row = self.model.head(delivery.lane)
+            if row.state is State.READY:
+                row.state = State.LEASED
+            self.model.lanes[delivery.lane].held = delivery
+            seen = (delivery.state, delivery.part, delivery.uncertain, delivery.outcome, delivery.crashes)
+            assert delivery.row == row.id
+            assert seen == (row.state, row.part, row.uncertain, row.outcome, row.crashes)
+
+    @precondition(lambda self: self.held)
+    @rule(pick=PICK)
+    def answered(self, pick: int) -> None:
+        delivery, row = self._picked(pick)
+        self.run(self.store.answered(delivery, Answer("答"), Outcome.ANSWERED))
+        row.state, row.part, row.uncertain, row.outcome = State.ANSWERED, 0, False, Outcome.ANSWERED
+
+    @precondition(lambda self: self.held)
+    @rule(pick=PICK, part=st.integers(1, 3))
+    def sending(self, pick: int, part: int) -> None:
+        delivery, row = self._picked(pick)
+        if row.state is not State.LEASED:  # there is an answer
+            self.run(self.store.sending(delivery, part))
+            row.state, row.part, row.uncertain = State.SENDING, part, False
+
+    @precondition(lambda self: self.held)
+    @rule(pick=PICK, delay_s=st.sampled_from([0.0, 5.0, 30.0]), uncertain=st.booleans())
+    def later(self, pick: int, delay_s: float, uncertain: bool) -> None:
+        delivery, row = self._picked(pick)
+        self.run(self.store.later(delivery, delay_s, uncertain=uncertain))
+        row.state = State.READY if row.state is State.LEASED else State.ANSWERED
+        row.part, row.uncertain, row.crashes = 0, uncertain, 0
+        lane = self.model.lanes[row.lane]
+        lane.due, lane.held, lane.suspect = self.clock() + delay_s, None, False
+        self.lost.append(delivery)
+
+    @precondition(lambda self: self.held)
+    @rule(pick=PICK, dead=st.booleans())
+    def finish(self, pick: int, dead: bool) -> None:
+        delivery, row = self._picked(pick)
+        outcome = Outcome.UNDELIVERABLE if dead else Outcome.ANSWERED
+        self.run(self.store.dead(delivery, outcome, "") if dead else self.store.done(delivery, outcome))
+        self.model.end(row, outcome, self.clock())
+        self.lost.append(delivery)
+
+    def _picked(self, pick: int) -> tuple[Delivery, Row]:
+        delivery = self.held[pick % len(self.held)]
+        return delivery, self.model.rows[delivery.row]
+
+    @precondition(lambda self: self.lost)
+    @rule(pick=PICK, write=st.sampled_from(["answered", "sending", "later", "done", "dead"]))
+    def write_without_lease(self, pick: int, write: str) -> None:
+        delivery = self.lost[pick % len(self.lost)]
+        values: dict[str, tuple[Any, ...]] = {
+            "answered": (Answer("晚"), Outcome.FAILED),
+            "sending": (1,),
+            "later": (5.0,),
+            "done": (Outcome.FAILED,),
+            "dead": (Outcome.FAILED, ""),
+        }
+        with pytest.raises(LeaseLost):
+            self.run(getattr(self.store, write)(delivery, *values[write]))
+
+    @precondition(lambda self: self.model.rows)
+    @rule(person=PEOPLE, pick=PICK)
+    def cancel(self, person: str, pick: int) -> None:
+        before = len(self.model.rows) + 1 if pick % 2 else pick % len(self.model.rows) + 1
+        held = self.held
+        gone = [
+            row
+            for row in self.model.open_rows()
+            if row.person == person
+            and row.task is Task.QUESTION
+            and row.state in {State.READY, State.LEASED}
+            and row.id < before
+        ]
+        assert self.run(self.store.cancel(message("x", person=person), before=before)) == [row.id for row in gone]
+        for row in gone:
+            self.model.end(row, Outcome.CANCELLED, self.clock())
+        self.lost += [one for one in held if self.model.rows[one.row].end is not None]
+
+    # -- ends and starts
+
+    @rule()
+    def crash(self) -> None:
+        self.lost += self.held
+        died = [one.lane for one in self.held]
+        self.model.release()
+        self.run(self.life.crash())
+        assert self.life.recovered == self.model.start(self.clock(), died)
+
+    @rule(times=st.integers(2, 3), express=st.booleans())
+    def poison(self, times: int, express: bool) -> None:
+        """Rare by chance alone: the same messages in work at one crash after another."""
+        for _ in range(times):
+            self.lease(4, express)
+            self.crash()
+        event(f"condemned {self.life.recovered.dead}")
+
+    @rule()
+    def stop(self) -> None:
+        self.lost += self.held
+        self.model.release()
+        self.run(self.life.restart())
+        assert self.life.recovered == self.model.start(self.clock(), [])
+
+    # -- what always holds
+
+    @invariant()
+    def the_file_says_what_the_model_says(self) -> None:
+        found, lanes = self.run(
+            self.store._writer.run(
+                lambda c: (
+                    c.execute(
+                        "SELECT id, lane, state, outcome, crashes, finished_at FROM message ORDER BY id"
+                    ).fetchall(),
+                    c.execute("SELECT key, head, due, token, suspect FROM lane").fetchall(),
+                )
+            )
+        )
+        assert len(found) == len(self.model.rows), "a message is lost"
+        for id_, lane, state, outcome, crashes, finished_at in found:
+            row = self.model.rows[id_]
+            assert (lane, finished_at is not None) == (row.lane, row.end is not None)
+            if row.end is not None:
+                assert outcome == row.end, "a message ended twice"
+            else:
+                assert (state, outcome, crashes) == (row.state, row.outcome, row.crashes)
+        assert {key: tuple(rest) for key, *rest in lanes} == {
+            key: (self.model.head(key).id, lane.due, lane.held and lane.held.token, lane.suspect)
+            for key, lane in self.model.lanes.items()
+        }
+
+    def teardown(self) -> None:
+        """No lane is stuck: whatever is unfinished can be leased in the end, lane by lane in order."""
+        try:
+            for delivery in self.held:
+                self.run(self.store.later(delivery, 0.0))
+            self.clock.tick(1000.0)
+            ended = self.run(self._drain())
+            assert sorted(ended) == [row.id for row in self.model.open_rows()]
+            for lane in self.model.lanes:
+                of_lane = [row.id for row in self.model.open_rows(lane)]
+                assert [id_ for id_ in ended if id_ in of_lane] == of_lane
+        finally:
+            self.run(self.store.close())
+            self.runner.close()
+            self.folder.cleanup()
+
+    async def _drain(self) -> list[int]:
+        ended: list[int] = []
+        while True:
+            deliveries = [
+                one for express in (False, True) for one in (await self.store.lease(2, express=express)).deliveries
+            ]
+            if not deliveries:
+                return ended
+            for delivery in deliveries:
+                await self.store.done(delivery, Outcome.ANSWERED)
+                ended.append(delivery.row)
+
+
+def explore(examples: int, steps: int) -> None:
+    run_state_machine_as_test(
+        Inbox,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            derandomize=False,
+            print_blob=True,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )
+
+
+def test_the_store_and_its_model_stay_the_same() -> None:
+    """No order of messages, leases, cancels, crashes and stops loses, repeats, reorders or blocks a message."""
+    explore(60, 40)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_store_and_its_model_stay_the_same_for_long() -> None:
+    """The same over many more and longer histories."""
+    explore(1000, 100)
