@@ -18,12 +18,13 @@ from dingbridge import __version__
 from dingbridge.answerer import ANYTHINGLLM, Answerer
 from dingbridge.backends.anythingllm import AnythingLLM
 from dingbridge.backends.anythingllm import Limits as AskLimits
-from dingbridge.bridge import Bridge, Crew, Pauses
+from dingbridge.bridge import Bridge
 from dingbridge.config import Config
 from dingbridge.dingtalk import payload
 from dingbridge.dingtalk.openapi import OpenAPI
 from dingbridge.dingtalk.replies import Replies
 from dingbridge.dingtalk.stream import Stream, Timing
+from dingbridge.dispatch import Crew, Pauses
 from dingbridge.errors import BridgeError, StoreError
 from dingbridge.journal.metrics import CONTENT_TYPE, Metrics
 from dingbridge.journal.record import recorder

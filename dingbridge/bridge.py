@@ -1,4 +1,4 @@
-"""The way of a message: `accept` keeps it, `handle` answers it. Everything else here decides who works when."""
+"""The way of a message: `accept` keeps it, `handle` answers it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -14,10 +13,11 @@ import structlog
 
 from dingbridge import commands
 from dingbridge.answerer import Answerer, Found
+from dingbridge.dispatch import Crew, Dispatcher, Pauses
 from dingbridge.errors import BridgeError, LeaseLost, ReplyError, ReplyUnsafe, StoreError
 from dingbridge.model import Answer, Delivery, Entry, Message, MessageKind, Outcome, State, Task
 from dingbridge.notices import Notices
-from dingbridge.store.sqlite import Leased, SQLiteStore
+from dingbridge.store.sqlite import SQLiteStore
 from dingbridge.texts import Texts
 
 log = structlog.get_logger("dingbridge.bridge")
@@ -48,28 +48,6 @@ class Replies(Protocol[P]):
         """Best effort."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pauses:
-    """Seconds. A delivery that failed comes again after first_s, doubling to most_s; a reply is tried for send_s."""
-
-    first_s: float = 5.0
-    most_s: float = 30.0
-    send_s: float = 600.0
-    store_s: float = 1.0
-    beat_s: float = 5.0
-
-    def delay_s(self, tries: int) -> float:
-        return min(self.most_s, self.first_s * 2.0 ** min(tries, 16))
-
-
-@dataclass(frozen=True, slots=True)
-class Crew:
-    """How many are worked on at once; 0 questions means no limit."""
-
-    questions: int = 64
-    express: int = 16
-
-
 class Bridge:
     """`run()` works until `drain()`. record: leaves an Entry behind. clock: the store's, in seconds."""
 
@@ -95,22 +73,29 @@ class Bridge:
         self._record = record
         self._clock = clock
         self._waiting_per_lane = waiting_per_lane
-        self._crew = crew or Crew()
         self._pauses = pauses or Pauses()
         self._notices = Notices(after_s=notice_after_s, claim=store.claim_notice, send=replies.notice, enabled=notice)
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._wakes = {False: asyncio.Event(), True: asyncio.Event()}
-        self._draining = False
-        self._beats = {False: time.monotonic(), True: time.monotonic()}
+        crew = crew or Crew()
+        self._questions = Dispatcher(
+            lease=store.lease, work=self._work, on_end=self._ended, crew=crew.questions, pauses=self._pauses
+        )
+        self._express = Dispatcher(
+            lease=partial(store.lease, express=True),
+            work=self._work,
+            on_end=self._ended,
+            crew=crew.express,
+            pauses=self._pauses,
+        )
+        self._dispatchers = (self._express, self._questions)
 
     @property
     def alive_at(self) -> float:
         """When the slower of the two dispatchers last came round (monotonic seconds)."""
-        return min(self._beats.values())
+        return min(dispatcher.beat_at for dispatcher in self._dispatchers)
 
     @property
     def running(self) -> int:
-        return len(self._tasks)
+        return sum(dispatcher.running for dispatcher in self._dispatchers)
 
     # -- the way of a message
 
@@ -126,7 +111,9 @@ class Bridge:
             return
         if placed.task is Task.QUESTION:
             self._notices.arm(placed.row)
-        self._wakes[placed.task is not Task.QUESTION].set()
+            self._questions.wake()
+        else:
+            self._express.wake()
 
     async def handle(self, delivery: Delivery) -> None:
         """Find the answer, keep it, send it, close the message, leave an entry."""
@@ -297,14 +284,13 @@ class Bridge:
     # -- what commands ask of us
 
     async def cancel(self, message: Message, *, before: int) -> int:
-        rows = await self._store.cancel(message, before=before)
-        for row in rows:
-            if task := self._tasks.get(row):
-                task.cancel()
+        cancelled = await self._store.cancel(message, before=before)
+        for row, question in cancelled.items():
+            self._questions.cancel(row)
             await self._notices.settle(row)
-            self._record(Entry(message, Outcome.CANCELLED, reason="cancelled by the asker"))
-        self._wakes[False].set()
-        return len(rows)
+            self._record(Entry(question, Outcome.CANCELLED, reason="cancelled by the asker"))
+        self._questions.wake()
+        return len(cancelled)
 
     async def waiting_since(self, message: Message) -> list[float]:
         now = self._clock()
@@ -320,42 +306,18 @@ class Bridge:
         async with asyncio.TaskGroup() as group:
             notices = group.create_task(self._notices.run())
             async with asyncio.TaskGroup() as dispatchers:
-                dispatchers.create_task(self._dispatch(express=True, crew=self._crew.express))
-                dispatchers.create_task(self._dispatch(express=False, crew=self._crew.questions))
+                for dispatcher in self._dispatchers:
+                    dispatchers.create_task(dispatcher.run())
             notices.cancel()
 
     def drain(self) -> None:
         """Lease nothing more; `run` returns when what is running has ended."""
-        self._draining = True
-        for wake in self._wakes.values():
-            wake.set()
+        for dispatcher in self._dispatchers:
+            dispatcher.drain()
 
-    async def _dispatch(self, *, express: bool, crew: int) -> None:
-        wake = self._wakes[express]
-        running: set[asyncio.Task[None]] = set()
-        async with asyncio.TaskGroup() as group:
-            while not self._draining:
-                self._beats[express] = time.monotonic()
-                wake.clear()
-                free = crew - len(running) if crew else 256
-                leased = await self._lease(min(free, 256), express=express) if free else Leased([], None)
-                for delivery in leased.deliveries:
-                    task = group.create_task(self._work(delivery))
-                    self._tasks[delivery.row] = task
-                    running.add(task)
-                    task.add_done_callback(partial(self._ended, running, delivery.row))
-                if len(leased.deliveries) < free or not free:
-                    pause = self._pauses.beat_s if leased.wait_s is None else min(leased.wait_s, self._pauses.beat_s)
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(pause):
-                            await wake.wait()
-
-    async def _lease(self, count: int, *, express: bool) -> Leased:
-        try:
-            return await self._store.lease(count, express=express)
-        except StoreError as error:
-            log.error("store.failed", why=error.detail)
-            return Leased([], self._pauses.store_s)
+    def _ended(self) -> None:
+        for dispatcher in self._dispatchers:  # a suspect waits for everybody, whichever path they are on
+            dispatcher.wake()
 
     async def _work(self, delivery: Delivery) -> None:
         try:
@@ -368,13 +330,6 @@ class Bridge:
             log.exception("message.failed", code=delivery.message.code)
             with suppress(LeaseLost):
                 await self._replace(delivery, BridgeError(f"a bug: {type(error).__name__}"))
-
-    def _ended(self, running: set[asyncio.Task[None]], row: int, task: asyncio.Task[None]) -> None:
-        running.discard(task)
-        if self._tasks.get(row) is task:
-            del self._tasks[row]
-        for wake in self._wakes.values():  # a suspect waits for everybody, whichever path they are on
-            wake.set()
 
 
 class _Progress:

@@ -48,13 +48,33 @@ class Network:
         return any(_host_matches(host.lower().rstrip("."), entry.lower()) for entry in self.no_proxy)
 
     def open_session(self, *, keepalive_s: float = 15.0, limit: int = 0) -> aiohttp.ClientSession:
-        """A session that follows nothing by itself: no environment, no cookies; timeouts are the caller's."""
+        """A session that follows nothing by itself: no environment, no cookies; timeouts are the caller's.
+
+        A redirect that a call does not forbid, as the WebSocket handshake cannot, raises RedirectRefused.
+        """
+        trace = aiohttp.TraceConfig()
+        trace.on_request_redirect.append(_refuse_redirect)
         connector = aiohttp.TCPConnector(
             ssl=self.ssl_context(), keepalive_timeout=keepalive_s, limit=limit, limit_per_host=0
         )
         return aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=True
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=True,
+            trace_configs=[trace],
         )
+
+
+class RedirectRefused(aiohttp.ClientError):
+    """The answer names another address."""
+
+
+async def _refuse_redirect(
+    _session: aiohttp.ClientSession, _context: object, parameters: aiohttp.TraceRequestRedirectParams
+) -> None:
+    parameters.response.close()
+    raise RedirectRefused
 
 
 def _host_matches(host: str, entry: str) -> bool:

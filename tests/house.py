@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dingbridge.sim.gateway import Gateway
-
 from dingbridge import config
 from dingbridge.app import App, Timings
-from dingbridge.bridge import Pauses
 from dingbridge.dingtalk.stream import Backoff, Timing
+from dingbridge.dispatch import Pauses
 from dingbridge.sim.anythingllm import AnythingLLM
+from dingbridge.sim.gateway import Gateway
 
 NOTICE = "正在查询，请稍候…"
 REPEAT = "（可能重复）"

@@ -15,13 +15,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dingbridge.sim.gateway import Gateway
-
 from dingbridge.model import trace_code
 from dingbridge.sim.anythingllm import AnythingLLM
+from dingbridge.sim.gateway import Gateway
 from dingbridge.sim.gateway_records import Sent
+from dingbridge.texts import Texts
 from tests.house import REPEAT, Daemon, House
 
+TROUBLE = Texts("zh-CN")("trouble")
 LANES = 20
 ANSWER_S = 0.2
 
@@ -111,7 +112,7 @@ def _outcomes(gateway: Gateway, sent: Sent) -> list[str]:
             continue
         if f"答：{sent.text}" in post.text:
             seen.append("repeat" if REPEAT in post.text else "answer")
-        elif code in post.text and "已经记下" not in post.text:
+        elif code in post.text and not post.text.startswith(TROUBLE):
             seen.append("told")
     return seen
 

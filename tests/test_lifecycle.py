@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from dingbridge.texts import Texts
 from tests.house import House, until, write
 
 TOKEN = "a-long-admin-token"
@@ -376,7 +377,7 @@ async def test_a_message_that_kills_the_process_is_dead_after_its_third_crash_an
     await daemon.stop()
 
     assert crashes == 3
-    assert "停止重试" in house.gateway.posts_in(poison)[0].text
+    assert house.gateway.posts_in(poison)[0].text.startswith(Texts("zh-CN")("dead"))
 
 
 async def test_a_full_disk_is_told_and_nothing_accepted_is_lost(house: House) -> None:

@@ -92,6 +92,8 @@ INJECTIONS = [
     ("@\u200ball h\u200bttps://evil.example", "＠all https：//evil．example"),
     ("&#x202E;x&ZeroWidthSpace;y&shy;z", "xyz"),
     ("[x](java\u200bscript:alert(1))", "x"),
+    ("[x]\u200b(dtmd://y)", "x"),
+    ("-www.evil.example awww.evil.example", "-www．evil．example awww.evil.example"),
     # what only looks like markdown
     ("\\[x](javascript:1)", "[x]（javascript:1)"),
     ("\\[a]: https://kb.example", "[a]： [https://kb.example](https://kb.example)"),
@@ -317,7 +319,9 @@ def _faults(written: str) -> list[str]:
         faults.append(f"mention in {written!r}")
     faults += [
         f"address {found[0]!r}"
-        for found in re.finditer(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s)\]?#:]*|www\.[A-Za-z0-9]", written, re.IGNORECASE)
+        for found in re.finditer(
+            r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s)\]?#:]*|(?<![A-Za-z0-9])www\.[A-Za-z0-9]", written, re.IGNORECASE
+        )
         if found[0].removeprefix("https://") != "kb.example" and found[0].removeprefix("http://") != "kb.example"
     ]
     for token in _inline(READER.parse(written)):

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, event, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from dingbridge.errors import LeaseLost
 from dingbridge.model import Answer, Delivery, Outcome, State, Task, lane_key
+from dingbridge.store.recovery import SETTLE_S
 from dingbridge.store.sqlite import Recovered, SQLiteStore
 from tests.stores import UNLIMITED, Clock, Life, message
 
@@ -73,11 +74,15 @@ class Model:
 
     def due(self, count: int, *, express: bool, now: float) -> list[str]:
         """The lanes a lease is to give, in order."""
-        suspects = sorted((self.head(key).id, key) for key, lane in self.lanes.items() if lane.suspect)
+        if any(lane.suspect and lane.held for lane in self.lanes.values()):
+            return []
+        suspects = sorted(
+            (lane.due, self.head(key).id, key) for key, lane in self.lanes.items() if lane.suspect and lane.due <= now
+        )
         if suspects:
-            key = suspects[0][1]
+            *_, key = suspects[0]
             alone = all(lane.held is None for lane in self.lanes.values())
-            return [key] if alone and self.lanes[key].express is express and count else []
+            return [key] if alone and self.lanes[key].express is express else []
         free = [
             (lane.due, self.head(key).id, key)
             for key, lane in self.lanes.items()
@@ -119,7 +124,8 @@ class Model:
             for row in self.open_rows():
                 row.crashes = 0
         for key, lane in self.lanes.items():
-            lane.suspect = self.head(key).crashes >= 2
+            if self.head(key).crashes >= 2:
+                lane.suspect, lane.due = True, now + SETTLE_S
         return Recovered(returned=len(died), dead=len(guilty))
 
 
@@ -153,9 +159,10 @@ class Inbox(RuleBasedStateMachine):
 
     # -- what comes in
 
-    @rule(person=PEOPLE)
-    def ask(self, person: str) -> None:
-        self._put(person, Task.QUESTION)
+    @rule(people=st.lists(PEOPLE, min_size=1, max_size=4))
+    def ask(self, people: list[str]) -> None:
+        for person in people:
+            self._put(person, Task.QUESTION)
 
     @rule(person=PEOPLE, fresh=st.booleans())
     def command(self, person: str, fresh: bool) -> None:
@@ -185,6 +192,7 @@ class Inbox(RuleBasedStateMachine):
 
     # -- work
 
+    @precondition(lambda self: self.model.lanes)
     @rule(count=st.integers(1, 4), express=st.booleans())
     def lease(self, count: int, express: bool) -> None:
         expected = self.model.due(count, express=express, now=self.clock())
@@ -198,6 +206,15 @@ class Inbox(RuleBasedStateMachine):
             seen = (delivery.state, delivery.part, delivery.uncertain, delivery.outcome, delivery.crashes)
             assert delivery.row == row.id
             assert seen == (row.state, row.part, row.uncertain, row.outcome, row.crashes)
+
+    @precondition(lambda self: self.model.lanes)
+    @rule(count=st.integers(1, 4), express=st.booleans())
+    def serve(self, count: int, express: bool) -> None:
+        self.lease(count, express)
+        while self.held:
+            self.answered(0)
+            self.sending(0, 1)
+            self.finish(0, dead=False)
 
     @precondition(lambda self: self.held)
     @rule(pick=PICK)
@@ -272,24 +289,27 @@ class Inbox(RuleBasedStateMachine):
 
     # -- ends and starts
 
-    @rule()
-    def crash(self) -> None:
+    @precondition(lambda self: self.model.rows)
+    @rule(how=st.sampled_from(["crash", "stop", "poison"]), express=st.booleans())
+    def restart(self, how: str, express: bool) -> None:
+        """One rule for all, or there would be little else; `poison`: the same in work at one crash after another."""
+        if how == "stop":
+            self._stop()
+            return
+        for _ in range(3 if how == "poison" else 0):
+            self.lease(4, express)
+            self._crash()
+            self.clock.tick(SETTLE_S)
+        self._crash()
+
+    def _crash(self) -> None:
         self.lost += self.held
         died = [one.lane for one in self.held]
         self.model.release()
         self.run(self.life.crash())
         assert self.life.recovered == self.model.start(self.clock(), died)
 
-    @rule(times=st.integers(2, 3), express=st.booleans())
-    def poison(self, times: int, express: bool) -> None:
-        """Rare by chance alone: the same messages in work at one crash after another."""
-        for _ in range(times):
-            self.lease(4, express)
-            self.crash()
-        event(f"condemned {self.life.recovered.dead}")
-
-    @rule()
-    def stop(self) -> None:
+    def _stop(self) -> None:
         self.lost += self.held
         self.model.release()
         self.run(self.life.restart())

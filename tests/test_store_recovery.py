@@ -9,6 +9,7 @@ import pytest
 
 from dingbridge.errors import LeaseLost
 from dingbridge.model import Answer, Outcome, State, Task
+from dingbridge.store.recovery import SETTLE_S
 from dingbridge.store.sqlite import Recovered, SQLiteStore
 from tests.stores import START, UNLIMITED, Clock, Life, child, finish, head, leased, life, message, opened, rows
 
@@ -165,6 +166,7 @@ async def _crash_while_leased(one: Life, times: int, *, express: bool = False) -
     for _ in range(times):
         assert (await one.store.lease(99, express=express)).deliveries
         await one.crash()
+        one.clock.tick(SETTLE_S)
     return one.store
 
 
@@ -186,6 +188,25 @@ async def test_two_crashes_make_a_message_run_alone(tmp_path: Path, express: boo
         await finish(store, suspect)
         assert await leased(store) == ["other"]
         assert await leased(store, express=True) == ["command"]
+
+
+async def test_a_suspect_waits_until_the_start_has_settled(tmp_path: Path) -> None:
+    """A start that dies at once cannot condemn it: others run meanwhile, and it runs when they have ended."""
+    async with life(tmp_path) as one:
+        await one.store.put(message("bad"))
+        store = await _crash_while_leased(one, 2)
+        for _ in range(5):
+            store = await one.crash()
+            assert one.recovered == Recovered(returned=0, dead=0)
+        assert (await store.lease(1)).wait_s == SETTLE_S
+        await store.put(message("other", person="u2"))
+        other = await head(store)
+        await store.put(message("third", person="u3"))
+        one.clock.tick(SETTLE_S)
+        assert await leased(store) == []
+
+        await finish(store, other)
+        assert await leased(store) == ["bad"]
 
 
 async def test_one_crash_changes_nothing(tmp_path: Path) -> None:
@@ -232,8 +253,9 @@ async def test_innocents_beside_a_poison_all_come_through(tmp_path: Path) -> Non
         ended = set()
         dead = 0
         while deliveries := (await store.lease(9)).deliveries:
-            if any(one.message.id == "m5" and one.outcome is None for one in deliveries):
+            if any(delivery.message.id == "m5" and delivery.outcome is None for delivery in deliveries):
                 store = await one.crash()
+                one.clock.tick(SETTLE_S)
                 dead += one.recovered.dead
                 continue
             for delivery in deliveries:
@@ -255,6 +277,7 @@ async def test_a_message_that_lived_through_its_work(tmp_path: Path, lived: str)
             await store.later(delivery, 0.0)
         else:
             store = await one.restart()
+            one.clock.tick(SETTLE_S)
         await store.put(message("m2", person="u2"))
 
         assert await leased(store) == (["m1", "m2"] if lived == "later" else ["m1"])
@@ -286,6 +309,7 @@ async def test_a_poison_that_kills_when_it_is_told_ends_dead(tmp_path: Path) -> 
             assert (delivery.outcome, delivery.crashes) == (Outcome.DEAD, crashes)
             await store.sending(delivery, 1)
             store = await one.crash()
+            one.clock.tick(SETTLE_S)
         assert one.recovered.dead == 1
 
         assert await leased(store) == ["next"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import aiohttp
@@ -13,7 +14,7 @@ from yarl import URL
 
 from dingbridge.errors import CredentialsRejected, LinkError
 from dingbridge.model import Secret
-from dingbridge.net import BodyTooLarge, Network, read_capped
+from dingbridge.net import BodyTooLarge, Network, RedirectRefused, read_capped
 
 OPEN_PATH = "/v1.0/gateway/connections/open"
 BODY_LIMIT = 64 * 1024
@@ -22,6 +23,12 @@ CHECKLIST = (
     "and were copied without blanks; the app has the robot capability with message mode Stream; a version of it is "
     "published; the egress IP is in the app's whitelist, if that is filled"
 )
+
+
+_HINTS = {
+    403: "; is this address in the proxy's or the app's allow list?",
+    407: "; the proxy wants a user name and a password: see [dingtalk] proxy",
+}
 
 
 async def open_ticket(
@@ -84,15 +91,15 @@ async def open_connection(
         topics=topics,
         open_s=open_s,
     )
-    # The proxy decides by scheme, and knows http and https only.
-    seen_by_proxy = url.with_scheme("https" if url.scheme == "wss" else "http")
+    # The same request under the names that a proxy knows.
+    url = url.with_scheme("https" if url.scheme == "wss" else "http")
     try:
         async with asyncio.timeout(open_s):
             return await session.ws_connect(
                 url,
                 heartbeat=heartbeat_s,
                 max_msg_size=frame_limit,
-                proxy=network.proxy_for(seen_by_proxy),
+                proxy=network.proxy_for(url),
                 timeout=aiohttp.ClientWSTimeout(ws_close=close_s),
             )
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
@@ -106,8 +113,10 @@ def _endpoint(response: aiohttp.ClientResponse, body: bytes, api_base: str) -> U
     if status in (400, 401):
         raise CredentialsRejected(f"{CHECKLIST} (HTTP {status} {code})")
     if status != 200:
-        hint = "; is this address in the proxy's or the app's allow list?" if status == 403 else ""
-        raise LinkError(f"the open call was answered with HTTP {status} {code}{hint}", retry_after=_seconds(response))
+        hint = _HINTS.get(status, "")
+        raise LinkError(
+            f"the open call was answered with HTTP {status} {code}{hint}", retry_after=_seconds(response.headers)
+        )
     endpoint, ticket = answer.get("endpoint"), answer.get("ticket")
     if not isinstance(endpoint, str) or not isinstance(ticket, str) or not endpoint or not ticket:
         raise LinkError(
@@ -124,9 +133,7 @@ def gateway_allowed(url: URL, api_base: str) -> bool:
     base = URL(api_base)
     if not url.host or url.user is not None or url.password is not None:
         return False
-    if url.scheme == "ws":
-        return base.scheme == "http"
-    if url.scheme != "wss":
+    if url.scheme != "wss" and not (url.scheme == "ws" and base.scheme == "http"):
         return False
     public = (".dingtalk.com", ".dingtalk.io")
     return url.host.endswith(public) or not (base.host or "").endswith(public)
@@ -140,17 +147,18 @@ def _json(body: bytes) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def _seconds(response: aiohttp.ClientResponse) -> float | None:
-    value = response.headers.get("Retry-After", "")
+def _seconds(headers: Mapping[str, str] | None) -> float | None:
+    value = (headers or {}).get("Retry-After", "")
     return min(float(value), 600.0) if value.isascii() and value.isdigit() else None
 
 
 def _raise(error: BaseException, host: str, what: str) -> NoReturn:
     """In our words: the libraries' texts contain the proxy's password and the ticket."""
-    raise LinkError(f"{what} to {host}: {_why(error)}") from None
+    retry_after = _seconds(error.headers) if isinstance(error, aiohttp.WSServerHandshakeError) else None
+    raise LinkError(f"{what} to {host}: {_why(error)}", retry_after=retry_after) from None
 
 
-def _why(error: BaseException) -> str:  # noqa: C901, PLR0911 - a table, one row an error, the most specific first
+def _why(error: BaseException) -> str:  # noqa: C901, PLR0911, PLR0912 - a table, the most specific row first
     match error:
         case TimeoutError():
             return "no answer in time"
@@ -160,6 +168,10 @@ def _why(error: BaseException) -> str:  # noqa: C901, PLR0911 - a table, one row
             return "the proxy wants a user name and a password: see [dingtalk] proxy (407)"
         case aiohttp.ClientHttpProxyError():
             return f"the proxy refused the connection ({error.status})"
+        case RedirectRefused():
+            return "redirected elsewhere, which is not followed"
+        case aiohttp.WSServerHandshakeError(status=407):
+            return "the proxy wants a user name and a password: see [dingtalk] proxy (407)"
         case aiohttp.WSServerHandshakeError():
             return f"the handshake was answered with HTTP {error.status}: is WebSocket let through?"
         case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():

@@ -25,7 +25,7 @@ _UNSEEN = re.compile(
 )
 
 _IN_ADDRESS = r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]"
-_MARKED = rf"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]{{0,30}})://{_IN_ADDRESS}*|(?<![A-Za-z0-9.\-])[Ww]{{3}}\.{_IN_ADDRESS}+"
+_MARKED = rf"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]{{0,30}})://{_IN_ADDRESS}*|(?<![A-Za-z0-9])[Ww]{{3}}\.{_IN_ADDRESS}+"
 _IN_CODE = re.compile(_MARKED)
 _IN_PROSE = re.compile(
     _MARKED + r"|(?<![A-Za-z0-9.\-])(?:[A-Za-z0-9][A-Za-z0-9\-]{0,62}\.)+[A-Za-z]{2,24}(?::[0-9]{1,5})?/"

@@ -47,7 +47,9 @@ async def post_json(
         ):
             return response.status, _object(response.status, await read_capped(response, BODY_LIMIT))
     except (aiohttp.ClientError, OSError, BodyTooLarge, TimeoutError) as error:
-        raise _sorted(error, url.host or "") from None
+        failure = _sorted(error, url.host or "")
+    # Outside of the handler, so that not even the context leads to a text of aiohttp's.
+    raise failure
 
 
 def _object(status: int, body: bytes) -> dict[str, Any]:

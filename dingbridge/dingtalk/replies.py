@@ -43,6 +43,7 @@ TIMEOUT_S = 10.0
 PART_BYTES = 13_000  # JSON-escaped; fits both ways to the chat with title, mention and marks
 THREAD_ABOVE = 8_000  # characters; parsing takes about 7 ms per 10 KB
 SHOWN_SOURCES = 5
+TITLE_CHARS = 120
 EXPIRY_MARGIN_S = 30.0
 TOO_FAST_S = 60.0  # DingTalk refuses for ten minutes who goes on
 NOTICE_CHARS = 500
@@ -264,8 +265,12 @@ def _body(message: Message, part: Part, mark: str) -> dict[str, Any]:
 
 def _linked(source: Source) -> str:
     """A title is a stranger's text: its punctuation is escaped before it is read as markdown."""
-    title = _PUNCTUATION.sub(r"\\\g<0>", " ".join(clean(source.title).split())) or "?"
-    return f"[{title}](<{URL(source.url)}>)" if _host(source.url) else title
+    title = " ".join(clean(source.title).split())
+    if len(title) > TITLE_CHARS:
+        title = title[: TITLE_CHARS - 1] + "…"
+    title = _PUNCTUATION.sub(r"\\\g<0>", title) or "?"
+    # An entity in a link's address would be decoded.
+    return f"[{title}](<{str(URL(source.url)).replace('&', '&amp;')}>)" if _host(source.url) else title
 
 
 def _host(url: str) -> str:

@@ -14,7 +14,7 @@ CRASHES_ALONE = 2
 CRASHES_DEAD = 3
 # A suspect waits until this start has proved to last: what dies sooner was not killed by it, and with many suspects
 # in a row the next power cut would otherwise condemn whoever runs just then.
-SETTLE_S = 2.0
+SETTLE_S = 3.0
 _LEASED = "id IN (SELECT head FROM lane WHERE token IS NOT NULL)"
 _BACK = (
     "UPDATE message SET uncertain = CASE WHEN state = 'sending' THEN 1 ELSE uncertain END,"

@@ -172,8 +172,8 @@ class SQLiteStore:
 
         await self._writer.run(run)
 
-    async def cancel(self, message: Message, *, before: int) -> list[int]:
-        """End the sender's unanswered questions older than row `before`, the running one too; their rows."""
+    async def cancel(self, message: Message, *, before: int) -> dict[int, Message]:
+        """End the sender's unanswered questions older than row `before`, the running one too; those by row."""
         return await self._writer.run(lambda c: work.cancel(c, message, before, now=self._clock(), wipe=self._wipe))
 
     async def claim_notice(self, row: int) -> Message | None:

@@ -100,21 +100,21 @@ def advance(c: sqlite3.Connection, lane: str, head: int, *, now: float) -> None:
     )
 
 
-def cancel(c: sqlite3.Connection, by: Message, before: int, *, now: float, wipe: bool) -> list[int]:
-    """End the sender's unanswered questions that came before row `before` in this conversation; their rows."""
+def cancel(c: sqlite3.Connection, by: Message, before: int, *, now: float, wipe: bool) -> dict[int, Message]:
+    """End the sender's unanswered questions that came before row `before` in this conversation; those by row."""
     found = c.execute(
         "SELECT id, lane FROM message WHERE robot = ? AND conversation = ? AND person = ? AND task = 'question'"
         " AND state IN ('ready', 'leased') AND finished_at IS NULL AND id < ?",
         (by.robot, by.conversation.id, by.sender.id, before),
     ).fetchall()
-    for row, _ in found:
+    ended = {row: message(c, row) for row, _ in found}
+    for row in ended:
         end(c, row, State.DONE, Outcome.CANCELLED, "cancelled by the asker", now=now, wipe=wipe)
-    ended = {row for row, _ in found}
     for lane in {lane for _, lane in found}:
         (head,) = c.execute("SELECT head FROM lane WHERE key = ?", (lane,)).fetchone()
         if head in ended:  # only then: a lane whose head still runs must stay closed
             advance(c, lane, head, now=now)
-    return sorted(ended)
+    return ended
 
 
 def message(c: sqlite3.Connection, row: int) -> Message:
