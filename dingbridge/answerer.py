@@ -48,7 +48,7 @@ class Answerer:
         self._handler_s = handler_s
 
     async def answer(self, message: Message, session: str, reply: Reply) -> Found:
-        """The first answer, or the first refusal where all refuse; Outcome.UNROUTED where no route matches."""
+        """The first answer, or the first refusal with words where all refuse; Outcome.UNROUTED where no route matches."""
         refusal: Found | None = None
         for route in self._router.match(message):
             answer = await self._run(route, message, session, reply)
@@ -56,7 +56,8 @@ class Answerer:
                 return Found(None, Outcome.ANSWERED, route)
             if not answer.refused:
                 return Found(answer, Outcome.PARTIAL if answer.partial else Outcome.ANSWERED, route)
-            refusal = refusal or Found(answer, Outcome.REFUSED, route)
+            if refusal is None or refusal.answer == Answer(refused=True):
+                refusal = Found(answer, Outcome.REFUSED, route)
         return refusal or Found(None, Outcome.UNROUTED)
 
     async def _run(self, route: Route, message: Message, session: str, reply: Reply) -> Answer | None:
@@ -81,7 +82,7 @@ def _checked(result: object, name: str) -> Answer | None:
     if result is None:
         return None
     answer = Answer(result) if isinstance(result, str) else result
-    if not isinstance(answer, Answer) or not answer.text.strip():
+    if not isinstance(answer, Answer) or not (answer.refused or answer.text.strip()):
         raise HandlerError(f"handler {name} returned neither an Answer with text, a text nor None")
     return answer
 

@@ -143,7 +143,7 @@ class App:
         log.info("daemon.stopped")
 
     async def _build(self, stack: AsyncExitStack) -> None:
-        config, timings = self._config, self._timings
+        config = self._config
         clock = steady_clock()
         texts = Texts(config.reply.locale)
         import_handlers_from(config)
@@ -152,30 +152,10 @@ class App:
         answerer = Answerer(config.routes, backend, handler_s=config.anythingllm.total_timeout_s)
         await self._open_store(stack, clock)
         self._backend = await stack.enter_async_context(backend)
-        dingtalk = config.dingtalk
-        session = await stack.enter_async_context(dingtalk.network.open_session())
-        openapi = OpenAPI(
-            session,
-            dingtalk.network,
-            api_base=dingtalk.api_base,
-            client_id=dingtalk.client_id,
-            client_secret=dingtalk.client_secret,
-            timeout_s=timings.reply_s,
-        )
-        replies = Replies(
-            session,
-            dingtalk.network,
-            openapi,
-            newest_webhook=self.store.webhook,
-            texts=texts,
-            clock=clock,
-            uncertain=config.reply.uncertain,
-            timeout_s=timings.reply_s,
-        )
         self.bridge = Bridge(
             store=self.store,
             answerer=answerer,
-            replies=replies,
+            replies=await self._open_replies(stack, texts, clock),
             texts=texts,
             record=recorder(self.metrics, pseudonym),
             clock=clock,
@@ -183,18 +163,18 @@ class App:
             notice=config.reply.notice == "text",
             waiting_per_lane=config.limits.waiting_per_lane,
             crew=Crew(questions=config.limits.workers),
-            pauses=timings.pauses,
+            pauses=self._timings.pauses,
         )
+        self._webhook_allowed = payload.webhook_origin_check(config.dingtalk.oapi_base)
         self.stream = Stream(
-            client_id=dingtalk.client_id,
-            client_secret=dingtalk.client_secret,
-            api_base=dingtalk.api_base,
-            network=dingtalk.network,
+            client_id=config.dingtalk.client_id,
+            client_secret=config.dingtalk.client_secret,
+            api_base=config.dingtalk.api_base,
+            network=config.dingtalk.network,
             accept=self._accept,
             on_event=self.metrics.link_event,
-            timing=timings.stream,
+            timing=self._timings.stream,
         )
-        self._webhook_allowed = payload.webhook_origin_check(dingtalk.oapi_base)
         if config.web.enabled:
             self.web = Web(
                 host=config.web.host,
@@ -206,6 +186,28 @@ class App:
                 metrics_type=CONTENT_TYPE,
             )
 
+    async def _open_replies(self, stack: AsyncExitStack, texts: Texts, clock: Callable[[], float]) -> Replies:
+        dingtalk = self._config.dingtalk
+        session = await stack.enter_async_context(dingtalk.network.open_session())
+        openapi = OpenAPI(
+            session,
+            dingtalk.network,
+            api_base=dingtalk.api_base,
+            client_id=dingtalk.client_id,
+            client_secret=dingtalk.client_secret,
+            timeout_s=self._timings.reply_s,
+        )
+        return Replies(
+            session,
+            dingtalk.network,
+            openapi,
+            newest_webhook=self.store.webhook,
+            texts=texts,
+            clock=clock,
+            uncertain=self._config.reply.uncertain,
+            timeout_s=self._timings.reply_s,
+        )
+
     async def _open_store(self, stack: AsyncExitStack, clock: Callable[[], float]) -> None:
         limits = self._config.limits
         self.store = SQLiteStore(
@@ -216,6 +218,7 @@ class App:
                 per_user_per_minute=limits.per_user_per_minute,
                 answer_deadline_s=limits.answer_deadline_min * 60.0,
             ),
+            on_commit=self.metrics.commit.observe,
         )
         recovered = await self.store.open()
         stack.push_async_callback(self.store.close)
@@ -270,6 +273,7 @@ class App:
                 for state in ("ready", "leased", "answered", "sending"):
                     self.metrics.depth.labels(state).set(depth.by_state.get(state, 0))
                 self.metrics.oldest.set(depth.oldest_age_s)
+                self.metrics.dead.set(depth.dead)
                 answered = True
             except StoreError:
                 answered = True  # it says no, but it lives
@@ -282,7 +286,10 @@ class App:
             else:
                 log.error("daemon.stuck", store=answered, dispatcher=moving)
             period = self._notifier.watchdog_s
-            await asyncio.sleep(min(self._timings.beat_s, period / 3) if period else self._timings.beat_s)
+            pause_s = min(self._timings.beat_s, period / 3) if period else self._timings.beat_s
+            due = time.monotonic() + pause_s
+            await asyncio.sleep(pause_s)
+            self.metrics.loop_lag.set(time.monotonic() - due)
 
     async def _forget(self) -> None:
         while True:

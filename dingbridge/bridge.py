@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -168,6 +169,8 @@ class Bridge:
             return self._failure(delivery, BridgeError(f"a bug: {type(error).__name__}"))
         if found.outcome is Outcome.UNROUTED:
             return Found(Answer(self.texts("unrouted")), Outcome.UNROUTED)
+        if found.answer == Answer(refused=True):
+            return replace(found, answer=Answer(self.texts("refused"), refused=True))
         return found
 
     def _failure(self, delivery: Delivery, error: BridgeError) -> Found:

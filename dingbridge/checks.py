@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 from dingbridge.answerer import ANYTHINGLLM, load_handlers
@@ -41,6 +43,8 @@ async def run(config: Config) -> list[Finding]:
 
 def _store(config: Config) -> tuple[bool, Finding]:
     path = config.store_path
+    if not path.exists():
+        return False, _new_store(path)
     try:
         lock = take_lock(path)
     except StoreLocked:
@@ -61,6 +65,14 @@ def _store(config: Config) -> tuple[bool, Finding]:
     if version > len(MIGRATIONS):
         return False, Finding("store", "failure", f"{path}: made by a newer dingbridge")
     return False, Finding("store", "ok", str(path))
+
+
+def _new_store(path: Path) -> Finding:
+    """Nothing is created here: made by root, it would be closed to the service's user."""
+    folder = next(parent for parent in path.parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        return Finding("store", "failure", f"{path}: {folder} cannot be written to by this user")
+    return Finding("store", "ok", f"{path}: will be made at the first start")
 
 
 def _handlers(config: Config) -> Finding:

@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
@@ -66,9 +66,12 @@ class Redactor:
         return self.text(str(value))
 
 
-def configure(redactor: Redactor, *, json: bool | None = None, level: int = logging.INFO) -> None:
-    """json: None means unless stderr is a terminal."""
-    as_json = not sys.stderr.isatty() if json is None else json
+def configure(
+    redactor: Redactor, *, stream: TextIO | None = None, cache: bool = True, level: int = logging.INFO
+) -> None:
+    """stream: default stderr; JSON lines unless it is a terminal. cache: False where it will be configured again."""
+    out = stream or sys.stderr
+    as_json = not out.isatty()
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -77,18 +80,14 @@ def configure(redactor: Redactor, *, json: bool | None = None, level: int = logg
         structlog.processors.format_exc_info,
         redactor,
     ]
-    renderer = (
-        structlog.processors.JSONRenderer(ensure_ascii=False)
-        if as_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
+    renderer = structlog.processors.JSONRenderer(ensure_ascii=False) if as_json else structlog.dev.ConsoleRenderer()
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        logger_factory=structlog.PrintLoggerFactory(out),
+        cache_logger_on_first_use=cache,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared[:3],

@@ -125,14 +125,14 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a handler found.
+    """What a handler found. Only a refusal may be without text.
 
     refused: the documents do not say; the next matching route is tried, and the first refusal is shown.
     partial: the text broke off; it is shown and marked.
     question_cut: the question was too long and only its beginning was asked.
     """
 
-    text: str
+    text: str = ""
     sources: tuple[Source, ...] = ()
     refused: bool = False
     partial: bool = False

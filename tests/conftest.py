@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from dingbridge.sim.gateway import Gateway
+import structlog
 
+from dingbridge import log
 from dingbridge.sim.anythingllm import AnythingLLM
+from dingbridge.sim.gateway import Gateway
 from tests.house import House
 
 for name in [name for name in os.environ if name.startswith(("DINGBRIDGE_", "NOTIFY_", "WATCHDOG_"))]:
     del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def log_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What this process logs goes into a file, as a service's log would, and is looked through by `house`."""
+    path = tmp_path_factory.mktemp("log") / "process.log"
+    with path.open("w", encoding="utf-8") as stream:
+        log.configure(log.Redactor(), stream=stream, cache=False)
+        yield path
+        structlog.reset_defaults()
+        logging.getLogger().handlers.clear()
 
 
 @pytest.fixture
@@ -31,6 +45,10 @@ async def backend() -> AsyncIterator[AnythingLLM]:
 
 
 @pytest.fixture
-async def house(gateway: Gateway, backend: AnythingLLM, tmp_path: Path) -> House:
-    """Both, and a folder for dingbridge's own files."""
-    return House(gateway, backend, tmp_path)
+async def house(gateway: Gateway, backend: AnythingLLM, tmp_path: Path, log_file: Path) -> AsyncIterator[House]:
+    """Both, and a folder for dingbridge's own files; no log may hold a secret, a ticket or a session webhook."""
+    yield House(gateway, backend, tmp_path)
+    written = "".join(path.read_text(encoding="utf-8") for path in (log_file, *tmp_path.glob("*.log")))
+    tickets = {str(fact["ticket"]) for fact in gateway.traffic if "ticket" in fact}
+    secrets = {gateway.client_secret, backend.api_key, *gateway.sessions, *tickets}
+    assert not [secret for secret in secrets if secret and secret in written]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
@@ -14,6 +15,7 @@ from dingbridge.dingtalk.stream import Accept, Backoff, Stream, Timing
 from dingbridge.model import Secret
 from dingbridge.net import Network
 from dingbridge.sim.gateway import Connection, Gateway, Sent
+from tests.house import until
 
 # Seconds become tenths: the same code, shorter waits. A black hole is noticed far later than any test takes.
 QUICK = Timing(
@@ -28,7 +30,7 @@ Event = MutableMapping[str, Any]
 
 
 class Bot:
-    """What the Stream hands over, in order: `messages` by msgId, `frames` by frame id, and its counters."""
+    """What the Stream hands over, in order: `messages` by msgId, `frames` by frame id, `events` with their times."""
 
     def __init__(
         self,
@@ -43,7 +45,7 @@ class Bot:
         self.gateway = gateway
         self.messages: list[str] = []
         self.frames: list[str] = []
-        self.counted: Counter[str] = Counter()
+        self.events: list[tuple[float, str]] = []
         self._accept = accept
         self.stream = Stream(
             client_id=gateway.client_id,
@@ -51,10 +53,21 @@ class Bot:
             api_base=api_base or gateway.url,
             network=network or Network(),
             accept=self._take,
-            on_event=lambda name: self.counted.update([name]),
+            on_event=lambda name: self.events.append((time.monotonic(), name)),
             timing=timing,
         )
         self.running: asyncio.Task[None]
+
+    @property
+    def counted(self) -> Counter[str]:
+        return Counter(name for _, name in self.events)
+
+    def times(self, name: str) -> list[float]:
+        return [at for at, one in self.events if one == name]
+
+    async def count(self, name: str, times: int, timeout_s: float = 20.0) -> None:
+        """As soon as this was counted so often."""
+        await until(lambda: self.counted[name] >= times, timeout_s, f"{name} {times} times")
 
     async def _take(self, data: dict[str, Any], frame_id: str) -> None:
         if self._accept is not None:

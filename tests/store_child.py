@@ -93,7 +93,6 @@ async def space(store: SQLiteStore, folder: Path) -> None:
         except StoreUnavailable as error:
             tell(f"{label}: {error.detail}")
     await store.depth()
-    await store.lease(1)
     tell(f"trouble: {store.trouble}")
     filling.unlink()
     await store.probe()

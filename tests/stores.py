@@ -28,6 +28,7 @@ from dingbridge.model import (
 from dingbridge.store.sqlite import Limits, Recovered, SQLiteStore
 
 ROOT = Path(__file__).parent.parent
+CHILD = (sys.executable, "-m", "tests.store_child")
 UNLIMITED = Limits(waiting_per_lane=0, per_user_per_minute=0)
 START = 1_800_000_000.0
 
@@ -161,8 +162,7 @@ async def life(folder: Path, clock: Clock | None = None) -> AsyncIterator[Life]:
 @asynccontextmanager
 async def child(path: Path, *steps: str) -> AsyncIterator[Process]:
     """A process that works on a store; killed in the end if it still lives."""
-    command = (sys.executable, "-m", "tests.store_child", str(path), *steps)
-    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=PIPE, stdout=PIPE)
+    process = await asyncio.create_subprocess_exec(*CHILD, str(path), *steps, cwd=ROOT, stdin=PIPE, stdout=PIPE)
     try:
         yield process
     finally:

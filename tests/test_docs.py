@@ -50,6 +50,8 @@ def events() -> set[str]:
     for file in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Call) and node.args and _logs(node.func):
+                where = f"{file.relative_to(ROOT)}:{node.lineno}"
+                assert not isinstance(node.args[0], ast.JoinedStr), f"{where}: write the event out, it is searched for"
                 found |= {text for text in _texts(node.args[0]) if EVENT.fullmatch(text)}
     return found
 

@@ -20,6 +20,7 @@ UNSEEN = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e0fff]"
 )
 E_MAIL = re.compile(r"(?<=[A-Za-z0-9])@(?=(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2})")
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[A-Za-z0-9.@:%-]*|(?<![A-Za-z0-9])www\.[A-Za-z0-9]", re.IGNORECASE)
 
 INJECTIONS = [
     # schemes
@@ -318,11 +319,9 @@ def _faults(written: str) -> list[str]:
     if "@" in E_MAIL.sub("", written):
         faults.append(f"mention in {written!r}")
     faults += [
-        f"address {found[0]!r}"
-        for found in re.finditer(
-            r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s)\]?#:]*|(?<![A-Za-z0-9])www\.[A-Za-z0-9]", written, re.IGNORECASE
-        )
-        if found[0].removeprefix("https://") != "kb.example" and found[0].removeprefix("http://") != "kb.example"
+        f"address {found!r}"
+        for found in ADDRESS.findall(written)
+        if re.fullmatch(r"https?://kb\.example(:[0-9]+)?", found.rstrip(".:%-")) is None
     ]
     for token in _inline(READER.parse(written)):
         if token.type == "text" and re.search(r"(?<![\w./-])evil\.example/", token.content):

@@ -320,7 +320,7 @@ async def test_disconnect_is_silent_then_closes_tcp(gateway: Gateway, http: aioh
 
 
 async def test_half_open_neither_reads_nor_pongs(gateway: Gateway, http: aiohttp.ClientSession) -> None:
-    """Before: pong. Half-open: no pong, acks unread, pushes vanish, TCP up; `dead_channel` still chooses it."""
+    """Before: pong. Half-open: no pong, acks unread, pushes vanish, even the end unseen; `dead_channel` chooses it."""
     ws, connection = await connect(gateway, http)
     await ws.ping(b"1")
     assert (await ws.receive()).data == b"1"
@@ -334,6 +334,8 @@ async def test_half_open_neither_reads_nor_pongs(gateway: Gateway, http: aiohttp
     assert not ws.closed
     assert connection in gateway.connections
     ws._response.connection.transport.abort()  # type: ignore[union-attr]  # a client that gives up
+    with pytest.raises(TimeoutError):
+        await gateway.until(lambda: connection not in gateway.connections, 0.2)
 
 
 async def test_half_open_may_still_deliver(gateway: Gateway, http: aiohttp.ClientSession) -> None:
@@ -379,7 +381,7 @@ async def test_close_codes_both_ways(gateway: Gateway, http: aiohttp.ClientSessi
     assert (message.type, ws.close_code) == (aiohttp.WSMsgType.CLOSE, code)
     await other.close(code=code)
     await gateway.until(lambda: theirs.closed_code)
-    assert theirs.closed_code == code
+    assert (theirs.closed_code, other.close_code) == (code, code)
 
 
 async def test_after_accept_scripts(gateway: Gateway, http: aiohttp.ClientSession) -> None:

@@ -224,7 +224,7 @@ async def test_a_cancelled_worker_can_write_nothing(tmp_path: Path, write: Write
         placed = await store.put(message("m1"))
         await store.put(message("m2"))
         held = await head(store)
-        assert await store.cancel(message("x"), before=placed.row + 1) == [placed.row]
+        assert await store.cancel(message("x"), before=placed.row + 1) == {placed.row: message("m1")}
         before = snapshot(store)
 
         with pytest.raises(LeaseLost):
@@ -301,7 +301,7 @@ async def test_cancel_ends_the_askers_own_unanswered_questions(tmp_path: Path) -
         by = await store.put(message("cancel"), Task.COMMAND)
         await store.put(message("m3"))
 
-        assert await store.cancel(message("cancel"), before=by.row) == [1, 6]
+        assert await store.cancel(message("cancel"), before=by.row) == {1: message("m1"), 6: message("m2")}
         assert sorted(await leased(store)) == ["m3", "p1", "q1", "r1"]
         assert await leased(store, express=True) == ["c1", "cancel"]
         ended = rows(store.path, "key, state, outcome, body")
@@ -319,7 +319,7 @@ async def test_cancelling_the_running_head_frees_the_lane(tmp_path: Path) -> Non
         held = await head(store)
         by = await store.put(message("cancel"), Task.COMMAND)
         await store.put(message("m3"))
-        assert await store.cancel(message("cancel"), before=by.row) == [1, 2]
+        assert list(await store.cancel(message("cancel"), before=by.row)) == [1, 2]
 
         new = await head(store)
         assert (new.message.id, new.lane) == ("m3", held.lane)
@@ -336,7 +336,7 @@ async def test_cancelling_behind_an_answer_does_not_free_the_lane(tmp_path: Path
         await store.answered(held, Answer("答"), Outcome.ANSWERED)
         by = await store.put(message("cancel"), Task.COMMAND)
         await store.put(message("m3"))
-        assert await store.cancel(message("cancel"), before=by.row) == [2]
+        assert list(await store.cancel(message("cancel"), before=by.row)) == [2]
 
         assert await leased(store) == []
         await store.sending(held, 1)
@@ -354,8 +354,8 @@ async def test_cancel_reaches_the_contexts_before_new(tmp_path: Path) -> None:
         await store.lease(9)
         by = await store.put(message("cancel"), Task.COMMAND)
 
-        assert await store.cancel(message("cancel"), before=by.row) == [1, 2, 4]
-        assert await store.cancel(message("cancel"), before=by.row) == []
+        assert list(await store.cancel(message("cancel"), before=by.row)) == [1, 2, 4]
+        assert list(await store.cancel(message("cancel"), before=by.row)) == []
         assert rows(store.path, "key", table="lane") == [("express-3",), ("express-5",)]
         await store.put(message("m4"))
         assert await leased(store) == ["m4"]

@@ -44,6 +44,7 @@ PART_BYTES = 13_000  # JSON-escaped; fits both ways to the chat with title, ment
 THREAD_ABOVE = 8_000  # characters; parsing takes about 7 ms per 10 KB
 SHOWN_SOURCES = 5
 TITLE_CHARS = 120
+HALF_SLACK_BYTES = 100
 EXPIRY_MARGIN_S = 30.0
 TOO_FAST_S = 60.0  # DingTalk refuses for ten minutes who goes on
 NOTICE_CHARS = 500
@@ -162,7 +163,9 @@ class Replies:
 
     async def _send_halves(self, message: Message, part: Part, *, uncertain: bool, unknown: bool) -> bool:
         """unknown: the whole part may have arrived in this very try, so nothing certain can be said of a failure."""
-        halves = split.split(part.text, max_bytes=max(split.LEAST_BYTES, split.encoded(part.text) // 2))
+        # A little more than half: cuts at paragraphs are never even, and a third piece would be a third message.
+        half_bytes = split.encoded(part.text) // 2 + HALF_SLACK_BYTES
+        halves = split.split(part.text, max_bytes=max(split.LEAST_BYTES, half_bytes))
         if len(halves) < 2:
             raise ReplyRejected("DingTalk finds even a short part too long")
         certain = True

@@ -42,8 +42,14 @@ class Metrics:
         self.last_frame = Gauge(
             "dingbridge_gateway_last_frame_timestamp_seconds", "When the last frame came", registry=self.registry
         )
-        self.link_events = Counter(
-            "dingbridge_gateway_events_total", "What happened on the link", ["event"], registry=self.registry
+        self.reconnects = Counter(
+            "dingbridge_gateway_reconnects_total", "Links that ended, by why", ["reason"], registry=self.registry
+        )
+        self.frames = Counter(
+            "dingbridge_gateway_frames_total", "Frames by what became of them", ["result"], registry=self.registry
+        )
+        self.duplicates = Counter(
+            "dingbridge_duplicates_total", "Messages that came again", ["layer"], registry=self.registry
         )
         self.ack = Histogram(
             "dingbridge_ack_duration_seconds",
@@ -55,10 +61,24 @@ class Metrics:
         self.oldest = Gauge(
             "dingbridge_inbox_oldest_age_seconds", "Age of the oldest unfinished message", registry=self.registry
         )
+        self.dead = Gauge(
+            "dingbridge_dead_letters", "Messages of the last seven days that were given up", registry=self.registry
+        )
+        self.loop_lag = Gauge(
+            "dingbridge_loop_lag_seconds", "How late the event loop's last timer was", registry=self.registry
+        )
+        self.commit = Histogram(
+            "dingbridge_store_commit_seconds",
+            "Time of a group of commits",
+            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5),
+            registry=self.registry,
+        )
         Gauge("dingbridge_build_info", "Constant 1", ["version"], registry=self.registry).labels(version).set(1)
 
     def observe(self, entry: Entry) -> None:
         self.messages.labels(entry.outcome).inc()
+        if entry.outcome is Outcome.DUPLICATE:
+            self.duplicates.labels("message").inc()
         for stage, seconds in (
             ("queue", entry.queue_s),
             ("llm", entry.handler_s),
@@ -71,8 +91,11 @@ class Metrics:
             self.first_token.observe(entry.first_token_s)
 
     def link_event(self, name: str) -> None:
-        self.link_events.labels(name).inc()
-        if name == "frame":
+        """What the stream tells: an ended link by why, or a frame by what became of it."""
+        if name in ("rotated", "lost", "rejected"):
+            self.reconnects.labels(name).inc()
+        elif name != "connected":
+            self.frames.labels(name).inc()
             self.last_frame.set(time.time())
 
     def text(self) -> bytes:

@@ -41,6 +41,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX message_open ON message (lane, id) WHERE finished_at IS NULL;
     CREATE INDEX message_person ON message (person, received_at);
     CREATE INDEX message_waiting ON message (person, conversation) WHERE finished_at IS NULL;
+    CREATE INDEX message_dead ON message (id) WHERE state = 'dead';
     CREATE INDEX message_finished ON message (finished_at) WHERE finished_at IS NOT NULL;
     CREATE TABLE lane (
         key TEXT PRIMARY KEY,

@@ -10,6 +10,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,8 +38,9 @@ class Writer:
     work that raises is undone alone; what shares its group is kept. The result is given only after the commit.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, on_commit: Callable[[float], None] = lambda _: None) -> None:
         self._path = path
+        self._on_commit = on_commit
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name="store", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -131,12 +133,14 @@ class Writer:
 
     def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
         changes = connection.total_changes
+        started = time.perf_counter()
         try:
             connection.execute("BEGIN IMMEDIATE")
             for job in jobs:
                 self._run_one(connection, job)
             connection.execute("COMMIT")
             self.commits += 1
+            self._on_commit(time.perf_counter() - started)
             refused = next((job.error for job in jobs if isinstance(job.error, StoreUnavailable)), None)
             # Reading, or changing nothing, works on a full disk too and proves nothing.
             if refused is not None or connection.total_changes != changes:

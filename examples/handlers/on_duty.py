@@ -27,8 +27,7 @@ async def handle(message: Message, reply: Reply) -> Answer:  # noqa: ARG001 - th
     """Who is on duty; a refusal for any other question."""
     ahead = days_ahead(message.text)
     if ahead is None:
-        # Shown only where no later route has an answer either.
-        return Answer("没有找到相关内容，可以换个说法再问。", refused=True)
+        return Answer(refused=True)
     # The day on which it was asked, also when it is answered after midnight or twice after a crash.
     day = message.sent_at.astimezone(CHINA) + timedelta(days=ahead)
     # Read for every question, so that an edited roster counts at once; in a thread, so that no other chat waits.
