@@ -48,7 +48,7 @@ class Answerer:
         self._handler_s = handler_s
 
     async def answer(self, message: Message, session: str, reply: Reply) -> Found:
-        """The first answer, or the first refusal with words where all refuse; Outcome.UNROUTED where no route matches."""
+        """The first answer; where all refuse, the first refusal with words; UNROUTED where no route matches."""
         refusal: Found | None = None
         for route in self._router.match(message):
             answer = await self._run(route, message, session, reply)

@@ -167,10 +167,14 @@ class Bridge:
         except Exception as error:
             log.exception("message.failed", code=message.code)
             return self._failure(delivery, BridgeError(f"a bug: {type(error).__name__}"))
+        return self._worded(found)
+
+    def _worded(self, found: Found) -> Found:
+        """Nobody is left without words: not without a route, and not by a refusal that has none."""
         if found.outcome is Outcome.UNROUTED:
-            return Found(Answer(self.texts("unrouted")), Outcome.UNROUTED)
-        if found.answer == Answer(refused=True):
-            return replace(found, answer=Answer(self.texts("refused"), refused=True))
+            return replace(found, answer=Answer(self.texts("unrouted")))
+        if found.answer is not None and not found.answer.text.strip():
+            return replace(found, answer=replace(found.answer, text=self.texts("refused")))
         return found
 
     def _failure(self, delivery: Delivery, error: BridgeError) -> Found:

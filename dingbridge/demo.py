@@ -10,6 +10,7 @@ import tempfile
 import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TextIO
 
 from dingbridge.sim.anythingllm import AnythingLLM
 from dingbridge.sim.gateway import Gateway
@@ -40,9 +41,7 @@ async def run(*, verbose: bool) -> int:
             return 1
 
 
-async def _start(
-    folder: Path, gateway: Gateway, backend: AnythingLLM, *, verbose: bool
-) -> asyncio.subprocess.Process:
+async def _start(folder: Path, gateway: Gateway, backend: AnythingLLM, *, verbose: bool) -> asyncio.subprocess.Process:
     config = folder / "dingbridge.toml"
     config.write_text(
         f"""
@@ -139,8 +138,8 @@ def _lines(*, interactive: bool) -> asyncio.Queue[str | None]:
     return lines
 
 
-def _say(text: str, to: object = None) -> None:
-    print(text, file=to or sys.stdout, flush=True)  # type: ignore[call-overload]
+def _say(text: str, to: TextIO | None = None) -> None:
+    print(text, file=to or sys.stdout, flush=True)
 
 
 def _log(folder: Path) -> str:

@@ -97,7 +97,7 @@ async def space(store: SQLiteStore, folder: Path) -> None:
     filling.unlink()
     await store.probe()
     tell(f"trouble: {store.trouble}")
-    await store.put(message("after"))
+    await store.put(message("after", person="u2"))
     tell(" ".join(one.message.id for one in (await store.lease(9)).deliveries))
 
 

@@ -89,12 +89,3 @@ async def test_other_questions_go_to_the_next_route(loaded: Config, question: st
     answerer = Answerer(loaded.routes, Documents(), handler_s=10)
     found = await answerer.answer(asked(question), "session", Silent())
     assert (found.answer, found.outcome) == (Answer("from the documents"), Outcome.ANSWERED)
-
-
-async def test_the_refusal_can_be_shown(loaded: Config) -> None:
-    """Where no other route follows, the refusal has a text for the chat."""
-    handler = load_handlers(loaded.routes)["on_duty:handle"]
-    refusal = await handler(asked("年假有几天"), Silent())
-    assert isinstance(refusal, Answer)
-    assert refusal.refused
-    assert refusal.text

@@ -42,10 +42,6 @@ class Row:
     crashes: int = 0
     end: Outcome | None = None
 
-    @property
-    def dead_told(self) -> bool:
-        return self.outcome is Outcome.DEAD
-
 
 @dataclass
 class Lane:
@@ -117,7 +113,7 @@ class Model:
             lane.due, lane.suspect = min(lane.due, now), False
         guilty = [row for row in self.open_rows() if row.crashes >= 3]
         for row in guilty:
-            if row.dead_told:
+            if row.outcome is Outcome.DEAD:  # even telling it kills
                 self.end(row, Outcome.DEAD, now)
             else:
                 row.state, row.part, row.uncertain, row.outcome = State.ANSWERED, 0, False, Outcome.DEAD
