@@ -23,11 +23,12 @@ IMPORTING = "import aiohttp, dingtalk_stream, structlog, tenacity; print(open('/
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much of everything; runs is how often each figure is taken."""
+    """How much of everything. Many short runs in turns see the same machine, even where others use it too."""
 
     runs: int = 5
     long_runs: int = 3
-    one_by_one: int = 100
+    short_runs: int = 20
+    one_by_one: int = 25
     paced_s: float = 10.0
     flood: int = 2000
     in_flight: int = 2000
@@ -117,7 +118,7 @@ class Course:
                 await asyncio.sleep(0.01)  # what follows the answer, like the last commit, is not the next one's cost
             return _spread(subject.latencies(), 0.5, 0.95)
 
-        runs = await self._in_turns("overhead of one question", self._effort.runs, subjects, once)
+        runs = await self._in_turns("overhead of one question", self._effort.short_runs, subjects, once)
         return [
             *_against(runs, "p50", "overhead of a question, p50", "ms", {COMMITS: _times(1.5), BARE: _times(3)}),
             *_against(runs, "p95", "overhead of a question, p95", "ms", {COMMITS: None, BARE: None}),

@@ -75,6 +75,12 @@ class Bot:
         self.messages.append(str(data.get("msgId", "")))
         self.frames.append(frame_id)
 
+    async def up(self) -> Connection:
+        """The live connection, as soon as both sides know it."""
+        connection = await self.gateway.connected()
+        await until(lambda: self.stream.state.connected, what="connected")
+        return connection
+
     async def works(self, **saying: Any) -> Sent:
         """A message comes through and is acknowledged with 200."""
         sent = await self.gateway.say(**saying)
@@ -100,7 +106,7 @@ async def running(bot: Bot) -> AsyncIterator[Bot]:
 async def linked(gateway: Gateway, **how: Any) -> AsyncIterator[tuple[Bot, Connection]]:
     """A running Stream whose link is up, and that link as the gateway sees it."""
     async with running(Bot(gateway, **how)) as bot:
-        yield bot, await gateway.connected()
+        yield bot, await bot.up()
 
 
 @contextmanager

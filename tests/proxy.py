@@ -12,9 +12,10 @@ from tests.anythingllm_peer import Proxy, Request
 
 @dataclass
 class TunnelProxy(Proxy):
-    """`addresses` maps a name to a local port. `tunnels` counts by "CONNECT host:port" or "GET host:port"."""
+    """addresses: name to local port. refused: names answered with 403. `tunnels` counts the lines of requests."""
 
     addresses: dict[str, int] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
 
     @property
     def tunnels(self) -> Counter[str]:
@@ -30,6 +31,10 @@ class TunnelProxy(Proxy):
     async def _forward(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connect = request.method == "CONNECT"
         name, _, port = (request.target if connect else request.target.split("/")[2]).partition(":")
+        if name in self.refused:
+            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            writer.close()
+            return
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.addresses.get(name) or int(port))
         try:
             if connect:

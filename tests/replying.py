@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from aiohttp import web
 from structlog.testing import capture_logs
@@ -36,6 +37,16 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Direct(Network):
+    """No proxy, and the system's certificates read once for all tests: that takes longer than a test."""
+
+    _context: ClassVar[ssl.SSLContext | None] = None
+
+    def ssl_context(self) -> ssl.SSLContext:
+        Direct._context = Direct._context or super().ssl_context()
+        return Direct._context
 
 
 @dataclass
@@ -95,7 +106,7 @@ class Chat:
 @asynccontextmanager
 async def chatting(gateway: Gateway, *, network: Network | None = None, **settings: Any) -> AsyncIterator[Chat]:
     """settings: of `Replies`, and `locale`. On leaving, errors and log events are searched for secrets."""
-    network = network or Network()
+    network = network or Direct()
     timeout_s = settings.pop("timeout_s", 5.0)
     texts = Texts(settings.pop("locale", "zh-CN"))
     api_clock = Clock(1000.0)

@@ -22,9 +22,8 @@ from dingbridge.errors import (
     ReplyUnsafe,
 )
 from dingbridge.model import Secret
-from dingbridge.net import Network
 from dingbridge.sim.gateway import MISSING, Gateway
-from tests.replying import Chat, Clock, chatting, serving, told_by
+from tests.replying import Chat, Clock, Direct, chatting, serving, told_by
 
 SECRET, TOKEN = "secret-of-the-app", "token-of-the-app"
 
@@ -66,10 +65,10 @@ class Scripted:
 @asynccontextmanager
 async def scripted() -> AsyncIterator[tuple[Scripted, OpenAPI, Clock]]:
     script, clock = Scripted(), Clock(50.0)
-    async with serving(script.answer) as url, Network().open_session() as session:
+    async with serving(script.answer) as url, Direct().open_session() as session:
         yield (
             script,
-            OpenAPI(session, Network(), api_base=url, client_id="ding", client_secret=Secret(SECRET), clock=clock),
+            OpenAPI(session, Direct(), api_base=url, client_id="ding", client_secret=Secret(SECRET), clock=clock),
             clock,
         )
 
@@ -100,6 +99,33 @@ async def test_twenty_refused_at_once_fetch_one_more(chat: Chat) -> None:
     assert await asyncio.gather(*(send(chat) for _ in range(20))) == [None] * 20
     assert chat.gateway.token_calls == 2
     assert len(chat.gateway.posts) == 21
+
+
+async def test_a_late_refusal_of_the_old_token_does_not_drop_the_new_one(chat: Chat) -> None:
+    """Who hears late that the old token is stale takes the one that somebody else has fetched meanwhile."""
+    fetched: list[str] = []
+    renewed, refusals = asyncio.Event(), 0
+
+    async def dingtalk(request: web.Request) -> web.StreamResponse:
+        nonlocal refusals
+        if request.path.endswith("/accessToken"):
+            fetched.append(f"token-{len(fetched)}")
+            return web.json_response({"accessToken": fetched[-1], "expireIn": 7200})
+        if request.headers["x-acs-dingtalk-access-token"] == "token-0":
+            refusals += 1
+            if refusals == 2:
+                await renewed.wait()
+            return web.json_response({"code": "InvalidAuthentication"}, status=400)
+        renewed.set()
+        return web.json_response({"processQueryKey": "key"})
+
+    message = await chat.hear()
+    async with serving(dingtalk) as url, Direct().open_session() as session:
+        api = OpenAPI(session, Direct(), api_base=url, client_id="ding", client_secret=Secret(SECRET))
+        await api.token()
+        await asyncio.gather(api.send(message, "标题", "正文"), api.send(message, "标题", "正文"))
+    assert refusals == 2
+    assert fetched == ["token-0", "token-1"]
 
 
 @pytest.mark.parametrize("fault", [(400, "InvalidAuthentication"), (401, "InvalidAuthentication"), 401])
@@ -341,8 +367,8 @@ async def test_redirects_are_not_followed(chat: Chat) -> None:
             return web.json_response({"accessToken": TOKEN, "expireIn": 7200})
         return web.Response(status=307, headers={"Location": "/stolen"})
 
-    async with serving(elsewhere) as url, Network().open_session() as session:
-        api = OpenAPI(session, Network(), api_base=url, client_id="ding", client_secret=Secret(SECRET))
+    async with serving(elsewhere) as url, Direct().open_session() as session:
+        api = OpenAPI(session, Direct(), api_base=url, client_id="ding", client_secret=Secret(SECRET))
         error = await refused(api, chat)
     assert type(error) is ReplyUnavailable
     assert seen == ["/v1.0/oauth2/accessToken"]

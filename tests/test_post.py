@@ -21,10 +21,10 @@ from dingbridge.errors import ReplyError, ReplyUnavailable, ReplyUncertain
 from dingbridge.model import Secret
 from dingbridge.net import Network
 from dingbridge.sim.gateway import Gateway
-from tests.replying import PROXY_PASSWORD, chatting, raw, serving, told_by
+from tests.replying import PROXY_PASSWORD, Direct, chatting, raw, serving, told_by
 
 SESSION = "76da0123456789abcdef"
-DIRECT = Network()
+DIRECT = Direct()
 
 
 async def post(base: str, network: Network = DIRECT, timeout_s: float = 5.0) -> tuple[int, dict[str, Any]]:

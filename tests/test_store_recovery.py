@@ -275,9 +275,8 @@ async def test_a_message_that_lived_through_its_work(tmp_path: Path, lived: str)
         delivery = await head(store)
         if lived == "later":
             await store.later(delivery, 0.0)
-        else:
-            store = await one.restart()
-            one.clock.tick(SETTLE_S)
+        store = await one.restart()
+        one.clock.tick(SETTLE_S)
         await store.put(message("m2", person="u2"))
 
         assert await leased(store) == (["m1", "m2"] if lived == "later" else ["m1"])

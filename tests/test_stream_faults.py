@@ -74,14 +74,14 @@ async def test_a_failing_handshake(gateway: Gateway, fault: int | str) -> None:
 async def test_refused_credentials(gateway: Gateway, status: int) -> None:
     """400 and 401 are told once, loudly, with what to check, and tried again slowly until they are right."""
     gateway.open_fault = status
-    slow = replace(QUICK, backoff=Backoff(base_s=0.001, factor=1.0, rejected_s=0.25))
+    slow = replace(QUICK, backoff=Backoff(base_s=0.001, factor=1.0, rejected_s=0.15))
     with told(gateway.client_secret) as events:
         async with running(Bot(gateway, timing=slow)) as bot:
             await gateway.until(lambda: len(gateway.opens) == 4)
             gateway.open_fault = None
             assert not bot.stream.state.connected
             assert bot.stream.state.rejected
-            await gateway.connected()
+            await bot.up()
             await bot.works()
             assert not bot.stream.state.rejected
     assert names(events) == ["stream.rejected", "stream.connected"]
@@ -89,7 +89,7 @@ async def test_refused_credentials(gateway: Gateway, status: int) -> None:
     for check in ("Client ID and Client Secret", "robot capability", "published", "egress IP", f"HTTP {status}"):
         assert check in events[0]["why"]
     assert bot.counted["rejected"] == 4
-    assert gateway.opens[3].at - gateway.opens[0].at >= 3 * 0.25
+    assert gateway.opens[3].at - gateway.opens[0].at >= 3 * 0.15
 
 
 async def test_a_wrong_secret_is_never_shown(gateway: Gateway) -> None:
@@ -145,7 +145,7 @@ async def test_a_redirected_handshake_is_not_followed(gateway: Gateway) -> None:
                 await bot.count("lost", 2)
                 assert not [note for note in gateway.traffic if note["kind"] == "handshake"]
                 gateway.endpoint = home
-                await gateway.connected()
+                await bot.up()
     assert names(events) == ["stream.lost", "stream.connected"]
     assert "redirected" in events[0]["why"]
 
@@ -223,14 +223,14 @@ def test_few_opens_in_the_first_minute_by_the_book() -> None:
 @pytest.mark.parametrize("frame_first", [False, True], ids=["at once", "after a frame"])
 @pytest.mark.parametrize("ending", ENDINGS, ids=ENDING_IDS)
 async def test_few_opens_in_the_first_minute(gateway: Gateway, ending: Ending, frame_first: bool) -> None:
-    """The same over sockets, a minute being half a second; a frame before the end buys nothing."""
+    """The same over sockets, a minute being 0.3 s; a frame before the end buys nothing."""
 
     async def greet(connection: Connection) -> None:
         if frame_first:
             await connection.ping_opaque()
         await ending(connection)
 
-    scale, book = 120.0, Backoff()
+    scale, book = 200.0, Backoff()
     scaled = Backoff(
         base_s=book.base_s / scale, factor=book.factor, cap_s=book.cap_s / scale, steady_s=book.steady_s / scale
     )
@@ -241,7 +241,7 @@ async def test_few_opens_in_the_first_minute(gateway: Gateway, ending: Ending, f
         opens = [one for one in gateway.opens if one.at - gateway.opens[0].at <= minute]
         assert 2 <= len(opens) <= 6
         gateway.after_accept = None
-        await gateway.connected()
+        await bot.up()
         await bot.works()
 
 
@@ -287,7 +287,7 @@ async def test_a_black_hole_is_noticed_within_fifteen_seconds(gateway: Gateway) 
             print(f"noticed after {bot.times('lost')[0] - began:.1f} s")
             gateway.endpoint = f"ws://127.0.0.1:{gateway.port}/connect"
             path.let_through()
-            await gateway.connected()
+            await bot.up()
             await bot.works()
 
 
@@ -299,7 +299,7 @@ async def test_a_swallowed_handshake_is_given_up(gateway: Gateway) -> None:
         async with running(Bot(gateway)) as bot:
             await bot.count("lost", 2)
             path.let_through()
-            await gateway.connected()
+            await bot.up()
             await bot.works()
 
 

@@ -25,6 +25,8 @@ CHECKLIST = (
 )
 
 
+_CA_HINT = "where TLS is inspected, name that CA in [dingtalk] ca_file"
+_RESET_HINT = " (by a firewall, or because it wants a client certificate: see [dingtalk] client_cert)"
 _HINTS = {
     403: "; is this address in the proxy's or the app's allow list?",
     407: "; the proxy wants a user name and a password: see [dingtalk] proxy",
@@ -65,7 +67,7 @@ async def open_ticket(
             answer = await read_capped(response, BODY_LIMIT)
             return _endpoint(response, answer, api_base)
     except (aiohttp.ClientError, OSError, BodyTooLarge, TimeoutError, ValueError) as error:
-        _raise(error, url.host or "", "the open call")
+        _raise(error, url, "the open call")
 
 
 async def open_connection(
@@ -103,7 +105,7 @@ async def open_connection(
                 timeout=aiohttp.ClientWSTimeout(ws_close=close_s),
             )
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-        _raise(error, url.host or "", "the WebSocket")
+        _raise(error, url, "the WebSocket")
 
 
 def _endpoint(response: aiohttp.ClientResponse, body: bytes, api_base: str) -> URL:
@@ -152,13 +154,15 @@ def _seconds(headers: Mapping[str, str] | None) -> float | None:
     return min(float(value), 600.0) if value.isascii() and value.isdigit() else None
 
 
-def _raise(error: BaseException, host: str, what: str) -> NoReturn:
+def _raise(error: BaseException, url: URL, what: str) -> NoReturn:
     """In our words: the libraries' texts contain the proxy's password and the ticket."""
     retry_after = _seconds(error.headers) if isinstance(error, aiohttp.WSServerHandshakeError) else None
-    raise LinkError(f"{what} to {host}: {_why(error)}", retry_after=retry_after) from None
+    raise LinkError(
+        f"{what} to {url.host}: {_why(error, tls=url.scheme == 'https')}", retry_after=retry_after
+    ) from None
 
 
-def _why(error: BaseException) -> str:  # noqa: C901, PLR0911, PLR0912 - a table, the most specific row first
+def _why(error: BaseException, *, tls: bool) -> str:  # noqa: C901, PLR0911, PLR0912 - a table, the most specific row first
     match error:
         case TimeoutError():
             return "no answer in time"
@@ -174,17 +178,22 @@ def _why(error: BaseException) -> str:  # noqa: C901, PLR0911, PLR0912 - a table
             return "the proxy wants a user name and a password: see [dingtalk] proxy (407)"
         case aiohttp.WSServerHandshakeError():
             return f"the handshake was answered with HTTP {error.status}: is WebSocket let through?"
-        case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
-            return "its certificate is not trusted: where TLS is inspected, name that CA in [dingtalk] ca_file"
+        case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as cause):
+            return f"its certificate is not trusted ({cause.verify_message}): {_CA_HINT}"
+        case aiohttp.ClientConnectorCertificateError():
+            return f"its certificate is not trusted: {_CA_HINT}"
         case aiohttp.ClientConnectorSSLError() | ssl.SSLError():
             return "TLS failed: a client certificate missing, or no TLS on the other side"
         case aiohttp.ClientConnectorDNSError():
             return "its name cannot be resolved: check DNS"
-        case aiohttp.ClientConnectorError():
-            return (
-                f"no connection ({error.os_error.strerror or 'refused'}): check route and firewall, port 443 outbound"
-            )
+        case aiohttp.ClientConnectorError() if not isinstance(error.os_error, ConnectionResetError):
+            told = error.os_error.strerror or type(error.os_error).__name__
+            return f"no connection ({told}): check route and firewall, port 443 outbound"
         case BodyTooLarge():
             return "an answer far too long"
+        case aiohttp.ClientOSError(__cause__=ssl.SSLError()):  # TLS 1.3 tells it at the first read only
+            return "it refuses our TLS: see [dingtalk] client_cert and client_key"
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
+            return f"broken off{_RESET_HINT if tls else ''}"
         case _:
             return f"broken off ({type(error).__name__})"

@@ -129,7 +129,7 @@ class OpenAPI:
         body = {"appKey": self._client_id, "appSecret": self._client_secret.reveal()}
         try:
             status, answer = await self._post("/v1.0/oauth2/accessToken", body, Secret())
-        except ReplyUncertain as error:  # nothing was sent to a chat
+        except ReplyError as error:  # whatever became of it: nothing was sent to a chat
             raise ReplyUnavailable(f"no access token: {error.detail}") from None
         token = answer.get("accessToken")
         if status != 200 or not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token:

@@ -196,7 +196,7 @@ class Stream:
             await link.read()
         finally:
             del self._links[link]
-            if not self._is_up():
+            if not self._links:
                 self._set(connected=False, why=link.why)
 
     async def _end_links(self) -> None:
@@ -225,7 +225,7 @@ class Stream:
             self._set(connected=False, why=why, rejected=rejected)
         if self._told in ("", "lost") and self._told != name:
             self._told = name
-            (log.error if rejected else log.warning)(f"stream.{name}", why=why)
+            (log.error if rejected else log.warning)("stream.rejected" if rejected else "stream.lost", why=why)
 
     def _is_up(self) -> bool:
         return any(link.is_open for link in self._links)

@@ -79,6 +79,7 @@ class Writer:
         try:
             connection = self._connect()
         except (StoreError, sqlite3.Error, OSError) as error:
+            self._closed = True  # first: this thread may still live when the caller comes with a job
             self._call(_fail, self._opened, _explained(error, self._path))
             return
         self._call(_succeed, self._opened, None)
