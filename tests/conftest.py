@@ -44,11 +44,15 @@ async def backend() -> AsyncIterator[AnythingLLM]:
         yield one
 
 
+def _read(log_file: Path, folder: Path) -> str:
+    return "".join(path.read_text(encoding="utf-8") for path in (log_file, *folder.glob("*.log")))
+
+
 @pytest.fixture
 async def house(gateway: Gateway, backend: AnythingLLM, tmp_path: Path, log_file: Path) -> AsyncIterator[House]:
     """Both, and a folder for dingbridge's own files; no log may hold a secret, a ticket or a session webhook."""
     yield House(gateway, backend, tmp_path)
-    written = "".join(path.read_text(encoding="utf-8") for path in (log_file, *tmp_path.glob("*.log")))
+    written = _read(log_file, tmp_path)
     tickets = {str(fact["ticket"]) for fact in gateway.traffic if "ticket" in fact}
     secrets = {gateway.client_secret, backend.api_key, *gateway.sessions, *tickets}
     assert not [secret for secret in secrets if secret and secret in written]

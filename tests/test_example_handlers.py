@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dingbridge import Answer, Conversation, Message, Person, config
-from dingbridge.answerer import Answerer, load_handlers
+from dingbridge.answerer import Answerer
 from dingbridge.app import import_handlers_from
 from dingbridge.config import Config
 from dingbridge.model import ConversationKind, MessageKind, Outcome
@@ -37,7 +37,7 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 class Documents:
     """Stands for AnythingLLM: whatever it is asked, the documents say the same."""
 
-    async def ask(self, question: str, *, workspace: str, session: str) -> Answer:  # noqa: ARG002 - the protocol
+    async def ask(self, question: str, *, workspace: str, session: str) -> Answer:
         return Answer("from the documents")
 
 

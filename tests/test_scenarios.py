@@ -265,8 +265,11 @@ async def test_a_handler_may_replace_the_notice_and_answer_by_itself(house: Hous
         "    await asyncio.sleep(0.6)\n"
         "    return None\n"
     )
-    tables = {"route": [{"handler": "sample_slow:handle"}], "handlers": {"path": [str(tmp_path)]}}
-    async with house.app(reply={"notice_after_s": 0.2}, **tables) as app:
+    async with house.app(
+        reply={"notice_after_s": 0.2},
+        route=[{"handler": "sample_slow:handle"}],
+        handlers={"path": [str(tmp_path)]},
+    ) as app:
         await house.gateway.say("慢")
         await until(lambda: app.metrics.messages.labels("answered")._value.get() == 1)
 
