@@ -105,7 +105,8 @@ async def main() -> None:
     for name in ("gateway", "client-id", "client-secret", "backend", "api-key"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--store", type=Path)
-    connector = aiohttp.TCPConnector(limit=0)
+    # AnythingLLM closes what was idle for 5 s; a question on a connection that is closing would be lost.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3.0)
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as http:
         await Relay(http, parser.parse_args()).run()

@@ -148,12 +148,19 @@ async def _running(
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=stderr, env=clean
         )
     try:
-        connection = await gateway.connected()
-        yield Subject(name, gateway, server, process, connection.opened_at - spawned)
-    except Exception as error:
-        error.add_note(f"end of the log of {name}:\n{log.read_text(encoding='utf-8')[-2000:]}")
-        raise
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(_until_it_dies(name, process, log))
+            connection = await gateway.connected()
+            yield Subject(name, gateway, server, process, connection.opened_at - spawned)
+            watch.cancel()
     finally:
         if process.returncode is None:
             process.terminate()
             await process.wait()
+
+
+async def _until_it_dies(name: str, process: asyncio.subprocess.Process, log: Path) -> None:
+    """A subject that ends by itself ends the measuring: its answers would be waited for in vain."""
+    status = await process.wait()
+    said = await asyncio.to_thread(log.read_text, encoding="utf-8")
+    raise RuntimeError(f"{name} ended with {status}:\n{said[-2000:]}")

@@ -30,12 +30,13 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the routes gave. `answer` None: the handler has answered by itself."""
+    """What the routes gave. `answer` None: the handler has answered by itself. handler_s: what finding it took."""
 
     answer: Answer | None
     outcome: Outcome
     route: Route | None = None
     reason: str = ""
+    handler_s: float | None = None
 
 
 class Answerer:
@@ -43,9 +44,14 @@ class Answerer:
 
     def __init__(self, routes: tuple[Route, ...], backend: Backend, *, handler_s: float) -> None:
         self._router = Router(routes)
+        self._routes = {route.name: route for route in routes}
         self._backend = backend
         self._handlers = load_handlers(routes)
         self._handler_s = handler_s
+
+    def named(self, route: str) -> Route | None:
+        """The route of an answer that was kept before a restart, if it is still configured."""
+        return self._routes.get(route)
 
     async def answer(self, message: Message, session: str, reply: Reply) -> Found:
         """The first answer; where all refuse, the first refusal with words; UNROUTED where no route matches."""
@@ -64,14 +70,20 @@ class Answerer:
         handler = self._handlers.get(route.handler)
         if handler is None:
             return await self._backend.ask(message.text, workspace=route.workspace, session=session)
+        limit = asyncio.timeout(self._handler_s)
         try:
-            async with asyncio.timeout(self._handler_s):
+            async with limit:
                 result = await handler(message, reply)
         except BridgeError:
             raise
-        except TimeoutError:
-            raise HandlerError(f"handler {route.handler} took longer than {self._handler_s:g} s") from None
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise HandlerError(f"handler {route.handler} let a cancelled task's error out") from error
         except Exception as error:
+            if limit.expired():
+                raise HandlerError(f"handler {route.handler} took longer than {self._handler_s:g} s") from None
             log.exception("handler.failed", handler=route.handler, code=message.code)
             raise HandlerError(f"handler {route.handler} raised {type(error).__name__}") from error
         return _checked(result, route.handler)
@@ -111,7 +123,7 @@ def _load(name: str) -> Handler:
         raise HandlerError(f"no module {error.name}: is its folder in [handlers] path?") from error
     except AttributeError as error:
         raise HandlerError(f"module {module_name} has no {function_name}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise HandlerError(f"importing {module_name} raised {type(error).__name__}: {error}") from error
     if not inspect.iscoroutinefunction(handler):
         raise HandlerError(f"{name} must be an `async def` function: a blocking one would stop every chat")

@@ -29,7 +29,7 @@ from dingbridge.errors import BridgeError, StoreError
 from dingbridge.journal.metrics import CONTENT_TYPE, Metrics
 from dingbridge.journal.record import recorder
 from dingbridge.log import Redactor, pseudonym
-from dingbridge.service import Notifier
+from dingbridge.service import Notifier, Presence
 from dingbridge.store.sqlite import Limits, SQLiteStore
 from dingbridge.texts import Texts
 from dingbridge.web.server import Health, Web
@@ -47,7 +47,7 @@ class Timings:
     stream: Timing = field(default_factory=Timing)
     pauses: Pauses = field(default_factory=Pauses)
     reply_s: float = 10.0
-    beat_s: float = 1.0
+    beat_s: float = 2.0
     forget_s: float = 3600.0
 
 
@@ -55,6 +55,13 @@ def steady_clock() -> Callable[[], float]:
     """Seconds since the epoch that never jump: the wall clock as it was, moved on by the monotonic one."""
     base = time.time() - time.monotonic()
     return lambda: base + time.monotonic()
+
+
+async def _watch(bridge: asyncio.Task[None]) -> None:
+    """Ends as the bridge ends, and can be cancelled without it."""
+    await asyncio.wait({bridge})
+    if not bridge.cancelled():
+        bridge.result()
 
 
 def ask_limits(config: Config) -> AskLimits:
@@ -109,7 +116,7 @@ class App:
         self._notifier = Notifier(os.environ if environ is None else environ)
         self._stop = asyncio.Event()
         self._stopping = False
-        self._stuck_since: float | None = None
+        self._clock = steady_clock()
         self.metrics = Metrics(__version__)
         self.store: SQLiteStore
         self.bridge: Bridge
@@ -122,35 +129,54 @@ class App:
         self._stop.set()
 
     async def run(self) -> None:
+        """Raises what a part died of, in an ExceptionGroup. A handler that will not end may be left running."""
         async with AsyncExitStack() as stack:
             await self._build(stack)
-            async with asyncio.TaskGroup() as group:
-                stream = group.create_task(self.stream.run())
-                bridge = group.create_task(self.bridge.run())
-                others = [group.create_task(self._beat()), group.create_task(self._forget())]
-                others.append(group.create_task(self._check_workspaces()))
-                if self.web is not None:
-                    others.append(group.create_task(self.web.run()))
-                self._notifier.send("READY=1", "STATUS=starting")
-                self.started.set()
-                await self._stop.wait()
-                await self._drain(bridge)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(CLOSE_S):
-                        await self.stream.close()
-                for task in (stream, *others):
-                    task.cancel()
+            # Not of the group: it may hold a handler that ignores its cancellation, and the end must not wait for it.
+            bridge = asyncio.create_task(self.bridge.run())
+            try:
+                await self._run(bridge)
+            except asyncio.CancelledError:
+                bridge.cancel()
+                await self._give_back()  # a second signal is no crash either
+                raise
+            finally:
+                bridge.cancel()
         log.info("daemon.stopped")
 
+    async def _run(self, bridge: asyncio.Task[None]) -> None:
+        async with asyncio.TaskGroup() as group:
+            stream = group.create_task(self.stream.run())
+            others = [
+                group.create_task(_watch(bridge)),
+                group.create_task(self._beat()),
+                group.create_task(self._forget()),
+                group.create_task(self._check_workspaces()),
+            ]
+            if self.web is not None:
+                others.append(group.create_task(self.web.run()))
+            self._notifier.send("READY=1", "STATUS=starting")
+            self.started.set()
+            await self._stop.wait()
+            await self._drain(bridge)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self.stream.close()
+            for task in (stream, *others):
+                task.cancel()
+
     async def _build(self, stack: AsyncExitStack) -> None:
-        config = self._config
-        clock = steady_clock()
+        config, clock = self._config, self._clock
         texts = Texts(config.reply.locale)
         import_handlers_from(config)
         backend = open_backend(config, self._on_retry)
         # Before the store: a handler that cannot be imported must not cost a lock or a migration.
         answerer = Answerer(config.routes, backend, handler_s=config.anythingllm.total_timeout_s)
         await self._open_store(stack, clock)
+        presence = Presence(config.dingtalk.client_id)
+        stack.callback(presence.withdraw)
+        if not presence.announce():
+            log.warning("daemon.not_alone", remedy="another daemon serves this robot; they split its messages")
         self._backend = await stack.enter_async_context(backend)
         self.bridge = Bridge(
             store=self.store,
@@ -197,7 +223,7 @@ class App:
             client_secret=dingtalk.client_secret,
             timeout_s=self._timings.reply_s,
         )
-        return Replies(
+        replies = Replies(
             session,
             dingtalk.network,
             openapi,
@@ -207,6 +233,8 @@ class App:
             uncertain=self._config.reply.uncertain,
             timeout_s=self._timings.reply_s,
         )
+        stack.callback(replies.close)
+        return replies
 
     async def _open_store(self, stack: AsyncExitStack, clock: Callable[[], float]) -> None:
         limits = self._config.limits
@@ -232,6 +260,7 @@ class App:
             robot=self._config.dingtalk.client_id,
             frame_id=frame_id,
             webhook_allowed=partial(self._webhook_checked, frame_id),
+            now=self._clock(),
         )
         await self.bridge.accept(message)
         self.metrics.ack.observe(time.perf_counter() - started)
@@ -256,6 +285,9 @@ class App:
         if not bridge.done():
             bridge.cancel()
             await asyncio.wait({bridge}, timeout=CLOSE_S)
+        await self._give_back()
+
+    async def _give_back(self) -> None:
         with suppress(StoreError):
             if given_back := await self.store.release_all():
                 log.info("daemon.given_back", messages=given_back)
@@ -275,7 +307,9 @@ class App:
                 self.metrics.oldest.set(depth.oldest_age_s)
                 self.metrics.dead.set(depth.dead)
                 answered = True
-            except StoreError:
+            except StoreError as error:
+                if not error.retryable:
+                    raise
                 answered = True  # it says no, but it lives
             except TimeoutError:
                 answered = False
@@ -294,9 +328,11 @@ class App:
     async def _forget(self) -> None:
         while True:
             dropped = True
-            with suppress(StoreError):
+            try:
                 while dropped:
                     dropped = bool(await self.store.forget())
+            except StoreError as error:
+                log.warning("store.failed", why=error.detail)
             await asyncio.sleep(self._timings.forget_s)
 
     async def _check_workspaces(self) -> None:

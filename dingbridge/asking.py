@@ -38,7 +38,7 @@ async def ask(config: Config, question: str, *, user: str, group: str) -> str:
 def shown(answer: Answer | None, texts: Texts) -> str:
     if answer is None:
         return ""
-    lines = [answer.text]
+    lines = [answer.text if answer.text.strip() else texts("refused")]
     if answer.partial:
         lines += ["", texts("partial")]
     if answer.sources:

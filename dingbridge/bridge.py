@@ -118,22 +118,22 @@ class Bridge:
 
     async def handle(self, delivery: Delivery) -> None:
         """Find the answer, keep it, send it, close the message, leave an entry."""
-        started = time.monotonic()
-        if delivery.answer is None:
-            found = await self._find(delivery)
-            if found is None:
-                return  # given back: it comes again
-            if found.answer is not None:
-                await self._keep(self._store.answered, delivery, found.answer, found.outcome, found.reason)
-        else:
-            found = Found(self._kept(delivery), delivery.outcome or Outcome.ANSWERED)
+        found = self._kept(delivery) if delivery.answer is not None else await self._find(delivery)
+        if found is None:
+            return  # given back: it comes again
+        if delivery.answer is None and found.answer is not None:
+            route = found.route.name if found.route else ""
+            await self._keep(
+                self._store.answered, delivery, found.answer, found.outcome, reason=found.reason, route=route
+            )
         await self._notices.settle(delivery.row)
-        answered = time.monotonic()
+        started = time.monotonic()
         parts = await self._send(delivery, found) if found.answer is not None else 0
         if parts is None:
             return  # given back, or given up and closed
-        await self._keep(self._store.done, delivery, found.outcome, found.reason)
-        self._leave(delivery, found, parts=parts, handler_s=answered - started, reply_s=time.monotonic() - answered)
+        close = self._store.dead if found.outcome is Outcome.DEAD else self._store.done
+        await self._keep(close, delivery, found.outcome, found.reason)
+        self._leave(delivery, found, parts=parts, reply_s=time.monotonic() - started)
 
     async def _find(self, delivery: Delivery) -> Found | None:
         """An answer for a message that has none; None where it was given back for later."""
@@ -157,6 +157,7 @@ class Bridge:
         message = delivery.message
         if delivery.deadline_at is not None and self._clock() >= delivery.deadline_at:
             return self._failure(delivery, BridgeError("older than answer_deadline_min", public="expired"))
+        started = time.monotonic()
         try:
             found = await self._answerer.answer(message, delivery.lane, _Progress(self._notices, delivery.row))
         except BridgeError as error:
@@ -167,7 +168,7 @@ class Bridge:
         except Exception as error:
             log.exception("message.failed", code=message.code)
             return self._failure(delivery, BridgeError(f"a bug: {type(error).__name__}"))
-        return self._worded(found)
+        return replace(self._worded(found), handler_s=time.monotonic() - started)
 
     def _worded(self, found: Found) -> Found:
         """Nobody is left without words: not without a route, and not by a refusal that has none."""
@@ -190,21 +191,25 @@ class Bridge:
         log.warning(
             "message.later", code=delivery.message.code, why=error.detail, tries=delivery.tries, delay_s=delay_s
         )
-        tell = await self._keep(self._store.later, delivery, delay_s, trouble=True)
-        if not tell:
-            return
-        answer = Answer(self.texts.failure("trouble", delivery.message.code))
-        try:
-            for part in await self._replies.compose(answer):
-                await self._replies.send(delivery.message, part)
-        except ReplyError as failed:
-            log.warning("message.trouble_untold", code=delivery.message.code, why=failed.detail)
+        # Claimed before it is sent, and sent before the lease goes back: it is told once, and not after the answer.
+        if await self._keep(self._store.claim_trouble, delivery):
+            await self._tell_trouble(delivery.message)
+        await self._keep(self._store.later, delivery, delay_s)
 
-    def _kept(self, delivery: Delivery) -> Answer:
-        """The stored answer; a message condemned at start has an empty one."""
+    async def _tell_trouble(self, message: Message) -> None:
+        try:
+            for part in await self._replies.compose(Answer(self.texts.failure("trouble", message.code))):
+                await self._replies.send(message, part)
+        except ReplyError as error:
+            log.warning("message.trouble_untold", code=message.code, why=error.detail)
+
+    def _kept(self, delivery: Delivery) -> Found:
+        """The answer found before; a message condemned at start has an empty one."""
+        answer = delivery.answer
         if delivery.outcome is Outcome.DEAD:
-            return Answer(self.texts.failure("dead", delivery.message.code))
-        return delivery.answer or Answer("")
+            answer = Answer(self.texts.failure("dead", delivery.message.code))
+        route = self._answerer.named(delivery.route)
+        return Found(answer, delivery.outcome or Outcome.ANSWERED, route, delivery.reason)
 
     async def _send(self, delivery: Delivery, found: Found) -> int | None:
         """Send what has not been sent; the number of parts, or None where it was given back or given up."""
@@ -242,7 +247,7 @@ class Bridge:
             await self._bury(delivery, error.detail)
             return
         text = self.texts.failure(error.public, delivery.message.code)
-        await self._keep(self._store.answered, delivery, Answer(text), Outcome.FAILED, error.detail)
+        await self._keep(self._store.answered, delivery, Answer(text), Outcome.FAILED, reason=error.detail)
         await self._keep(self._store.later, delivery, 0.0)
 
     async def _bury(self, delivery: Delivery, reason: str, found: Found | None = None) -> None:
@@ -256,10 +261,10 @@ class Bridge:
         found: Found,
         *,
         parts: int = 0,
-        handler_s: float | None = None,
         reply_s: float | None = None,
     ) -> None:
         route, answer = found.route, found.answer
+        again = delivery.tries > 0 or delivery.answer is not None  # then the earlier try is in that time, too
         self._record(
             Entry(
                 message=delivery.message,
@@ -269,9 +274,9 @@ class Bridge:
                 reason=found.reason,
                 tries=delivery.tries + (answer.tries if answer else 1),
                 parts=parts,
-                queue_s=max(0.0, delivery.leased_at - delivery.received_at),
+                queue_s=None if again else max(0.0, delivery.leased_at - delivery.received_at),
                 first_token_s=answer.first_token_s if answer else None,
-                handler_s=handler_s,
+                handler_s=found.handler_s,
                 reply_s=reply_s,
                 total_s=max(0.0, self._clock() - delivery.received_at),
             )
@@ -291,17 +296,17 @@ class Bridge:
     # -- what commands ask of us
 
     async def cancel(self, message: Message, *, before: int) -> int:
-        cancelled = await self._store.cancel(message, before=before)
+        cancelled = await self._keep(self._store.cancel, message, before=before)
         for row, question in cancelled.items():
             self._questions.cancel(row)
             await self._notices.settle(row)
-            self._record(Entry(question, Outcome.CANCELLED, reason="cancelled by the asker"))
+            self._record(Entry(question or message, Outcome.CANCELLED, reason="cancelled by the asker"))
         self._questions.wake()
         return len(cancelled)
 
     async def waiting_since(self, message: Message) -> list[float]:
         now = self._clock()
-        return [max(0.0, now - one.received_at) for one in await self._store.waiting(message)]
+        return [max(0.0, now - one.received_at) for one in await self._keep(self._store.waiting, message)]
 
     # -- who works when
 
@@ -331,8 +336,11 @@ class Bridge:
             await self.handle(delivery)
         except LeaseLost:
             log.info("message.lease_lost", code=delivery.message.code)
-        except StoreError:
-            raise  # a store that is closed for good ends the process
+        except StoreError as error:
+            if not error.retryable:
+                raise  # it is closed for good: that ends the process
+            with suppress(LeaseLost):
+                await self._keep(self._store.later, delivery, self._pauses.store_s)
         except Exception as error:
             log.exception("message.failed", code=delivery.message.code)
             with suppress(LeaseLost):
@@ -347,8 +355,10 @@ class _Progress:
         self._row = row
 
     async def update(self, text: str) -> None:
-        self._notices.replace(self._row, text)
+        self._notices.replace(self._row, str(text))
 
 
 def _has_text(message: Message) -> bool:
-    return message.kind is MessageKind.TEXT or (message.kind is MessageKind.RICH_TEXT and bool(message.text))
+    """An empty text message asks for help; other kinds count when there is something to read in them."""
+    readable = message.kind in (MessageKind.RICH_TEXT, MessageKind.AUDIO) and bool(message.text)
+    return message.kind is MessageKind.TEXT or readable

@@ -7,6 +7,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,7 @@ from dingbridge.app import import_handlers_from, open_backend
 from dingbridge.config import Config
 from dingbridge.dingtalk import gateway, stream
 from dingbridge.errors import BridgeError, ConfigError, StoreLocked
+from dingbridge.service import Presence
 from dingbridge.store.schema import MIGRATIONS
 from dingbridge.store.sqlite import take_lock
 
@@ -34,34 +36,29 @@ class Finding:
 
 async def run(config: Config) -> list[Finding]:
     """Beside a live daemon only a ticket is taken: a second connection would be handed users' messages."""
-    live, store = _store(config)
+    locked, store = _store(config.store_path)
+    live = locked or Presence(config.dingtalk.client_id).is_announced()
     findings = [Finding("configuration", "ok", str(config.path)), store, _handlers(config)]
     findings += await _dingtalk(config, live=live)
     findings += await _anythingllm(config)
     return findings
 
 
-def _store(config: Config) -> tuple[bool, Finding]:
-    path = config.store_path
-    if not path.exists():
-        return False, _new_store(path)
+def _store(path: Path) -> tuple[bool, Finding]:
+    """Whether it is in use, and what there is to say of it."""
     try:
-        lock = take_lock(path)
+        if not path.exists():
+            return False, _new_store(path)
+        with take_lock(path), closing(sqlite3.connect(path)) as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
     except StoreLocked:
         return True, Finding("store", "ok", f"{path}: in use by a running daemon")
     except BridgeError as error:
         return False, Finding("store", "failure", error.detail)
-    with lock:
-        try:
-            connection = sqlite3.connect(path)
-            try:
-                (version,) = connection.execute("PRAGMA user_version").fetchone()
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute("ROLLBACK")
-            finally:
-                connection.close()
-        except sqlite3.Error as error:
-            return False, Finding("store", "failure", f"{path}: {error}; may the service's user write to it?")
+    except (sqlite3.Error, OSError) as error:
+        return False, Finding("store", "failure", f"{path}: {error}; may the service's user write to it?")
     if version > len(MIGRATIONS):
         return False, Finding("store", "failure", f"{path}: made by a newer dingbridge")
     return False, Finding("store", "ok", str(path))
@@ -134,13 +131,15 @@ async def _anythingllm(config: Config) -> list[Finding]:
         for workspace in wanted:
             try:
                 slug = await backend.resolve(workspace)
+                names = ", ".join(sorted(await backend.workspaces())) or "none"
             except BridgeError as error:
                 findings.append(Finding(f"workspace {workspace}", "failure", error.detail))
                 continue
-            known = Finding(f"workspace {workspace}", "ok", slug or "")
-            names = "" if slug else ", ".join(sorted(await backend.workspaces())) or "none"
-            missing = f"AnythingLLM does not know it; it has: {names}"
-            findings.append(known if slug else Finding(f"workspace {workspace}", "failure", missing))
+            if slug is not None:
+                findings.append(Finding(f"workspace {workspace}", "ok", slug))
+            else:
+                missing = f"AnythingLLM does not know it; it has: {names}"
+                findings.append(Finding(f"workspace {workspace}", "failure", missing))
     return findings
 
 

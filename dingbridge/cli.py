@@ -6,10 +6,14 @@ Exit codes: 0 done, 1 failed, 2 usage, 78 configuration.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -19,9 +23,11 @@ from dingbridge import __version__
 from dingbridge.errors import BridgeError, ConfigError, StoreError
 
 if TYPE_CHECKING:
+    from dingbridge.app import App
     from dingbridge.config import Config
 
 FAILED = 1
+EXIT_S = 2.0
 CONFIGURATION = 78
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,7 +53,25 @@ def main() -> None:
 def run(config_path: Path | None) -> None:
     """Keep the connection up and answer; until SIGTERM or SIGINT."""
     config = _load(config_path)
-    sys.exit(asyncio.run(_run(config)))
+    threads = ThreadPoolExecutor(thread_name_prefix="worker")
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_default_executor(threads)
+        code = runner.run(_run(config))
+        threads.shutdown(wait=False, cancel_futures=True)
+        if _is_held(runner.get_loop()):
+            # A handler that ignores its cancellation, or a thread of its, would hold the exit for as long as it likes.
+            os._exit(code)
+    sys.exit(code)
+
+
+def _is_held(loop: asyncio.AbstractEventLoop) -> bool:
+    until = time.monotonic() + EXIT_S
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                return True
+    return bool(asyncio.all_tasks(loop))
 
 
 async def _run(config: Config) -> int:
@@ -56,11 +80,16 @@ async def _run(config: Config) -> int:
     from dingbridge import log  # noqa: PLC0415
     from dingbridge.app import App, redactor_for  # noqa: PLC0415
 
-    redactor = redactor_for(config)
-    log.configure(redactor)
-    logger = structlog.get_logger("dingbridge.daemon")
-    app = App(config)
-    daemon = asyncio.create_task(app.run())
+    sink = log.Sink(sys.stderr)
+    log.configure(redactor_for(config), stream=sink)
+    try:
+        return await _daemon(App(config), structlog.get_logger("dingbridge.daemon"))
+    finally:
+        sink.close()
+
+
+async def _daemon(app: App, logger: Any) -> int:
+    running = asyncio.create_task(app.run())
     signals = 0
 
     def on_signal() -> None:
@@ -69,26 +98,35 @@ async def _run(config: Config) -> int:
         if signals == 1:
             app.stop()
         else:
-            daemon.cancel()
+            running.cancel()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     try:
-        await daemon
+        await running
     except asyncio.CancelledError:
         logger.error("daemon.left", why="second signal")
         return FAILED
     except ConfigError as error:
         _tell(error)
         return CONFIGURATION
-    except StoreError as error:
-        logger.error("daemon.failed", why=error.detail)
-        return FAILED
-    except Exception:
-        logger.exception("daemon.died")
+    except Exception as error:
+        known = _store_error(error)
+        if known is None:
+            logger.exception("daemon.died")
+        else:
+            logger.error("daemon.failed", why=known.detail)
         return FAILED
     return 0
+
+
+def _store_error(error: BaseException) -> StoreError | None:
+    """The store's own words, where that is all that went wrong."""
+    if isinstance(error, BaseExceptionGroup):
+        found = [_store_error(one) for one in error.exceptions]
+        return found[0] if all(found) else None
+    return error if isinstance(error, StoreError) else None
 
 
 @main.command()
@@ -99,6 +137,7 @@ def check(config_path: Path | None, *, as_json: bool) -> None:
     config = _load(config_path)
     from dingbridge import checks  # noqa: PLC0415
 
+    _log_to_stderr(config)
     findings = asyncio.run(checks.run(config))
     click.echo(checks.as_json(findings) if as_json else checks.as_text(findings, config.reply.locale))
     sys.exit(FAILED if any(finding.level == "failure" for finding in findings) else 0)
@@ -114,6 +153,7 @@ def ask(config_path: Path | None, user: str, group: str, question: str) -> None:
     config = _load(config_path)
     from dingbridge import asking  # noqa: PLC0415
 
+    _log_to_stderr(config)
     try:
         answered = asyncio.run(asking.ask(config, question, user=user, group=group))
     except ConfigError as error:
@@ -140,6 +180,13 @@ def _load(explicit: Path | None) -> Config:
         return config.load(config.find(explicit, os.environ), os.environ)
     except ConfigError as error:
         _exit_for(error)
+
+
+def _log_to_stderr(config: Config) -> None:
+    from dingbridge import log  # noqa: PLC0415
+    from dingbridge.app import redactor_for  # noqa: PLC0415
+
+    log.configure(redactor_for(config), level=logging.WARNING)
 
 
 def _exit_for(error: ConfigError) -> NoReturn:

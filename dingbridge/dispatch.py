@@ -45,7 +45,7 @@ class Crew:
 class Dispatcher:
     """`run()` leases and works until `drain()`, then waits for what runs.
 
-    work never raises for one message's sake; what it raises ends everything. on_end: called after each.
+    What work raises ends everything. on_end: called after each.
     """
 
     def __init__(
@@ -102,6 +102,8 @@ class Dispatcher:
         try:
             return await self._lease(count)
         except StoreError as error:
+            if not error.retryable:
+                raise
             log.error("store.failed", why=error.detail)
             return Leased([], self._pauses.store_s)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import queue
 import re
 import sys
+import threading
 from collections.abc import MutableMapping
-from typing import Any, TextIO
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -66,11 +69,53 @@ class Redactor:
         return self.text(str(value))
 
 
+class Sink:
+    """A text stream that never fails and never blocks its caller: a thread writes, and what does not fit is dropped.
+
+    A log on a full disk, or in a pipe that nobody reads any more, must not stop the daemon.
+    """
+
+    def __init__(self, stream: TextIO, *, lines: int = 10_000) -> None:
+        self._stream = stream
+        self._lines: queue.Queue[str | None] = queue.Queue(lines)
+        self._thread = threading.Thread(target=self._main, name="log", daemon=True)
+        self.dropped = 0
+        self._thread.start()
+
+    def write(self, text: str) -> int:
+        try:
+            self._lines.put_nowait(text)
+        except queue.Full:
+            self.dropped += 1
+        return len(text)
+
+    def flush(self) -> None:
+        """Lines are flushed by the thread."""
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Write what is left, as far as it can be written in time."""
+        with suppress(queue.Full):
+            self._lines.put_nowait(None)
+            self._thread.join(timeout_s)
+
+    def _main(self) -> None:
+        while (text := self._lines.get()) is not None:
+            try:
+                self._stream.write(text)
+                if self._lines.empty():
+                    self._stream.flush()
+            except (OSError, ValueError):
+                self.dropped += 1
+
+
 def configure(
-    redactor: Redactor, *, stream: TextIO | None = None, cache: bool = True, level: int = logging.INFO
+    redactor: Redactor, *, stream: TextIO | Sink | None = None, cache: bool = True, level: int = logging.INFO
 ) -> None:
     """stream: default stderr; JSON lines unless it is a terminal. cache: False where it will be configured again."""
-    out = stream or sys.stderr
+    out = cast("TextIO", stream or sys.stderr)
     as_json = not out.isatty()
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,

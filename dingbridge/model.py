@@ -224,6 +224,8 @@ class Delivery:
     leased_at: float
     deadline_at: float | None
     answered_at: float | None
+    reason: str = ""
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True)

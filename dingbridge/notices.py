@@ -26,7 +26,7 @@ class _Pending:
 
 
 class Notices:
-    """Holds only the questions of the last `after_s` seconds.
+    """Holds the questions of the last `after_s` seconds, and at a start those left from before.
 
     claim: the message if its notice is still to be sent, stored as sent. send: puts it into the chat.
     """
@@ -52,7 +52,7 @@ class Notices:
         """A question has been stored; its asker may have waited since before a restart."""
         if self._enabled:
             self._pending[row] = _Pending()
-            heapq.heappush(self._due, (_now() + max(0.0, self._after_s - waited_s), row))
+            heapq.heappush(self._due, (_now() + max(0.0, self._after_s - max(0.0, waited_s)), row))
             self._armed.set()
 
     def replace(self, row: int, text: str) -> None:
@@ -91,6 +91,8 @@ class Notices:
                 await self._send(message, pending.text)
         except StoreError as error:
             log.warning("notice.failed", why=error.detail)
+        except Exception:
+            log.exception("notice.failed")  # a notice is worth no daemon
         finally:
             self._slots.release()
             self._pending.pop(row, None)

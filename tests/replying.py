@@ -70,7 +70,9 @@ class Chat:
         """Somebody writes; the message as the stream would read it."""
         sent = await self.gateway.say(text, **say)
         allowed = webhook_origin_check(self.gateway.url)
-        message = parse(sent.data, robot=self.gateway.client_id, frame_id="frame", webhook_allowed=allowed)
+        message = parse(
+            sent.data, robot=self.gateway.client_id, frame_id="frame", webhook_allowed=allowed, now=time.time()
+        )
         if remember:
             expires = message.webhook_expires
             newest = message.webhook, expires.timestamp() if expires else None

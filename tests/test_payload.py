@@ -18,6 +18,7 @@ from dingbridge.model import ConversationKind, Message, MessageKind
 
 SAMPLES = Path(__file__).parent / "samples"
 ALLOWED = webhook_origin_check("https://oapi.dingtalk.com")
+NOW = 1769851697.611  # when the samples were made
 
 
 def sample(name: str) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def sample(name: str) -> dict[str, Any]:
 
 
 def read(data: dict[str, Any], frame_id: str = "frame-1") -> Message:
-    return parse(data, robot="dingsample0001", frame_id=frame_id, webhook_allowed=ALLOWED)
+    return parse(data, robot="dingsample0001", frame_id=frame_id, webhook_allowed=ALLOWED, now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +196,16 @@ def test_moments(value: Any, known: bool) -> None:
     assert message.sent_at.tzinfo is UTC
     if not known:
         assert abs((datetime.now(UTC) - message.sent_at).total_seconds()) < 60
+
+
+def test_a_webhook_lives_as_long_as_dingtalk_says_by_our_clock() -> None:
+    """DingTalk gives the end by its own clock; where ours is three hours off, ninety minutes stay ninety minutes."""
+    data = sample("text-single")
+    ours = data["createAt"] / 1000 + 3 * 3600
+    message = parse(data, robot="r", frame_id="f", webhook_allowed=ALLOWED, now=ours)
+    assert message.webhook_expires is not None
+    lifetime = (data["sessionWebhookExpiredTime"] - data["createAt"]) / 1000
+    assert message.webhook_expires.timestamp() == pytest.approx(ours + lifetime)
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=20)

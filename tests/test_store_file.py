@@ -1,4 +1,4 @@
-"""The store's file: what is forgotten in it, and who may open it."""
+"""The store's file: what is forgotten in it, who may open it, and rows that cannot be read."""
 
 from __future__ import annotations
 
@@ -209,3 +209,40 @@ async def test_a_copy_of_the_files_is_a_store(tmp_path: Path) -> None:
         copy = crashed(store.path, tmp_path / "backup")
         async with opened(copy, Clock()) as other:
             assert await leased(other) == ["m1"]
+
+
+# -- damage
+
+
+async def _damage(store: SQLiteStore, key: str, column: str, value: str) -> None:
+    statement = f"UPDATE message SET {column} = ? WHERE key = ?"
+    await store._writer.run(lambda c: c.execute(statement, (value, key)).rowcount)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("body", "{"), ("body", "{}"), ("body", "[]"), ("task", "dance"), ("answer", "{}"), ("outcome", "fine")],
+)
+async def test_a_row_that_cannot_be_read_stops_nobody(tmp_path: Path, column: str, value: str) -> None:
+    """It ends dead with its content kept for whoever looks into it, and its lane and the others go on."""
+    async with opened(tmp_path / "x.db", Clock()) as store:
+        for key, person in (("bad", "u1"), ("behind", "u1"), ("other", "u2")):
+            await store.put(message(key, person=person))
+        await _damage(store, "bad", column, value)
+        assert await leased(store) == ["other"]
+        assert await leased(store) == ["behind"]
+
+        assert (await store.depth()).dead == 1
+        key, state, reason, body = rows(store.path, "key, state, reason, body")[0]
+        assert (key, state, reason) == ("bad", "dead", "the row cannot be read")
+        assert body
+
+
+async def test_a_row_that_cannot_be_read_can_be_cancelled(tmp_path: Path) -> None:
+    """It is among the cancelled, without its message; nobody can be told a notice for it."""
+    async with opened(tmp_path / "x.db", Clock()) as store:
+        placed = await store.put(message("bad"))
+        await _damage(store, "bad", "body", "{")
+        assert await store.claim_notice(placed.row) is None
+        assert await store.cancel(message("x"), before=9) == {placed.row: None}
+        assert await leased(store) == []

@@ -16,7 +16,8 @@ Write = Callable[[SQLiteStore, Delivery], Awaitable[object]]
 WRITES: dict[str, Write] = {
     "answered": lambda store, held: store.answered(held, Answer("迟到"), Outcome.ANSWERED),
     "sending": lambda store, held: store.sending(held, 1),
-    "later": lambda store, held: store.later(held, 5.0, trouble=True),
+    "later": lambda store, held: store.later(held, 5.0, sent=1, uncertain=True),
+    "trouble": lambda store, held: store.claim_trouble(held),
     "done": lambda store, held: store.done(held, Outcome.ANSWERED),
     "dead": lambda store, held: store.dead(held, Outcome.DEAD, "late"),
 }
@@ -144,39 +145,51 @@ async def test_later_keeps_an_answer_and_what_of_it_is_sent(tmp_path: Path) -> N
         await store.put(message("m1"))
         delivery = await head(store)
         clock.tick(3)
-        await store.answered(delivery, answer, Outcome.PARTIAL, "the stream broke")
+        await store.answered(delivery, answer, Outcome.PARTIAL, reason="the stream broke", route="handbook")
         await store.sending(delivery, 2)
         await store.later(delivery, 0.0, sent=1, uncertain=True)
 
         again = await head(store)
         assert (again.state, again.part, again.uncertain) == (State.ANSWERED, 1, True)
         assert (again.answer, again.outcome, again.answered_at) == (answer, Outcome.PARTIAL, START + 3)
+        assert (again.reason, again.route) == ("the stream broke", "handbook")
+
+
+@pytest.mark.parametrize(("said", "kept"), [("", "the stream broke"), ("no rung left", "no rung left")])
+async def test_the_reason_at_the_end(tmp_path: Path, said: str, kept: str) -> None:
+    """What was known with the answer stays in the row unless the end has a reason of its own."""
+    async with opened(tmp_path / "x.db", Clock()) as store:
+        await store.put(message("m1"))
+        delivery = await head(store)
+        await store.answered(delivery, Answer("答"), Outcome.PARTIAL, reason="the stream broke")
+        await store.done(delivery, Outcome.PARTIAL, said)
+
+        assert rows(store.path, "outcome, reason") == [("partial", kept)]
 
 
 # -- told once
 
 
-async def test_trouble_is_told_once_until_the_lane_is_empty(tmp_path: Path) -> None:
-    """Of all the questions of a lane one asker's trouble is told; a lane that was empty starts anew."""
+async def test_trouble_is_claimed_once_until_the_lane_is_empty(tmp_path: Path) -> None:
+    """Of all the questions of a lane one asker's trouble is told, across leases; a lane that was empty starts anew."""
     async with opened(tmp_path / "x.db", Clock()) as store:
         await store.put(message("m1"))
         await store.put(message("m2"))
-        assert not await store.later(await head(store), 0.0)
-        assert await store.later(await head(store), 0.0, trouble=True)
-        assert not await store.later(await head(store), 0.0, trouble=True)
-        assert not await store.later(await head(store), 0.0)
-        await finish(store, await head(store))
-        assert not await store.later(await head(store), 0.0, trouble=True)
+        first = await head(store)
+        assert await store.claim_trouble(first)
+        assert not await store.claim_trouble(first)
+        await store.later(first, 0.0)
+        again = await head(store)
+        assert not await store.claim_trouble(again)
         await store.put(message("b", person="u2"))
-        other = await head(store)
-        while other.message.id != "b":
-            await finish(store, other)
-            other = await head(store)
-        assert await store.later(other, 0.0, trouble=True)
+        assert await store.claim_trouble(await head(store))
+        await finish(store, again)
+        second = await head(store)
+        assert not await store.claim_trouble(second)
+        await finish(store, second)
 
         await store.put(message("m3"))
-        again = next(one for one in (await store.lease(2)).deliveries if one.message.id == "m3")
-        assert await store.later(again, 0.0, trouble=True)
+        assert await store.claim_trouble(await head(store))
 
 
 async def test_the_notice_is_claimed_once_until_the_lane_is_empty(tmp_path: Path) -> None:

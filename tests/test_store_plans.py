@@ -15,7 +15,13 @@ from tests.stores import START, Clock, finish, head, message, opened
 
 STATEMENTS = ("SELECT", "UPDATE", "INSERT", "DELETE")
 # Each of these holds only what is unfinished, leased, suspected or given up.
-SMALL = (" USING INDEX message_open", " USING INDEX lane_leased", " USING INDEX lane_suspect", "INDEX message_dead")
+SMALL = (
+    " USING INDEX message_open",
+    " USING INDEX lane_leased",
+    " USING INDEX lane_suspect",
+    "INDEX message_dead",
+    "INDEX message_depth",
+)
 Work = Callable[[SQLiteStore], Awaitable[object]]
 
 
@@ -28,7 +34,9 @@ async def _ask(store: SQLiteStore) -> None:
 async def _work(store: SQLiteStore) -> None:
     placed = await store.put(message("m1"))
     await store.claim_notice(placed.row)
-    await store.later(await head(store), 0.0, trouble=True)
+    delivery = await head(store)
+    await store.claim_trouble(delivery)
+    await store.later(delivery, 0.0)
     await finish(store, await head(store))
     assert (await store.lease(2)).deliveries == []
 

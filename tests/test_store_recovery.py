@@ -84,7 +84,7 @@ async def test_the_write_ahead_log_alone_holds_what_is_committed(tmp_path: Path)
     async with life(tmp_path) as one:
         await one.store.put(message("m1"))
         delivery = await head(one.store)
-        await one.store.answered(delivery, ANSWER, Outcome.REFUSED, "the documents do not say")
+        await one.store.answered(delivery, ANSWER, Outcome.REFUSED, reason="the documents do not say")
         await one.store.sending(delivery, 1, uncertain=True)
         store = await one.crash()
 

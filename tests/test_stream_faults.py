@@ -80,10 +80,8 @@ async def test_refused_credentials(gateway: Gateway, status: int) -> None:
             await gateway.until(lambda: len(gateway.opens) == 4)
             gateway.open_fault = None
             assert not bot.stream.state.connected
-            assert bot.stream.state.rejected
             await bot.up()
             await bot.works()
-            assert not bot.stream.state.rejected
     assert names(events) == ["stream.rejected", "stream.connected"]
     assert events[0]["log_level"] == "error"
     for check in ("Client ID and Client Secret", "robot capability", "published", "egress IP", f"HTTP {status}"):
@@ -331,11 +329,9 @@ async def test_an_outage_in_readiness(gateway: Gateway) -> None:
         await bot.count("lost", 2)
         state = bot.stream.state
         assert (state.connected, "503" in state.why) == (False, True)
-        down_since = state.since
         gateway.open_fault = None
         await until(lambda: state.connected)
         assert state.why == ""
-        assert state.since > down_since
 
 
 async def test_a_link_that_is_used_up_while_another_runs(gateway: Gateway) -> None:

@@ -24,11 +24,14 @@ _EARLIEST_MS = 1_400_000_000_000
 _LATEST_MS = 4_100_000_000_000
 
 
-def parse(data: dict[str, Any], *, robot: str, frame_id: str, webhook_allowed: Callable[[str], bool]) -> Message:
+def parse(
+    data: dict[str, Any], *, robot: str, frame_id: str, webhook_allowed: Callable[[str], bool], now: float
+) -> Message:
     """The message in a callback's data; PayloadError where nobody could be answered.
 
     robot: our client id. frame_id: stands in where `msgId` is missing.
     webhook_allowed: False for a session webhook on a foreign origin, which is then left out.
+    now: our clock, in seconds since the epoch.
     """
     message_id = _text(data, "msgId") or frame_id
     conversation_id = _text(data, "conversationId")
@@ -51,8 +54,16 @@ def parse(data: dict[str, Any], *, robot: str, frame_id: str, webhook_allowed: C
         text=text[:MAX_TEXT].strip(),
         sent_at=_moment(data.get("createAt")) or datetime.now(UTC),
         webhook=Secret(webhook if webhook and webhook_allowed(webhook) else ""),
-        webhook_expires=_moment(data.get("sessionWebhookExpiredTime")),
+        webhook_expires=_expiry(data, now),
     )
+
+
+def _expiry(data: dict[str, Any], now: float) -> datetime | None:
+    """When the session webhook ends, by our clock: DingTalk gives both times by its own, and ours may be wrong."""
+    expires, created = _moment(data.get("sessionWebhookExpiredTime")), _moment(data.get("createAt"))
+    if expires is None or created is None or expires <= created:
+        return expires
+    return datetime.fromtimestamp(now, UTC) + (expires - created)
 
 
 def _person(data: dict[str, Any]) -> Person:

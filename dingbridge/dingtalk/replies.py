@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -89,13 +90,18 @@ class Replies:
         self._repeat = uncertain == "repeat"
         self._timeout_s = timeout_s
         self._pace = pace or Pace(clock)
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="compose")
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     # -- composing
 
     async def compose(self, answer: Answer) -> list[Part]:
         """The answer as parts that fit; the same answer always gives the same parts."""
         if len(answer.text) > THREAD_ABOVE:
-            return await asyncio.to_thread(self._compose, answer)
+            # Threads of our own: those of the loop may all be busy with somebody's handler.
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._compose, answer)
         return self._compose(answer)
 
     def _compose(self, answer: Answer) -> list[Part]:
@@ -133,7 +139,7 @@ class Replies:
         """
         if uncertain and not self._repeat:
             return False
-        if wait_s := self._pace.take(message.conversation.id):
+        if wait_s := self._pace.take(message.conversation.id, f"{message.id}/{part.number}"):
             raise ReplyPaced("this conversation has had its messages of the minute", retry_after=wait_s)
         failure: ReplyError | None = None
         async with aclosing(self._rungs(message, part)) as rungs:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +38,7 @@ log = structlog.get_logger("dingbridge.stream")
 
 SOCKET_LIMIT = 4 * 1024 * 1024  # above it aiohttp closes with 1009, and the link must stay
 FRAME_LIMIT = 1024 * 1024
+_RESULTS = {AckMessage.STATUS_BAD_REQUEST: "bad_frame", AckMessage.STATUS_NOT_IMPLEMENT: "unknown_topic"}
 BOT_TOPIC: str = ChatbotMessage.TOPIC
 
 # What a frame's data and id are handed to; returns when the message is on disk. StoreError: it is not.
@@ -73,14 +73,11 @@ class Timing:
 
 @dataclass(slots=True)
 class LinkState:
-    """What the status page and readiness know of the link. Times are monotonic seconds."""
+    """What the status page and readiness know of the link."""
 
     connected: bool = False
     why: str = "not connected yet"
-    since: float = field(default_factory=time.monotonic)
     opens: int = 0
-    rejected: bool = False
-    last_frame: float | None = None
 
 
 class _Inbound(CallbackHandler):  # type: ignore[misc] # the SDK has no type information
@@ -222,7 +219,7 @@ class Stream:
         if planned:
             return  # the next one is opened while the old one is still there
         if not self._is_up():
-            self._set(connected=False, why=why, rejected=rejected)
+            self._set(connected=False, why=why)
         if self._told in ("", "lost") and self._told != name:
             self._told = name
             (log.error if rejected else log.warning)("stream.rejected" if rejected else "stream.lost", why=why)
@@ -230,28 +227,24 @@ class Stream:
     def _is_up(self) -> bool:
         return any(link.is_open for link in self._links)
 
-    def _set(self, *, connected: bool, why: str = "", rejected: bool = False) -> None:
-        state = self.state
-        if state.connected != connected:
-            state.since = time.monotonic()
-        state.connected, state.why, state.rejected = connected, why, rejected
+    def _set(self, *, connected: bool, why: str = "") -> None:
+        self.state.connected, self.state.why = connected, why
 
     # -- one frame
 
     async def dispatch(self, frame: Frame) -> dict[str, Any] | None:
         """The ack for a frame, or None for none: `disconnect`, and whatever could not be kept."""
-        self.state.last_frame = time.monotonic()
         if frame.whole is None:
             self._on_event("bad_frame")
             log.warning("stream.bad_frame", size=frame.size)
             return None
-        self._on_event("frame")
         if frame.size > FRAME_LIMIT:
             self._on_event("bad_frame")
             log.warning("stream.frame_too_large", size=frame.size)
             return _refusal(frame.headers, AckMessage.STATUS_BAD_REQUEST, "frame too large")
         try:
-            return await self._route(frame.whole, frame.headers)
+            ack = await self._route(frame.whole, frame.headers)
+            self._on_event(_RESULTS.get(ack["code"] if ack else AckMessage.STATUS_OK, "frame"))
         except (PayloadError, RecursionError) as error:
             self._on_event("bad_frame")
             topic = str(frame.headers.get("topic"))[:80]
@@ -266,6 +259,7 @@ class Stream:
             self._on_event("bad_frame")
             log.exception("stream.frame_failed")
             return None
+        return ack
 
     async def _route(self, frame: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any] | None:
         topic = headers.get("topic")
@@ -284,7 +278,6 @@ class Stream:
                 pass
             case _:
                 return _refusal(headers, AckMessage.STATUS_BAD_REQUEST, "unknown type")
-        self._on_event("unknown_topic")
         return _refusal(headers, AckMessage.STATUS_NOT_IMPLEMENT, "unknown topic")
 
 

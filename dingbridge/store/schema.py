@@ -35,12 +35,14 @@ MIGRATIONS: tuple[str, ...] = (
         answered_at REAL,
         outcome TEXT,
         reason TEXT,
+        route TEXT,
         finished_at REAL,
         UNIQUE (robot, key)
     );
     CREATE INDEX message_open ON message (lane, id) WHERE finished_at IS NULL;
     CREATE INDEX message_person ON message (person, received_at);
     CREATE INDEX message_waiting ON message (person, conversation) WHERE finished_at IS NULL;
+    CREATE INDEX message_depth ON message (state, received_at) WHERE finished_at IS NULL;
     CREATE INDEX message_dead ON message (id) WHERE state = 'dead';
     CREATE INDEX message_finished ON message (finished_at) WHERE finished_at IS NOT NULL;
     CREATE TABLE lane (

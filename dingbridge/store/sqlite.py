@@ -29,7 +29,7 @@ PROBE_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """wait_s: seconds until more will be due, given when there was less work than asked for; None: nothing waits."""
+    """wait_s: seconds until the next lane is due; None where none is, or where more may be had at once."""
 
     deliveries: list[Delivery]
     wait_s: float | None
@@ -126,13 +126,15 @@ class SQLiteStore:
 
         return await self._writer.run(run)
 
-    async def answered(self, delivery: Delivery, answer: Answer, outcome: Outcome, reason: str = "") -> None:
+    async def answered(
+        self, delivery: Delivery, answer: Answer, outcome: Outcome, *, reason: str = "", route: str = ""
+    ) -> None:
         """The answer is kept: from here on a restart sends it instead of asking again."""
         await self._held(
             delivery,
-            "UPDATE message SET state = 'answered', answer = ?, outcome = ?, reason = ?, answered_at = ?,"
+            "UPDATE message SET state = 'answered', answer = ?, outcome = ?, reason = ?, route = ?, answered_at = ?,"
             " part = 0, uncertain = 0 WHERE id = ?",
-            (encode_answer(answer), outcome, reason, self._clock()),
+            (encode_answer(answer), outcome, reason, route, self._clock()),
         )
 
     async def sending(self, delivery: Delivery, part: int, *, uncertain: bool = False) -> None:
@@ -143,19 +145,18 @@ class SQLiteStore:
             (part, uncertain),
         )
 
-    async def later(
-        self, delivery: Delivery, delay_s: float, *, trouble: bool = False, sent: int = 0, uncertain: bool = False
-    ) -> bool:
+    async def later(self, delivery: Delivery, delay_s: float, *, sent: int = 0, uncertain: bool = False) -> None:
         """Give the lease back for `delay_s`; the message keeps its place at its lane's head.
 
         sent: parts that have arrived; uncertain: the next one may have, too.
-        trouble: the asker should be told; True comes back the first time only, until the lane is empty.
         """
-        return await self._writer.run(
-            lambda c: work.give_back(
-                c, delivery, self._clock() + delay_s, trouble=trouble, sent=sent, uncertain=uncertain
-            )
+        await self._writer.run(
+            lambda c: work.give_back(c, delivery, self._clock() + delay_s, sent=sent, uncertain=uncertain)
         )
+
+    async def claim_trouble(self, delivery: Delivery) -> bool:
+        """True when this lane's asker is to be told of trouble: once, until the lane is empty."""
+        return await self._writer.run(lambda c: work.claim_trouble(c, delivery))
 
     async def done(self, delivery: Delivery, outcome: Outcome, reason: str = "") -> None:
         """The end; the lane moves on."""
@@ -180,7 +181,7 @@ class SQLiteStore:
 
         await self._writer.run(run)
 
-    async def cancel(self, message: Message, *, before: int) -> dict[int, Message]:
+    async def cancel(self, message: Message, *, before: int) -> dict[int, Message | None]:
         """End the sender's unanswered questions older than row `before`, the running one too; those by row."""
         return await self._writer.run(lambda c: work.cancel(c, message, before, now=self._clock(), wipe=self._wipe))
 

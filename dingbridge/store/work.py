@@ -10,9 +10,11 @@ from dingbridge.errors import LeaseLost
 from dingbridge.model import Delivery, Message, Outcome, State, Task
 from dingbridge.store.codec import decode_answer, decode_message
 
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError)
 _HEAD = """
     SELECT m.id, l.token, m.lane, m.robot, m.key, m.body, m.webhook, m.webhook_expires, m.task, m.state, m.part,
-           m.uncertain, m.answer, m.outcome, m.crashes, m.tries, m.received_at, m.deadline_at, m.answered_at
+           m.uncertain, m.answer, m.outcome, m.crashes, m.tries, m.received_at, m.deadline_at, m.answered_at,
+           m.reason, m.route
     FROM lane l JOIN message m ON m.id = l.head WHERE l.key = ?
 """
 
@@ -31,21 +33,29 @@ def lease(c: sqlite3.Connection, count: int, *, now: float, express: bool) -> li
     if suspect is not None:
         key, is_express = suspect
         others = c.execute("SELECT 1 FROM lane WHERE token IS NOT NULL LIMIT 1").fetchone()
-        return [_lease_lane(c, key, now)] if others is None and bool(is_express) is express else []
+        return _leased(c, [key], now) if others is None and bool(is_express) is express else []
     lanes = c.execute(
         "SELECT key FROM lane WHERE token IS NULL AND express = ? AND due <= ? ORDER BY due, head LIMIT ?",
         (express, now, count),
     ).fetchall()
-    return [_lease_lane(c, key, now) for (key,) in lanes]
+    return _leased(c, [key for (key,) in lanes], now)
 
 
-def _lease_lane(c: sqlite3.Connection, lane: str, now: float) -> Delivery:
-    c.execute("UPDATE lane SET token = ? WHERE key = ?", (secrets.token_hex(8), lane))
-    c.execute(
-        "UPDATE message SET state = 'leased' WHERE state = 'ready' AND id = (SELECT head FROM lane WHERE key = ?)",
-        (lane,),
-    )
-    return _delivery(c.execute(_HEAD, (lane,)).fetchone(), now)
+def _leased(c: sqlite3.Connection, lanes: list[str], now: float) -> list[Delivery]:
+    deliveries = []
+    for lane in lanes:
+        c.execute("UPDATE lane SET token = ? WHERE key = ?", (secrets.token_hex(8), lane))
+        c.execute(
+            "UPDATE message SET state = 'leased' WHERE state = 'ready' AND id = (SELECT head FROM lane WHERE key = ?)",
+            (lane,),
+        )
+        found = c.execute(_HEAD, (lane,)).fetchone()
+        try:
+            deliveries.append(_delivery(found, now))
+        except UNREADABLE:  # of a later version, or damaged: it must not stop the others
+            end(c, found[0], State.DEAD, Outcome.DEAD, "the row cannot be read", now=now, wipe=False)
+            advance(c, lane, found[0], now=now)
+    return deliveries
 
 
 def check(c: sqlite3.Connection, delivery: Delivery) -> None:
@@ -57,22 +67,22 @@ def check(c: sqlite3.Connection, delivery: Delivery) -> None:
         raise LeaseLost(f"message {delivery.row} was cancelled or taken over")
 
 
-def give_back(
-    c: sqlite3.Connection, delivery: Delivery, due: float, *, trouble: bool, sent: int, uncertain: bool
-) -> bool:
-    """Return the lease until `due`; True when this lane's asker is to be told of trouble, once until it is empty."""
+def give_back(c: sqlite3.Connection, delivery: Delivery, due: float, *, sent: int, uncertain: bool) -> None:
+    """Return the lease until `due`; the message stays its lane's head."""
     check(c, delivery)
     c.execute(
         "UPDATE message SET state = CASE WHEN answer IS NULL THEN 'ready' ELSE 'answered' END,"
         " tries = tries + 1, crashes = 0, part = ?, uncertain = ? WHERE id = ?",
         (sent, uncertain, delivery.row),
     )
-    (told,) = c.execute("SELECT troubled FROM lane WHERE key = ?", (delivery.lane,)).fetchone()
-    c.execute(
-        "UPDATE lane SET token = NULL, suspect = 0, due = ?, troubled = max(troubled, ?) WHERE key = ?",
-        (due, trouble, delivery.lane),
-    )
-    return trouble and not told
+    c.execute("UPDATE lane SET token = NULL, suspect = 0, due = ? WHERE key = ?", (due, delivery.lane))
+
+
+def claim_trouble(c: sqlite3.Connection, delivery: Delivery) -> bool:
+    """Is this lane's asker to be told of trouble? Once, until the lane is empty."""
+    check(c, delivery)
+    claimed = c.execute("UPDATE lane SET troubled = 1 WHERE key = ? AND troubled = 0", (delivery.lane,))
+    return claimed.rowcount == 1
 
 
 def end(
@@ -80,7 +90,8 @@ def end(
 ) -> None:
     """Close the row; with `wipe` the question, the answer and the webhook are forgotten."""
     c.execute(
-        "UPDATE message SET state = ?, outcome = ?, reason = ?, finished_at = ? WHERE id = ?",
+        "UPDATE message SET state = ?, outcome = ?, reason = coalesce(nullif(?, ''), reason), finished_at = ?"
+        " WHERE id = ?",
         (state, outcome, reason, now, row),
     )
     if wipe:
@@ -100,7 +111,7 @@ def advance(c: sqlite3.Connection, lane: str, head: int, *, now: float) -> None:
     )
 
 
-def cancel(c: sqlite3.Connection, by: Message, before: int, *, now: float, wipe: bool) -> dict[int, Message]:
+def cancel(c: sqlite3.Connection, by: Message, before: int, *, now: float, wipe: bool) -> dict[int, Message | None]:
     """End the sender's unanswered questions that came before row `before` in this conversation; those by row."""
     found = c.execute(
         "SELECT id, lane FROM message WHERE robot = ? AND conversation = ? AND person = ? AND task = 'question'"
@@ -117,17 +128,20 @@ def cancel(c: sqlite3.Connection, by: Message, before: int, *, now: float, wipe:
     return ended
 
 
-def message(c: sqlite3.Connection, row: int) -> Message:
-    """An unfinished row's message."""
+def message(c: sqlite3.Connection, row: int) -> Message | None:
+    """An unfinished row's message; None where it cannot be read."""
     robot, key, body, webhook, expires = c.execute(
         "SELECT robot, key, body, webhook, webhook_expires FROM message WHERE id = ?", (row,)
     ).fetchone()
-    return decode_message(robot=robot, key=key, body=body, webhook=webhook, webhook_expires=expires)
+    try:
+        return decode_message(robot=robot, key=key, body=body, webhook=webhook, webhook_expires=expires)
+    except UNREADABLE:
+        return None
 
 
 def _delivery(found: tuple[Any, ...], now: float) -> Delivery:
     row, token, lane, robot, key, body, webhook, expires, task, state, part, uncertain, answer, outcome = found[:14]
-    crashes, tries, received_at, deadline_at, answered_at = found[14:]
+    crashes, tries, received_at, deadline_at, answered_at, reason, route = found[14:]
     return Delivery(
         row=row,
         token=token,
@@ -145,4 +159,6 @@ def _delivery(found: tuple[Any, ...], now: float) -> Delivery:
         leased_at=now,
         deadline_at=deadline_at,
         answered_at=answered_at,
+        reason=reason or "",
+        route=route or "",
     )

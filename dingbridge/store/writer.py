@@ -45,6 +45,7 @@ class Writer:
         self._thread = threading.Thread(target=self._main, name="store", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opened: asyncio.Future[None] | None = None
+        self._ended: asyncio.Future[None] | None = None
         self._closed = False
         self.last_error: StoreError | None = None
         self.commits = 0
@@ -52,6 +53,7 @@ class Writer:
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._opened = self._loop.create_future()
+        self._ended = self._loop.create_future()
         self._thread.start()
         await self._opened
 
@@ -60,21 +62,35 @@ class Writer:
         self._closed = True
         self._jobs.put(None)
         if self._thread.ident is not None:
-            await asyncio.to_thread(self._thread.join)
+            assert self._ended is not None
+            await self._ended  # not in the loop's executor, which handlers may have filled
+            self._thread.join()
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._closed or self._loop is None or not self._thread.is_alive():
-            raise StoreUnavailable("the store is closed")
+            raise self._refusal()
         job = _Job(work, self._loop.create_future())
         self._jobs.put(job)
         if self._closed:  # the thread died just now, perhaps without seeing this job
-            raise StoreUnavailable("the store is closed")
+            raise self._refusal()
         # Shielded: a caller that is cancelled must not leave the thread resolving a cancelled future.
         result: T = await asyncio.shield(job.future)
         return result
 
+    def _refusal(self) -> StoreError:
+        """Closed, or its thread died: final, so that nobody waits for it to come back."""
+        if self.last_error is not None and not self.last_error.retryable:
+            return self.last_error
+        return StoreUnavailable("the store is closed", retryable=False)
+
     def _main(self) -> None:
-        assert self._loop is not None
+        try:
+            self._serve()
+        finally:
+            assert self._ended is not None
+            self._call(_succeed, self._ended, None)
+
+    def _serve(self) -> None:
         assert self._opened is not None
         try:
             connection = self._connect()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,8 @@ class Web:
         self.address: tuple[str, int] | None = None
 
     async def run(self) -> None:
-        app = web.Application(middlewares=[_plain_errors])
+        app = web.Application()
+        app.on_response_prepare.append(_guard_headers)
         app.router.add_get("/healthz", self._get_health)
         app.router.add_get("/readyz", self._get_ready)
         app.router.add_get("/metrics", self._get_metrics)
@@ -68,9 +69,11 @@ class Web:
 
     async def _listen(self, runner: web.AppRunner) -> None:
         while True:
+            site = web.TCPSite(runner, self._host, self._port)
             try:
-                await web.TCPSite(runner, self._host, self._port).start()
+                await site.start()
             except OSError as error:
+                await site.stop()
                 why = f"{self._host}:{self._port}: {error.strerror}; name another one in [web] listen"
                 if self.health.why != why:
                     log.warning("web.not_listening", why=why)
@@ -105,18 +108,14 @@ class Web:
         if not self._token:
             return
         given = request.headers.get("Authorization", "")
-        if not hmac.compare_digest(given.encode(), f"Bearer {self._token.reveal()}".encode()):
+        if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), f"Bearer {self._token.reveal()}".encode()):
             raise web.HTTPUnauthorized(
                 text="send the configured web.admin_token as Authorization: Bearer\n",
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
 
-@web.middleware
-async def _plain_errors(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    response = await handler(request)
+async def _guard_headers(_: web.Request, response: web.StreamResponse) -> None:
+    """On every answer, the refusals too."""
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Cache-Control"] = "no-store"
-    return response
