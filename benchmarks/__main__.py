@@ -18,7 +18,7 @@ from statistics import median
 from benchmarks.figures import Course, Effort
 from benchmarks.table import render
 
-QUICK = Effort(runs=3, long_runs=1, short_runs=6, paced_s=3.0, flood=600, in_flight=300)
+QUICK = Effort(runs=3, long_runs=1, short_runs=4, paced_s=3.0, flood=600, in_flight=300)
 LONG = Effort(soak=100_000)
 
 

@@ -27,8 +27,8 @@ class Effort:
 
     runs: int = 5
     long_runs: int = 3
-    short_runs: int = 20
-    one_by_one: int = 25
+    short_runs: int = 10
+    one_by_one: int = 50
     paced_s: float = 10.0
     flood: int = 2000
     in_flight: int = 2000

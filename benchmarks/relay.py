@@ -1,7 +1,7 @@
 """The baselines: the least that brings a question from DingTalk to AnythingLLM and the answer back.
 
 Without `--store` nothing is kept. With it, each point where dingbridge commits costs one durable commit here too:
-put, lease, answered, sending, done.
+put, lease, answered (which says that it is being sent), done.
 """
 
 from __future__ import annotations
@@ -80,7 +80,6 @@ class Relay:
         await socket.send_str(json.dumps(ack))
         await self._note(key, "leased", frame["data"])
         text = await self._ask(message)
-        await self._note(key, "answered", text)
         await self._note(key, "sending", text)
         body = {"msgtype": "markdown", "markdown": {"title": text[:20], "text": text}}
         async with self._http.post(message["sessionWebhook"], json=body) as response:

@@ -124,7 +124,13 @@ class Bridge:
         if delivery.answer is None and found.answer is not None:
             route = found.route.name if found.route else ""
             await self._keep(
-                self._store.answered, delivery, found.answer, found.outcome, reason=found.reason, route=route
+                self._store.answered,
+                delivery,
+                found.answer,
+                found.outcome,
+                reason=found.reason,
+                route=route,
+                sending=True,
             )
         await self._notices.settle(delivery.row)
         started = time.monotonic()
@@ -217,7 +223,8 @@ class Bridge:
         first = delivery.part if delivery.state is State.SENDING else delivery.part + 1
         for part in parts[first - 1 :]:
             uncertain = delivery.uncertain and part.number == first
-            await self._keep(self._store.sending, delivery, part.number, uncertain=uncertain)
+            if part.number > 1 or delivery.answer is not None:  # a new answer was kept as sending its first part
+                await self._keep(self._store.sending, delivery, part.number, uncertain=uncertain)
             try:
                 if not await self._replies.send(delivery.message, part, uncertain=uncertain):
                     log.warning("reply.outcome_unknown", code=delivery.message.code, part=part.number)

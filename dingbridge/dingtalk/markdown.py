@@ -54,6 +54,7 @@ from dingbridge.dingtalk.inert import clean, destination, host_of, is_joint, lab
 MAX_CHARS = 60_000  # 15 full messages; the worst input found takes 3 s
 _NESTING = 50
 _LAST_NUMBER = 999_999_999  # CommonMark reads no longer ones
+TITLE_CHARS = 40
 _TITLE_FROM = 4_000  # characters that are read for a title
 
 _BR = re.compile(r"<br\s*/?>", re.IGNORECASE)
@@ -85,19 +86,35 @@ def phrase(words: str, url: str = "", *, link_hosts: frozenset[str] = frozenset(
     return render_line(tuple(Run(piece) for piece, _ in spans(words, frozenset())))
 
 
-def plain(text: str, *, limit: int = 40, fallback: str = "") -> str:
+def titled(text: str, *, link_hosts: frozenset[str] = frozenset()) -> tuple[str, str]:
+    """What `plain` and `write` give for a text, for the price of reading it once."""
+    if len(text) > MAX_CHARS:
+        text = text[:MAX_CHARS] + "…"
+    blocks = read(text, link_hosts, tables="list")
+    return _shortened(blocks, TITLE_CHARS), render(blocks)
+
+
+def plain(text: str, *, limit: int = TITLE_CHARS, fallback: str = "") -> str:
     """The beginning as one line without markup, for a title or a preview: at most `limit` characters.
 
     `fallback` where the text says nothing; DingTalk refuses a markdown message with an empty title.
     """
-    words = " ".join(" ".join(visible(block) for block in read(text[:_TITLE_FROM], None)).split())
-    words = tame("".join(piece for piece, _ in spans(words, frozenset())))
+    return _shortened(read(text[:_TITLE_FROM], None), limit) or fallback
+
+
+def _shortened(blocks: Iterable[Block], limit: int) -> str:
+    words = ""
+    for block in blocks:
+        words = " ".join(f"{words} {visible(block)}".split())
+        if len(words) > limit:
+            break
+    words = tame("".join(piece for piece, _ in spans(words[: 2 * _TITLE_FROM], frozenset())))
     if len(words) > limit:
         end = limit - 1
         while end > 1 and not is_joint(words, end):
             end -= 1
         words = words[:end].rstrip() + "…"
-    return words or fallback
+    return words
 
 
 def read(text: str, hosts: frozenset[str] | None, *, tables: Tables = "keep") -> list[Block]:

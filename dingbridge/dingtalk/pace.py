@@ -22,6 +22,7 @@ class Pace:
         self._per_minute = per_minute
         self._buckets: dict[str, tuple[float, float]] = {}
         self._turns: dict[tuple[str, str], float] = {}
+        self._sweep_at = _MANY
 
     def take(self, conversation: str, who: str = "", *, reserve: float = 0.0) -> float:
         """0.0 and one message less; or the seconds until there is one (above `reserve`).
@@ -61,7 +62,11 @@ class Pace:
     def _set(self, conversation: str, left: float) -> None:
         now = self._clock()
         self._buckets[conversation] = (left, now)
-        if len(self._buckets) > _MANY:
-            self._buckets = {key: one for key, one in self._buckets.items() if self._left(key) < self._per_minute}
-        if len(self._turns) > _MANY:  # whoever did not come back was cancelled, or its answer given up
-            self._turns = {key: turn for key, turn in self._turns.items() if turn > now - _FORGOTTEN_S}
+        if len(self._buckets) + len(self._turns) > self._sweep_at:
+            self._sweep(now)
+
+    def _sweep(self, now: float) -> None:
+        """Forget who is full again, and turns nobody came back to; next when there are twice as many."""
+        self._buckets = {key: one for key, one in self._buckets.items() if self._left(key) < self._per_minute}
+        self._turns = {key: turn for key, turn in self._turns.items() if turn > now - _FORGOTTEN_S}
+        self._sweep_at = max(_MANY, 2 * (len(self._buckets) + len(self._turns)))

@@ -7,7 +7,6 @@ bytes, the OpenAPI's at 15 000. (DingTalk's pages on robot message types and cus
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -49,7 +48,6 @@ HALF_SLACK_BYTES = 100
 EXPIRY_MARGIN_S = 30.0
 TOO_FAST_S = 60.0  # DingTalk refuses for ten minutes who goes on
 NOTICE_CHARS = 500
-_PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 
 # The newest session webhook of (robot, conversation) and its expiry in epoch seconds.
 NewestWebhook = Callable[[str, str], Awaitable[tuple[Secret, float | None]]]
@@ -106,7 +104,8 @@ class Replies:
 
     def _compose(self, answer: Answer) -> list[Part]:
         hosts = frozenset(host for source in answer.sources if (host := _host(source.url)))
-        blocks = [markdown.write(answer.text, link_hosts=hosts)]
+        title, written = markdown.titled(answer.text, link_hosts=hosts)
+        blocks = [written]
         if answer.partial:
             blocks.append(self._texts("partial"))
         if answer.question_cut:
@@ -114,18 +113,18 @@ class Replies:
         if answer.sources:
             blocks.append(self._sources(answer.sources, hosts))
         whole = "\n\n".join(block for block in blocks if block)
-        title = markdown.plain(answer.text) or self._texts("title")
-        parts = split.number(split.split(whole or self._texts("title"), max_bytes=PART_BYTES))
+        title = title or self._texts("title")
+        parts = split.number(split.split(whole or title, max_bytes=PART_BYTES))
         return [Part(number, title, text) for number, text in enumerate(parts, start=1)]
 
     def _sources(self, sources: tuple[Source, ...], hosts: frozenset[str]) -> str:
         """Names what the answer came from, each linked where a person can open it."""
-        names = [_linked(source) for source in sources[:SHOWN_SOURCES]]
+        names = [_named(source, hosts) for source in sources[:SHOWN_SOURCES]]
         if (more := len(sources) - SHOWN_SOURCES) > 0:
             names.append(self._texts("sources_more", count=more))
         if len(names) == 1:
-            return self._texts("sources") + markdown.write(names[0], link_hosts=hosts)
-        listed = markdown.write("\n".join(f"- {name}" for name in names), link_hosts=hosts)
+            return self._texts("sources") + names[0]
+        listed = "\n".join(f"- {name}" for name in names)
         return f"{self._texts('sources')}\n\n{listed}"
 
     # -- sending
@@ -272,14 +271,12 @@ def _body(message: Message, part: Part, mark: str) -> dict[str, Any]:
     return body
 
 
-def _linked(source: Source) -> str:
-    """A title is a stranger's text: its punctuation is escaped before it is read as markdown."""
+def _named(source: Source, hosts: frozenset[str]) -> str:
+    """A title is a stranger's text, not markdown; it is linked where a person can open it."""
     title = " ".join(clean(source.title).split())
     if len(title) > TITLE_CHARS:
         title = title[: TITLE_CHARS - 1] + "…"
-    title = _PUNCTUATION.sub(r"\\\g<0>", title) or "?"
-    # An entity in a link's address would be decoded.
-    return f"[{title}](<{str(URL(source.url)).replace('&', '&amp;')}>)" if _host(source.url) else title
+    return markdown.phrase(title or "?", str(URL(source.url)) if _host(source.url) else "", link_hosts=hosts)
 
 
 def _host(url: str) -> str:

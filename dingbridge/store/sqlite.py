@@ -127,14 +127,25 @@ class SQLiteStore:
         return await self._writer.run(run)
 
     async def answered(
-        self, delivery: Delivery, answer: Answer, outcome: Outcome, *, reason: str = "", route: str = ""
+        self,
+        delivery: Delivery,
+        answer: Answer,
+        outcome: Outcome,
+        *,
+        reason: str = "",
+        route: str = "",
+        sending: bool = False,
     ) -> None:
-        """The answer is kept: from here on a restart sends it instead of asking again."""
+        """The answer is kept: from here on a restart sends it instead of asking again.
+
+        sending: its first part goes out at once, so one commit says both.
+        """
+        state, part = (State.SENDING, 1) if sending else (State.ANSWERED, 0)
         await self._held(
             delivery,
-            "UPDATE message SET state = 'answered', answer = ?, outcome = ?, reason = ?, route = ?, answered_at = ?,"
-            " part = 0, uncertain = 0 WHERE id = ?",
-            (encode_answer(answer), outcome, reason, route, self._clock()),
+            "UPDATE message SET answer = ?, outcome = ?, reason = ?, route = ?, answered_at = ?, state = ?, part = ?,"
+            " uncertain = 0 WHERE id = ?",
+            (encode_answer(answer), outcome, reason, route, self._clock(), state, part),
         )
 
     async def sending(self, delivery: Delivery, part: int, *, uncertain: bool = False) -> None:
