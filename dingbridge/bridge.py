@@ -137,8 +137,7 @@ class Bridge:
         parts = await self._send(delivery, found) if found.answer is not None else 0
         if parts is None:
             return  # given back, or given up and closed
-        close = self._store.dead if found.outcome is Outcome.DEAD else self._store.done
-        await self._keep(close, delivery, found.outcome, found.reason)
+        await self._close(delivery, found, dead=found.outcome is Outcome.DEAD)
         self._leave(delivery, found, parts=parts, reply_s=time.monotonic() - started)
 
     async def _find(self, delivery: Delivery) -> Found | None:
@@ -200,7 +199,7 @@ class Bridge:
         # Claimed before it is sent, and sent before the lease goes back: it is told once, and not after the answer.
         if await self._keep(self._store.claim_trouble, delivery):
             await self._tell_trouble(delivery.message)
-        await self._keep(self._store.later, delivery, delay_s)
+        await self._give_back(delivery, delay_s)
 
     async def _tell_trouble(self, message: Message) -> None:
         try:
@@ -244,7 +243,7 @@ class Bridge:
             delay_s = error.retry_after or self._pauses.delay_s(delivery.tries)
             log.info("reply.later", code=delivery.message.code, why=error.detail, delay_s=delay_s)
             unknown = uncertain or not error.certain
-            await self._keep(self._store.later, delivery, delay_s, sent=sent, uncertain=unknown)
+            await self._give_back(delivery, delay_s, sent=sent, uncertain=unknown)
             return
         await self._bury(delivery, error.detail, found)
 
@@ -255,12 +254,24 @@ class Bridge:
             return
         text = self.texts.failure(error.public, delivery.message.code)
         await self._keep(self._store.answered, delivery, Answer(text), Outcome.FAILED, reason=error.detail)
-        await self._keep(self._store.later, delivery, 0.0)
+        await self._give_back(delivery, 0.0)
 
     async def _bury(self, delivery: Delivery, reason: str, found: Found | None = None) -> None:
-        await self._keep(self._store.dead, delivery, Outcome.UNDELIVERABLE, reason)
-        route = found.route if found else None
-        self._leave(delivery, Found(None, Outcome.UNDELIVERABLE, route, reason))
+        given_up = Found(None, Outcome.UNDELIVERABLE, found.route if found else None, reason)
+        await self._close(delivery, given_up, dead=True)
+        self._leave(delivery, given_up)
+
+    async def _close(self, delivery: Delivery, found: Found, *, dead: bool) -> None:
+        close = self._store.dead if dead else self._store.done
+        if await self._keep(close, delivery, found.outcome, found.reason):
+            self._wake(delivery)
+
+    async def _give_back(self, delivery: Delivery, delay_s: float, *, sent: int = 0, uncertain: bool = False) -> None:
+        await self._keep(self._store.later, delivery, delay_s, sent=sent, uncertain=uncertain)
+        self._wake(delivery)
+
+    def _wake(self, delivery: Delivery) -> None:
+        (self._questions if delivery.task is Task.QUESTION else self._express).wake()
 
     def _leave(
         self,
@@ -335,8 +346,8 @@ class Bridge:
             dispatcher.drain()
 
     def _ended(self) -> None:
-        for dispatcher in self._dispatchers:  # a suspect waits for everybody, whichever path they are on
-            dispatcher.wake()
+        for dispatcher in self._dispatchers:
+            dispatcher.look_again()
 
     async def _work(self, delivery: Delivery) -> None:
         try:
@@ -347,7 +358,7 @@ class Bridge:
             if not error.retryable:
                 raise  # it is closed for good: that ends the process
             with suppress(LeaseLost):
-                await self._keep(self._store.later, delivery, self._pauses.store_s)
+                await self._give_back(delivery, self._pauses.store_s)
         except Exception as error:
             log.exception("message.failed", code=delivery.message.code)
             with suppress(LeaseLost):

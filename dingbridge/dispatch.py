@@ -45,7 +45,8 @@ class Crew:
 class Dispatcher:
     """`run()` leases and works until `drain()`, then waits for what runs.
 
-    What work raises ends everything. on_end: called after each.
+    What work raises ends everything. on_end: called after each, so that a dispatcher that is held back looks again.
+    Whoever gives a lane something to do, now or later, calls `wake()`.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Dispatcher:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._woken = asyncio.Event()
         self._draining = False
+        self._held = False
         self.beat_at = time.monotonic()
 
     @property
@@ -74,6 +76,11 @@ class Dispatcher:
     def wake(self) -> None:
         """There may be something to lease."""
         self._woken.set()
+
+    def look_again(self) -> None:
+        """Something has ended, here or on the other path: a suspect may have waited for that."""
+        if self._held:
+            self.wake()
 
     def drain(self) -> None:
         self._draining = True
@@ -91,6 +98,7 @@ class Dispatcher:
                 self._woken.clear()
                 free = min(AT_A_TIME, self._crew - self.running) if self._crew else AT_A_TIME
                 leased = await self._leased(free) if free > 0 else Leased([], None)
+                self._held = leased.held
                 for delivery in leased.deliveries:
                     task = group.create_task(self._work(delivery))
                     self._tasks[delivery.row] = task
@@ -115,6 +123,9 @@ class Dispatcher:
                 await self._woken.wait()
 
     def _ended(self, row: int, task: asyncio.Task[None]) -> None:
+        full = self._crew and self.running >= self._crew
         if self._tasks.get(row) is task:
             del self._tasks[row]
+        if full:
+            self.wake()
         self._on_end()

@@ -29,10 +29,14 @@ PROBE_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """wait_s: seconds until the next lane is due; None where none is, or where more may be had at once."""
+    """wait_s: seconds until the next lane is due; None where none is, or where more may be had at once.
+
+    held: a suspect waits for whatever runs to end, or runs alone.
+    """
 
     deliveries: list[Delivery]
     wait_s: float | None
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +120,13 @@ class SQLiteStore:
 
         def run(c: sqlite3.Connection) -> Leased:
             now = self._clock()
-            deliveries = work.lease(c, count, now=now, express=express)
+            deliveries, held = work.lease(c, count, now=now, express=express)
             if len(deliveries) == count:
-                return Leased(deliveries, None)
+                return Leased(deliveries, None, held)
             (due,) = c.execute(
                 "SELECT min(due) FROM lane WHERE token IS NULL AND express = ? AND due > ?", (express, now)
             ).fetchone()
-            return Leased(deliveries, None if due is None else due - now)
+            return Leased(deliveries, None if due is None else due - now, held)
 
         return await self._writer.run(run)
 
@@ -169,21 +173,21 @@ class SQLiteStore:
         """True when this lane's asker is to be told of trouble: once, until the lane is empty."""
         return await self._writer.run(lambda c: work.claim_trouble(c, delivery))
 
-    async def done(self, delivery: Delivery, outcome: Outcome, reason: str = "") -> None:
-        """The end; the lane moves on."""
-        await self._end(delivery, State.DONE, outcome, reason)
+    async def done(self, delivery: Delivery, outcome: Outcome, reason: str = "") -> bool:
+        """The end; True where its lane has another message, which is due now."""
+        return await self._end(delivery, State.DONE, outcome, reason)
 
-    async def dead(self, delivery: Delivery, outcome: Outcome, reason: str) -> None:
-        """The end without success; the lane moves on."""
-        await self._end(delivery, State.DEAD, outcome, reason)
+    async def dead(self, delivery: Delivery, outcome: Outcome, reason: str) -> bool:
+        """The end without success; like `done`."""
+        return await self._end(delivery, State.DEAD, outcome, reason)
 
-    async def _end(self, delivery: Delivery, state: State, outcome: Outcome, reason: str) -> None:
-        def run(c: sqlite3.Connection) -> None:
+    async def _end(self, delivery: Delivery, state: State, outcome: Outcome, reason: str) -> bool:
+        def run(c: sqlite3.Connection) -> bool:
             work.check(c, delivery)
             work.end(c, delivery.row, state, outcome, reason, now=self._clock(), wipe=self._wipe)
-            work.advance(c, delivery.lane, delivery.row, now=self._clock())
+            return work.advance(c, delivery.lane, delivery.row, now=self._clock())
 
-        await self._writer.run(run)
+        return await self._writer.run(run)
 
     async def _held(self, delivery: Delivery, statement: str, values: tuple[Any, ...]) -> None:
         def run(c: sqlite3.Connection) -> None:

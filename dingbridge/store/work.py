@@ -19,26 +19,27 @@ _HEAD = """
 """
 
 
-def lease(c: sqlite3.Connection, count: int, *, now: float, express: bool) -> list[Delivery]:
-    """Up to `count` heads that are due, the longest waiting lane first.
+def lease(c: sqlite3.Connection, count: int, *, now: float, express: bool) -> tuple[list[Delivery], bool]:
+    """Up to `count` heads that are due, the longest waiting lane first; and whether a suspect holds others back.
 
     A suspect (in work at two crashes) is leased when nothing else is, and nothing beside it: whose fault a third
     crash is must be certain.
     """
     if c.execute("SELECT 1 FROM lane WHERE suspect = 1 AND token IS NOT NULL").fetchone():
-        return []
+        return [], True
     suspect = c.execute(
         "SELECT key, express FROM lane WHERE suspect = 1 AND due <= ? ORDER BY due, head LIMIT 1", (now,)
     ).fetchone()
     if suspect is not None:
         key, is_express = suspect
         others = c.execute("SELECT 1 FROM lane WHERE token IS NOT NULL LIMIT 1").fetchone()
-        return _leased(c, [key], now) if others is None and bool(is_express) is express else []
+        mine = others is None and bool(is_express) is express
+        return (_leased(c, [key], now) if mine else []), True
     lanes = c.execute(
         "SELECT key FROM lane WHERE token IS NULL AND express = ? AND due <= ? ORDER BY due, head LIMIT ?",
         (express, now, count),
     ).fetchall()
-    return _leased(c, [key for (key,) in lanes], now)
+    return _leased(c, [key for (key,) in lanes], now), False
 
 
 def _leased(c: sqlite3.Connection, lanes: list[str], now: float) -> list[Delivery]:
@@ -98,17 +99,18 @@ def end(
         c.execute("UPDATE message SET body = '', webhook = '', answer = NULL WHERE id = ?", (row,))
 
 
-def advance(c: sqlite3.Connection, lane: str, head: int, *, now: float) -> None:
-    """The lane's head has ended: the next one becomes head, or the lane goes."""
+def advance(c: sqlite3.Connection, lane: str, head: int, *, now: float) -> bool:
+    """The lane's head has ended: the next one becomes head and True is returned, or the lane goes."""
     (following,) = c.execute("SELECT min(id) FROM message WHERE lane = ? AND finished_at IS NULL", (lane,)).fetchone()
     if following is None:
         c.execute("DELETE FROM lane WHERE key = ? AND head = ?", (lane, head))
-        return
+        return False
     # Due from now, behind the lanes that wait already: one person's backlog does not starve the others.
     c.execute(
         "UPDATE lane SET head = ?, due = ?, token = NULL, suspect = 0 WHERE key = ? AND head = ?",
         (following, now, lane, head),
     )
+    return True
 
 
 def cancel(c: sqlite3.Connection, by: Message, before: int, *, now: float, wipe: bool) -> dict[int, Message | None]:
