@@ -295,6 +295,16 @@ async def test_what_cannot_be_read_is_said_politely(house: House, payload: dict[
     assert sent.acks[0].code == 200
 
 
+async def test_a_voice_message_is_answered_by_what_was_recognised(house: House) -> None:
+    """Speaking instead of typing gets the same answer."""
+    async with house.app():
+        voice = {"msgtype": "audio", "content": {"downloadCode": "x", "recognition": "北京出差住宿标准是多少"}}
+        sent = await house.gateway.say(payload=voice)
+        post = (await house.gateway.wait_posts(sent))[0]
+
+    assert "600" in post.text
+
+
 async def test_a_message_without_an_id_is_kept_under_its_frame(house: House) -> None:
     """Without msgId the frame's messageId is the key."""
     house.backend.answer = str
