@@ -268,7 +268,13 @@ class App:
     def _webhook_checked(self, frame_id: str, url: str) -> bool:
         allowed = self._webhook_allowed(url)
         if not allowed:
-            log.error("security.foreign_webhook", frame=frame_id[:80])
+            log.error(
+                "security.foreign_webhook",
+                frame=frame_id[:80],
+                host=payload.host_of(url),
+                expected=payload.host_of(self._config.dingtalk.oapi_base),
+                remedy="nothing is sent there; if it is your private DingTalk, name it in [dingtalk] oapi_base",
+            )
         return allowed
 
     def _on_retry(self, error: BridgeError, attempt: int, delay_s: float) -> None:

@@ -184,7 +184,7 @@ class Bridge:
         return found
 
     def _failure(self, delivery: Delivery, error: BridgeError) -> Found:
-        log.warning("message.gave_up", code=delivery.message.code, why=error.detail, tries=delivery.tries)
+        log.warning("message.gave_up", code=delivery.message.code, why=error.detail, deliveries=delivery.tries + 1)
         answer = Answer(self.texts.failure(error.public, delivery.message.code))
         return Found(answer, Outcome.FAILED, reason=error.detail)
 
@@ -194,7 +194,11 @@ class Bridge:
         if delivery.deadline_at is not None:
             delay_s = max(0.0, min(delay_s, delivery.deadline_at - self._clock()))
         log.warning(
-            "message.later", code=delivery.message.code, why=error.detail, tries=delivery.tries, delay_s=delay_s
+            "message.later",
+            code=delivery.message.code,
+            why=error.detail,
+            deliveries=delivery.tries + 1,
+            delay_s=delay_s,
         )
         # Claimed before it is sent, and sent before the lease goes back: it is told once, and not after the answer.
         if await self._keep(self._store.claim_trouble, delivery):
@@ -350,6 +354,7 @@ class Bridge:
             dispatcher.look_again()
 
     async def _work(self, delivery: Delivery) -> None:
+        structlog.contextvars.bind_contextvars(code=delivery.message.code)  # of this task, for what edges log
         try:
             await self.handle(delivery)
         except LeaseLost:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
+import socket
 import sqlite3
+import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -39,6 +40,8 @@ async def run(config: Config) -> list[Finding]:
     locked, store = _store(config.store_path)
     live = locked or Presence(config.dingtalk.client_id).is_announced()
     findings = [Finding("configuration", "ok", str(config.path)), store, _handlers(config)]
+    if config.web.enabled and not live:
+        findings.append(_web(config))
     findings += await _dingtalk(config, live=live)
     findings += await _anythingllm(config)
     return findings
@@ -67,9 +70,26 @@ def _store(path: Path) -> tuple[bool, Finding]:
 def _new_store(path: Path) -> Finding:
     """Nothing is created here: made by root, it would be closed to the service's user."""
     folder = next(parent for parent in path.parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        return Finding("store", "failure", f"{path}: {folder} cannot be written to by this user")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return Finding("store", "failure", f"{path}: {folder} cannot be written to by this user ({error.strerror})")
     return Finding("store", "ok", f"{path}: will be made at the first start")
+
+
+def _web(config: Config) -> Finding:
+    """A taken port does not stop the bot, so it is a warning."""
+    address = f"{config.web.host}:{config.web.port}"
+    try:
+        with socket.create_server((config.web.host, config.web.port), family=_family(config.web.host)):
+            return Finding("web", "ok", address)
+    except OSError as error:
+        return Finding("web", "warning", f"{address}: {error.strerror}; name another one in [web] listen")
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _handlers(config: Config) -> Finding:

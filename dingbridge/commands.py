@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
+from unicodedata import category
 
 from dingbridge.model import Message
 from dingbridge.texts import Texts
@@ -75,16 +76,17 @@ COMMANDS: tuple[Command, ...] = (
 )
 # A Chinese keyboard gives these for the key with the slash.
 _SLASHES = "/／、"
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _BY_WORD = {word: command for command in COMMANDS for word in (command.name, *command.aliases)}
 _BARE = {alias: command for command in COMMANDS for alias in command.aliases}
 _HELP = COMMANDS[0]
 
 
 def match(text: str) -> Command | None:
-    """The command a whole message is, or None for a question. An empty message asks for help."""
-    said = text.strip().lower()
+    """The command a message is, or None for a question. A message without a visible character asks for help."""
+    said = "".join(character for character in text if category(character) not in _INVISIBLE).strip().lower()
     if not said:
         return _HELP
     if said[0] in _SLASHES:
-        return _BY_WORD.get(said[1:].strip())
+        return _BY_WORD.get((said[1:].split() or [""])[0])
     return _BARE.get(said.rstrip("。.!！"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import re
+import signal
 import sys
 import tempfile
 import threading
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -20,12 +22,21 @@ from dingbridge.texts import NOTICE, Texts
 START_S = 30.0
 ANSWER_S = 200.0
 TOKEN_DELAY_S = 0.02
-EXAMPLES = ("北京出差住宿标准是多少？", "那国外呢？", "年假有几天？", "WiFi 密码怎么改？")
+EXAMPLES = ("北京出差住宿标准是多少？", "那国外呢？", "年假有几天？", "忘记密码怎么办？")
 _NUMBERED = re.compile(r"\((\d+)/(\d+)\)\s*$")
 
 
 async def run(*, verbose: bool) -> int:
-    """Answer each line of stdin on stdout until its end; 0, or 1 where the daemon did not answer."""
+    """Answer each line of stdin on stdout until its end or a signal; 0, or 1 where the daemon did not answer."""
+    chat = asyncio.create_task(_run(verbose=verbose))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, chat.cancel)
+    await asyncio.wait({chat})
+    return 0 if chat.cancelled() else chat.result()
+
+
+async def _run(*, verbose: bool) -> int:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dingbridge-demo-")))
         gateway = await stack.enter_async_context(Gateway())
@@ -70,8 +81,15 @@ listen = "127.0.0.1:0"
             stdin=asyncio.subprocess.DEVNULL,
             stderr=None if verbose else log,
             start_new_session=True,  # Ctrl-C is for the chat, which then stops the daemon in order
+            preexec_fn=_end_with_parent,
             env={key: value for key, value in os.environ.items() if not key.startswith("DINGBRIDGE_")},
         )
+
+
+def _end_with_parent() -> None:
+    """Even if the demo is killed, its daemon is told to stop: Linux, prctl(2), PR_SET_PDEATHSIG."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 async def _stop(daemon: asyncio.subprocess.Process) -> None:
@@ -87,7 +105,7 @@ async def _stop(daemon: asyncio.subprocess.Process) -> None:
 
 async def _chat(gateway: Gateway, daemon: asyncio.subprocess.Process, *, interactive: bool) -> int:
     if interactive:
-        _say("这是真的 dingbridge，接着两个替身：一个扮演钉钉，一个扮演 AnythingLLM（员工手册）。")
+        _say("这是真的 dingbridge，接着两个替身：一个扮演钉钉，一个扮演 AnythingLLM（只会摘抄员工手册，不是大模型）。")
         _say("输入问题后回车；/help 看命令；Ctrl-D 结束。可以试试：")
         _say("".join(f"  {example}\n" for example in EXAMPLES))
     lines = _lines(interactive=interactive)
@@ -128,12 +146,17 @@ def _lines(*, interactive: bool) -> asyncio.Queue[str | None]:
     lines: asyncio.Queue[str | None] = asyncio.Queue()
 
     def read() -> None:
-        for line in sys.stdin:
-            loop.call_soon_threadsafe(lines.put_nowait, line)
-        loop.call_soon_threadsafe(lines.put_nowait, None)
+        with suppress(EOFError, RuntimeError):  # RuntimeError: the loop is closed, nobody asks any more
+            if interactive:
+                while True:
+                    loop.call_soon_threadsafe(lines.put_nowait, input())
+            for line in sys.stdin:
+                loop.call_soon_threadsafe(lines.put_nowait, line)
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(lines.put_nowait, None)
 
     if interactive:
-        import readline  # noqa: F401, PLC0415 - line editing, where there is a terminal
+        import readline  # noqa: F401, PLC0415 - gives input() line editing
     threading.Thread(target=read, daemon=True, name="stdin").start()
     return lines
 

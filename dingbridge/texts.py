@@ -16,6 +16,7 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "repeat_mark": "（可能重复）",
         "partial": "（回答到这里中断了，以上是已经收到的部分，您可以再问一次。）",
         "question_cut": "（您的问题比较长，这次只查询了前面的部分，其余内容请另外再问。）",
+        "answer_cut": "（回答太长，后面的部分没有发出，可以把问题问得更具体一些。）",
         "refused": "抱歉，资料里没有找到相关内容。您可以换个说法再问，或者问得更具体一些。",
         "unrouted": "您好，目前还没有为您开通知识库。请发送 /whoami，再把我回复的内容转给管理员，请管理员为您开通。",
         "busy": "您还有 {waiting} 个问题在排队，这个问题暂时没有收下。"
@@ -62,6 +63,7 @@ _EN: Mapping[str, str] = MappingProxyType(
         "repeat_mark": "(possibly repeated)",
         "partial": "(The answer broke off; this is what arrived. You can ask again.)",
         "question_cut": "(The question was too long; only its beginning was looked up.)",
+        "answer_cut": "(The answer was too long; its end was not sent. Try a more specific question.)",
         "refused": "The documents say nothing about this. Try other words, or be more specific.",
         "unrouted": "No knowledge base is open to you yet. Send /whoami and pass the result to your administrator.",
         "busy": "You already have {waiting} questions waiting, so this one was not taken. "

@@ -81,11 +81,11 @@ FAILED: list[tuple[str, type[BackendError], bool, str]] = [
     ("151-", BackendUnavailable, True, "Failed to embed: Connection error"),
     ("201-", BackendUnavailable, True, "500 fake provider error 500"),
     ("207-", BackendUnavailable, True, "startsWith is not a function"),
-    ("22-", BackendRejected, False, "web page"),
-    ("23-", BackendRejected, False, "web page"),
-    ("47-", BackendRejected, False, "web page"),
-    ("209-", BackendRejected, False, "web page"),
-    ("210-", BackendRejected, False, "web page"),
+    ("22-", BackendMalformed, True, "web page"),
+    ("23-", BackendMalformed, True, "web page"),
+    ("47-", BackendMalformed, True, "web page"),
+    ("209-", BackendMalformed, True, "web page"),
+    ("210-", BackendMalformed, True, "web page"),
 ]
 
 

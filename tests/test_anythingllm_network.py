@@ -58,11 +58,9 @@ async def test_the_last_error_is_told_when_attempts_are_spent() -> None:
     assert len(peer.asked) == 4
 
 
-@pytest.mark.parametrize(
-    "script", [replay("54-"), replay("22-"), stream(abort("401 key")), stream(token(""), finalize())]
-)
+@pytest.mark.parametrize("script", [replay("54-"), stream(abort("401 key")), stream(token(""), finalize())])
 async def test_what_cannot_get_better_is_tried_once(script: Script) -> None:
-    """A refused key, a web page, a provider's 401 and an empty answer are not repeated."""
+    """A refused key, a provider's 401 and an empty answer are not repeated."""
     async with Peer(script) as peer:
         error = await failure(peer.url)
     assert not error.retryable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dingbridge.backends.anythingllm import AnythingLLM, Limits
-from dingbridge.errors import BackendMalformed, BackendRejected
+from dingbridge.errors import BackendError, BackendMalformed, BackendRejected
 from dingbridge.model import Secret
 from tests.anythingllm_asking import FULL, KEY, ONCE, ask
 from tests.anythingllm_peer import Peer, Script, answer, replay
@@ -52,7 +52,7 @@ async def test_check_key_tells_a_refused_key() -> None:
             (replay("22-"), "web page"),
         ):
             peer.plain["/api/v1/auth"] = script
-            with pytest.raises(BackendRejected, match=words):
+            with pytest.raises(BackendError, match=words):
                 await backend.check_key()
 
 

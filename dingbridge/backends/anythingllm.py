@@ -20,7 +20,7 @@ from tenacity.wait import wait_exponential, wait_random
 
 from dingbridge.backends.api import MAX_BODY, MAX_ERROR_BODY, Api
 from dingbridge.backends.assembly import Assembly
-from dingbridge.backends.faults import WorkspaceUnknown
+from dingbridge.backends.faults import KEY_COMES_FROM, WorkspaceUnknown
 from dingbridge.backends.question import clean_question
 from dingbridge.backends.sources import group_sources
 from dingbridge.backends.sse import EventStream, read_object
@@ -136,7 +136,7 @@ class AnythingLLM:
     async def check_key(self) -> None:
         """Returns when the key is accepted; says nothing about the model behind (no endpoint does)."""
         if (await self._api.get("auth")).get("authenticated") is not True:
-            raise BackendRejected("AnythingLLM does not accept the API key: renew [anythingllm] api_key_file")
+            raise BackendRejected(f"AnythingLLM does not accept the API key: renew it {KEY_COMES_FROM}")
 
     async def workspaces(self) -> dict[str, str]:
         """Slug to name of all workspaces, in the server's order."""

@@ -41,6 +41,13 @@ _REJECTED_STATUS: Mapping[int, str] = {
 _PASSING_STATUS = (408, 425, 429)
 
 
+# In the order of precedence; which of them holds, only the administrator knows.
+KEY_COMES_FROM = (
+    "where it comes from: the systemd credential anythingllm.api_key, DINGBRIDGE_ANYTHINGLLM_API_KEY, "
+    "or [anythingllm] api_key_file"
+)
+
+
 class WorkspaceUnknown(BackendRejected):
     """AnythingLLM does not know the workspace it was asked in."""
 
@@ -58,7 +65,7 @@ class Faults:
         if status == 403 and "api key" in said.lower():
             return BackendRejected(
                 f"AnythingLLM at {self.where} does not accept the API key: create one under Settings, Tools, "
-                "Developer API, and put it into [anythingllm] api_key_file"
+                f"Developer API, and put it {KEY_COMES_FROM}"
             )
         if 200 <= status < 300:
             return self._unexpected_success(kind)
@@ -112,9 +119,11 @@ class Faults:
 
     def _unexpected_success(self, kind: str) -> BackendError:
         if "html" in kind:
-            return BackendRejected(
+            # A maintenance page passes; a wrong address is told at the start, by `check` and in each failure.
+            return BackendMalformed(
                 f"{self.where} answered with a web page instead of an answer: wrong [anythingllm] base_url, "
-                "or a login page of a proxy in between"
+                "or a login or maintenance page of a proxy in between",
+                retryable=True,
             )
         return BackendMalformed(f"{self.where} answered with nothing that can be read", retryable=True)
 

@@ -120,8 +120,11 @@ def visible(block: Block) -> str:
             return ""
 
 
+LABEL_CHARS = 40  # a first cell that is a text of its own is no label
+
+
 def as_listing(table: Table) -> Listing:
-    """Each row as `**head**：cell；head：cell`: phones show no tables."""
+    """Each row as `head **cell**：head cell；head cell`: phones show no tables."""
     rows = (_row_line(table.head, row) for row in table.rows)
     lines = [line for line in rows if line] if table.rows else [_row_line((), table.head)]
     return Listing(tuple((line,) for line in lines if line))
@@ -129,15 +132,14 @@ def as_listing(table: Table) -> Listing:
 
 def _row_line(head: tuple[Line, ...], row: tuple[Line, ...]) -> Line:
     runs: list[Run] = []
-    for column, cell in enumerate(row):
-        if not line_text(cell).strip():
-            continue
-        name = head[column] if column < len(head) else ()
-        if runs:
-            runs.append(Run("；"))
+    cells = [(head[column] if column < len(head) else (), cell) for column, cell in enumerate(row)]
+    for position, (name, cell) in enumerate((name, cell) for name, cell in cells if line_text(cell).strip()):
+        if position:
+            runs.append(Run("：" if position == 1 else "；"))
         if line_text(name).strip():
-            runs += [*(name if runs else bold(name)), Run("：")]
-        runs += cell
+            runs += [*name, Run(" ")]
+        label = not position and len(cells) > 1 and len(line_text(cell)) <= LABEL_CHARS
+        runs += bold(cell) if label else cell
     return settle(runs)
 
 

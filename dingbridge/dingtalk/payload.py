@@ -120,6 +120,14 @@ def _moment(value: Any) -> datetime | None:
     return None
 
 
+def host_of(url: str) -> str:
+    """For the log; an address that cannot be read has none."""
+    try:
+        return URL(url).host or ""
+    except ValueError:
+        return ""
+
+
 def webhook_origin_check(oapi_base: str) -> Callable[[str], bool]:
     """Session webhooks may point to `oapi_base`'s own origin, or to https on *.dingtalk.com, port 443.
 

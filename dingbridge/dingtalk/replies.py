@@ -106,6 +106,8 @@ class Replies:
         hosts = frozenset(host for source in answer.sources if (host := _host(source.url)))
         title, written = markdown.titled(answer.text, link_hosts=hosts)
         blocks = [written]
+        if len(answer.text) > markdown.MAX_CHARS:
+            blocks.append(self._texts("answer_cut"))
         if answer.partial:
             blocks.append(self._texts("partial"))
         if answer.question_cut:

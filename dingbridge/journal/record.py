@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -18,7 +19,7 @@ def recorder(metrics: Metrics, pseudonym: Callable[[str, str], str]) -> Callable
     def record(entry: Entry) -> None:
         metrics.observe(entry)
         message = entry.message
-        write = log.debug if entry.outcome is Outcome.DUPLICATE else log.info
+        write = _level(entry.outcome)
         write(
             "message.handled",
             code=message.code,
@@ -40,6 +41,14 @@ def recorder(metrics: Metrics, pseudonym: Callable[[str, str], str]) -> Callable
         )
 
     return record
+
+
+def _level(outcome: Outcome) -> Callable[..., Any]:
+    if outcome is Outcome.DUPLICATE:
+        return log.debug  # type: ignore[no-any-return]
+    if outcome in (Outcome.FAILED, Outcome.DEAD, Outcome.UNDELIVERABLE):
+        return log.warning  # type: ignore[no-any-return]
+    return log.info  # type: ignore[no-any-return]
 
 
 def _ms(seconds: float | None) -> float | None:

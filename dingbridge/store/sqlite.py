@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import os
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -280,6 +281,8 @@ def take_lock(path: Path) -> IO[str]:
     """The one-daemon lock beside the store; raises StoreLocked while another process holds it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name in (path.name, path.name + ".lock"):  # readable to nobody else; SQLite's other files follow the first
+            os.close(os.open(path.with_name(name), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         lock = path.with_name(path.name + ".lock").open("a")
     except OSError as error:
         raise StoreUnavailable(
