@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import queue
 import re
 import sys
@@ -70,13 +71,14 @@ class Redactor:
 
 
 class Sink:
-    """A text stream that never fails and never blocks its caller: a thread writes, and what does not fit is dropped.
+    """An open file that never fails and never blocks its caller: a thread writes, and what does not fit is dropped.
 
     A log on a full disk, or in a pipe that nobody reads any more, must not stop the daemon.
     """
 
     def __init__(self, stream: TextIO, *, lines: int = 10_000) -> None:
         self._stream = stream
+        self._descriptor = stream.fileno()
         self._lines: queue.Queue[str | None] = queue.Queue(lines)
         self._thread = threading.Thread(target=self._main, name="log", daemon=True)
         self.dropped = 0
@@ -104,11 +106,14 @@ class Sink:
     def _main(self) -> None:
         while (text := self._lines.get()) is not None:
             try:
-                self._stream.write(text)
-                if self._lines.empty():
-                    self._stream.flush()
+                self._write(text.encode("utf-8", "backslashreplace"))
             except (OSError, ValueError):
                 self.dropped += 1
+
+    def _write(self, line: bytes) -> None:
+        """Past Python's buffer: what stays in there is tried again at the exit, and fails it with 120."""
+        while line:
+            line = line[os.write(self._descriptor, line) :]
 
 
 def configure(
