@@ -72,6 +72,7 @@ class StreamSide(Record):
         self.acks: list[Ack] = []
         self.wrong_socket_acks: list[Ack] = []
         self.sessions: dict[str, Session] = {}
+        self.tickets: set[str] = set()  # all ever given: what no log may show
         self._tickets: dict[str, tuple[float, list[Any]]] = {}
 
     # ---- what a test or a chat page does
@@ -191,6 +192,7 @@ class StreamSide(Record):
         if "application/json" not in request.headers.get("Accept", ""):  # the real API answers XML then
             return web.Response(text=XML.format(self.endpoint), content_type="text/xml")
         ticket = str(uuid.uuid4())
+        self.tickets.add(ticket)
         self._tickets[ticket] = (time.monotonic() + self.ticket_ttl_s, (body or {}).get("subscriptions", []))
         parts = {"endpoint": self.endpoint, "ticket": ticket}
         parts.pop(str(fault).removeprefix("no_"), None)
