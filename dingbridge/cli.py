@@ -168,9 +168,9 @@ def ask(config_path: Path | None, user: str, group: str, question: str) -> None:
 @click.option("--verbose", is_flag=True, help="Show the daemon's log.")
 def demo(*, verbose: bool) -> None:
     """Chat with a real daemon, without a DingTalk account: both servers are stand-ins on this machine."""
-    from dingbridge import demo as demonstration  # noqa: PLC0415
+    from dingbridge.demo import terminal  # noqa: PLC0415
 
-    sys.exit(asyncio.run(demonstration.run(verbose=verbose)))
+    sys.exit(asyncio.run(terminal.run(verbose=verbose)))
 
 
 def _load(explicit: Path | None) -> Config:

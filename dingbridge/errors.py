@@ -37,12 +37,14 @@ class BridgeError(Exception):
     retry_after: seconds the other side asked for, if it did.
     certain: False when the effect may have happened although it failed.
     public: key of the text for the chat user, in `texts.py`.
+    cause: key of the explanation for the operator, in `causes.py`; "" where there is nothing to add to the detail.
     """
 
     retryable: bool = False
     retry_after: float | None = None
     certain: bool = True
     public: str = "failed"
+    cause: str = ""
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class BridgeError(Exception):
         retry_after: float | None = None,
         certain: bool | None = None,
         public: str | None = None,
+        cause: str | None = None,
     ) -> None:
         super().__init__(detail)
         if retryable is not None:
@@ -62,6 +65,8 @@ class BridgeError(Exception):
             self.certain = certain
         if public is not None:
             self.public = public
+        if cause is not None:
+            self.cause = cause
 
     @property
     def detail(self) -> str:

@@ -1,0 +1,58 @@
+"""The way of one message, step by step, for whoever has to explain it at three in the morning.
+
+Whoever works on a message follows it; what they call notes its steps from wherever it stands, as a logger would. The
+steps are stored with the message's next write, so that they cost no commit of their own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+Fact = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that happened. at: seconds since the epoch. facts: no secret, no question, no answer."""
+
+    at: float
+    name: str
+    facts: dict[str, Fact]
+
+
+class Trail:
+    """The steps of one message that have not been stored yet."""
+
+    def __init__(self) -> None:
+        self._steps: list[Step] = []
+
+    def add(self, name: str, **facts: Fact) -> None:
+        self._steps.append(Step(time.time(), name, {key: fact for key, fact in facts.items() if fact is not None}))
+
+    def take(self) -> tuple[Step, ...]:
+        """What has come since the last call."""
+        taken, self._steps = tuple(self._steps), []
+        return taken
+
+
+_followed: ContextVar[Trail | None] = ContextVar("trail", default=None)
+
+
+@contextmanager
+def follow(trail: Trail) -> Iterator[Trail]:
+    """Until the end of the block, what this task and the tasks it starts note belongs to this trail."""
+    token = _followed.set(trail)
+    try:
+        yield trail
+    finally:
+        _followed.reset(token)
+
+
+def note(name: str, **facts: Fact) -> None:
+    """A step of the message that is being worked on; nothing where none is. Facts that are None are left out."""
+    if (trail := _followed.get()) is not None:
+        trail.add(name, **facts)
