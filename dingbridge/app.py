@@ -24,12 +24,13 @@ from dingbridge.dingtalk import payload
 from dingbridge.dingtalk.openapi import OpenAPI
 from dingbridge.dingtalk.replies import Replies
 from dingbridge.dingtalk.stream import Stream, Timing
-from dingbridge.dispatch import Crew, Pauses
+from dingbridge.dispatch import Pauses
 from dingbridge.errors import BridgeError, StoreError
 from dingbridge.journal.metrics import CONTENT_TYPE, Metrics
 from dingbridge.journal.record import recorder
 from dingbridge.log import Redactor, pseudonym
 from dingbridge.service import Notifier, Presence
+from dingbridge.setup import Setup
 from dingbridge.store.sqlite import Limits, SQLiteStore
 from dingbridge.texts import Texts
 from dingbridge.web.server import Health, Web
@@ -178,17 +179,20 @@ class App:
         if not presence.announce():
             log.warning("daemon.not_alone", remedy="another daemon serves this robot; they split its messages")
         self._backend = await stack.enter_async_context(backend)
-        self.bridge = Bridge(
-            store=self.store,
+        setup = Setup(
             answerer=answerer,
             replies=await self._open_replies(stack, texts, clock),
             texts=texts,
-            record=recorder(self.metrics, pseudonym),
-            clock=clock,
             notice_after_s=config.reply.notice_after_s,
             notice=config.reply.notice == "text",
             waiting_per_lane=config.limits.waiting_per_lane,
-            crew=Crew(questions=config.limits.workers),
+            workers=config.limits.workers,
+        )
+        self.bridge = Bridge(
+            store=self.store,
+            setup=setup,
+            record=recorder(self.metrics, pseudonym),
+            clock=clock,
             pauses=self._timings.pauses,
         )
         self._webhook_allowed = payload.webhook_origin_check(config.dingtalk.oapi_base)

@@ -4,49 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Protocol, TypeVar
 
 import structlog
 
 from dingbridge import commands, trail
-from dingbridge.answerer import Answerer, Found
-from dingbridge.dispatch import Crew, Dispatcher, Pauses
+from dingbridge.answerer import Found
+from dingbridge.dispatch import Dispatcher, Pauses
 from dingbridge.errors import BridgeError, LeaseLost, ReplyError, ReplyUnsafe, StoreError
 from dingbridge.lease import Lease, keep
 from dingbridge.model import Answer, Delivery, Entry, Message, MessageKind, Outcome, State, Task
 from dingbridge.notices import Notices, Progress
-from dingbridge.store.sqlite import SQLiteStore
+from dingbridge.setup import Setup
+from dingbridge.store.sqlite import Leased, SQLiteStore
 from dingbridge.texts import Texts
 from dingbridge.trail import Step
 
 log = structlog.get_logger("dingbridge.bridge")
 
-
-class Part(Protocol):
-    """One message of a reply, numbered from 1."""
-
-    @property
-    def number(self) -> int: ...
-
-
-P = TypeVar("P", bound=Part)
-
-
-class Replies(Protocol[P]):
-    """The way into the chat."""
-
-    async def compose(self, answer: Answer) -> list[P]:
-        """The answer as chat messages; the same answer always gives the same parts."""
-
-    async def send(self, message: Message, part: P, *, uncertain: bool = False) -> bool:
-        """False: nobody knows whether it arrived, and it will not be tried again. Raises ReplyError."""
-
-    async def notice(self, message: Message, text: str | None = None) -> bool:
-        """Best effort."""
+EXPRESS = 16  # commands and refusals worked on at once
 
 
 class Bridge:
@@ -56,39 +35,42 @@ class Bridge:
         self,
         *,
         store: SQLiteStore,
-        answerer: Answerer,
-        replies: Replies[P],
-        texts: Texts,
+        setup: Setup,
         record: Callable[[Entry], None],
         clock: Callable[[], float],
-        notice_after_s: float,
-        notice: bool = True,
-        waiting_per_lane: int = 8,
-        crew: Crew | None = None,
         pauses: Pauses | None = None,
     ) -> None:
-        self.texts = texts
         self._store = store
-        self._answerer = answerer
-        self._replies = replies
+        self._setup = setup
         self._record = record
         self._clock = clock
-        self._waiting_per_lane = waiting_per_lane
         self._pauses = pauses or Pauses()
-        self._notices = Notices(after_s=notice_after_s, claim=store.claim_notice, send=replies.notice, enabled=notice)
-        crew = crew or Crew()
-        self._questions = Dispatcher(
-            lease=store.lease, work=self._work, on_end=self._ended, crew=crew.questions, pauses=self._pauses
+        self._notices = Notices(
+            after_s=setup.notice_after_s, claim=store.claim_notice, send=self._send_notice, enabled=setup.notice
         )
-        self._express = Dispatcher(
-            lease=partial(store.lease, express=True),
-            work=self._work,
-            on_end=self._ended,
-            crew=crew.express,
-            pauses=self._pauses,
-        )
+        self._questions = self._dispatcher(store.lease, setup.workers)
+        self._express = self._dispatcher(partial(store.lease, express=True), EXPRESS)
         self._dispatchers = (self._express, self._questions)
         self._leases: dict[int, Lease] = {}
+
+    def _dispatcher(self, lease: Callable[[int], Awaitable[Leased]], crew: int) -> Dispatcher:
+        return Dispatcher(lease=lease, work=self._work, on_end=self._ended, crew=crew, pauses=self._pauses)
+
+    @property
+    def texts(self) -> Texts:
+        return self._setup.texts
+
+    async def use(self, setup: Setup) -> None:
+        """From now on by this one; returns when nothing runs by the one before any more."""
+        self._setup = setup
+        self._notices.change(after_s=setup.notice_after_s, enabled=setup.notice)
+        self._questions.change(crew=setup.workers)
+        running = [*self._notices.sending, *(task for one in self._dispatchers for task in one.tasks)]
+        if running:
+            await asyncio.wait(running)
+
+    async def _send_notice(self, message: Message, text: str | None) -> bool:
+        return await self._setup.replies.notice(message, text)
 
     @property
     def alive_at(self) -> float:
@@ -122,7 +104,7 @@ class Bridge:
     async def handle(self, lease: Lease) -> None:
         """Find the answer, keep it, send it, close the message, leave an entry."""
         delivery = lease.delivery
-        found = self._kept(delivery) if delivery.answer is not None else await self._find(lease)
+        found = self._kept(lease) if delivery.answer is not None else await self._find(lease)
         if found is None:
             return  # given back: it comes again
         if delivery.answer is None and found.answer is not None:
@@ -137,20 +119,20 @@ class Bridge:
 
     async def _find(self, lease: Lease) -> Found | None:
         """An answer for a message that has none; None where it was given back for later."""
-        delivery = lease.delivery
+        delivery, texts = lease.delivery, lease.setup.texts
         message = delivery.message
         match delivery.task:
             case Task.COMMAND:
                 command = commands.match(message.text)
-                text = await command.run(message, delivery.row, self) if command else self.texts("unreadable")
+                text = await command.run(message, delivery.row, self) if command else texts("unreadable")
                 return Found(Answer(text), Outcome.COMMAND)
             case Task.BUSY:
-                return Found(Answer(self.texts("busy", waiting=self._waiting_per_lane)), Outcome.BUSY)
+                return Found(Answer(texts("busy", waiting=lease.setup.waiting_per_lane)), Outcome.BUSY)
             case Task.LIMITED:
-                return Found(Answer(self.texts("limited")), Outcome.LIMITED)
+                return Found(Answer(texts("limited")), Outcome.LIMITED)
             case Task.UNREADABLE:
                 key = "quota" if message.kind is MessageKind.QUOTA else "unreadable"
-                return Found(Answer(self.texts(key)), Outcome.REFUSED)
+                return Found(Answer(texts(key)), Outcome.REFUSED)
             case Task.QUESTION:
                 return await self._ask(lease)
 
@@ -162,7 +144,7 @@ class Bridge:
             return self._failure(lease, expired)
         started = time.monotonic()
         try:
-            found = await self._answerer.answer(message, delivery.lane, Progress(self._notices, delivery.row))
+            found = await lease.setup.answerer.answer(message, delivery.lane, Progress(self._notices, delivery.row))
         except BridgeError as error:
             if not error.retryable:
                 return self._failure(lease, error)
@@ -171,21 +153,13 @@ class Bridge:
         except Exception as error:
             log.exception("message.failed", code=message.code)
             return self._failure(lease, _bug(error))
-        return replace(self._worded(found), handler_s=time.monotonic() - started)
-
-    def _worded(self, found: Found) -> Found:
-        """Nobody is left without words: not without a route, and not by a refusal that has none."""
-        if found.outcome is Outcome.UNROUTED:
-            return replace(found, answer=Answer(self.texts("unrouted")))
-        if found.answer is not None and not found.answer.text.strip():
-            return replace(found, answer=replace(found.answer, text=self.texts("refused")))
-        return found
+        return replace(_worded(found, lease.setup.texts), handler_s=time.monotonic() - started)
 
     def _failure(self, lease: Lease, error: BridgeError) -> Found:
         deliveries = lease.delivery.tries + 1
         log.warning("message.gave_up", code=lease.code, why=error.detail, cause=error.cause, deliveries=deliveries)
         lease.trail.add("gave_up", why=error.detail, cause=error.cause)
-        answer = Answer(self.texts.failure(error.public, lease.code))
+        answer = Answer(lease.setup.texts.failure(error.public, lease.code))
         return Found(answer, Outcome.FAILED, reason=error.detail, cause=error.cause)
 
     async def _later(self, lease: Lease, error: BridgeError) -> None:
@@ -204,35 +178,37 @@ class Bridge:
         )
         # Claimed before it is sent, and sent before the lease goes back: it is told once, and not after the answer.
         if await lease.claim_trouble():
-            await self._tell_trouble(delivery.message)
+            await self._tell_trouble(lease)
         await self._give_back(lease, delay_s, error)
 
-    async def _tell_trouble(self, message: Message) -> None:
+    async def _tell_trouble(self, lease: Lease) -> None:
+        replies, text = lease.setup.replies, lease.setup.texts.failure("trouble", lease.code)
         try:
-            for part in await self._replies.compose(Answer(self.texts.failure("trouble", message.code))):
-                await self._replies.send(message, part)
+            for part in await replies.compose(Answer(text)):
+                await replies.send(lease.delivery.message, part)
         except ReplyError as error:
-            log.warning("message.trouble_untold", code=message.code, why=error.detail)
+            log.warning("message.trouble_untold", code=lease.code, why=error.detail)
 
-    def _kept(self, delivery: Delivery) -> Found:
+    def _kept(self, lease: Lease) -> Found:
         """The answer found before; one that was condemned at a start, or dropped, has an empty one."""
+        delivery, setup = lease.delivery, lease.setup
         answer = delivery.answer
         if delivery.outcome in _EMPTY:
-            answer = Answer(self.texts.failure(_EMPTY[delivery.outcome], delivery.message.code))
-        route = self._answerer.named(delivery.route)
+            answer = Answer(setup.texts.failure(_EMPTY[delivery.outcome], lease.code))
+        route = setup.answerer.named(delivery.route)
         return Found(answer, delivery.outcome or Outcome.ANSWERED, route, delivery.reason)
 
     async def _send(self, lease: Lease, found: Found) -> int | None:
         """Send what has not been sent; the number of parts, or None where it was given back or given up."""
-        delivery = lease.delivery
-        parts = await self._replies.compose(found.answer or Answer(""))
+        delivery, replies = lease.delivery, lease.setup.replies
+        parts = await replies.compose(found.answer or Answer(""))
         first = delivery.part if delivery.state is State.SENDING else delivery.part + 1
         for part in parts[first - 1 :]:
             uncertain = delivery.uncertain and part.number == first
             if part.number > 1 or delivery.answer is not None:  # a new answer was kept as sending its first part
                 await lease.sending(part.number, uncertain=uncertain)
             try:
-                if not await self._replies.send(delivery.message, part, uncertain=uncertain):
+                if not await replies.send(delivery.message, part, uncertain=uncertain):
                     log.warning("reply.outcome_unknown", code=lease.code, part=part.number)
             except ReplyUnsafe as error:
                 await self._replace(lease, error)
@@ -260,7 +236,7 @@ class Bridge:
         if lease.delivery.outcome is Outcome.FAILED:
             await self._bury(lease, error)
             return
-        answer = Answer(self.texts.failure(error.public, lease.code))
+        answer = Answer(lease.setup.texts.failure(error.public, lease.code))
         await lease.answered(answer, Found(answer, Outcome.FAILED, reason=error.detail, cause=error.cause))
         await self._give_back(lease, 0.0, error)
 
@@ -354,7 +330,7 @@ class Bridge:
 
     async def _work(self, delivery: Delivery) -> None:
         structlog.contextvars.bind_contextvars(code=delivery.message.code)  # of this task, for what edges log
-        lease = self._leases[delivery.row] = Lease(self._store, delivery, pause_s=self._pauses.store_s)
+        lease = self._leases[delivery.row] = Lease(self._store, delivery, self._setup, pause_s=self._pauses.store_s)
         with trail.follow(lease.trail):
             lease.trail.add("leased", waited_s=round(max(0.0, delivery.leased_at - delivery.received_at), 3))
             try:
@@ -382,6 +358,15 @@ class Bridge:
 
 # What is said of a message whose stored answer is empty, by its outcome.
 _EMPTY = {Outcome.DEAD: "dead", Outcome.CANCELLED: "dropped"}
+
+
+def _worded(found: Found, texts: Texts) -> Found:
+    """Nobody is left without words: not without a route, and not by a refusal that has none."""
+    if found.outcome is Outcome.UNROUTED:
+        return replace(found, answer=Answer(texts("unrouted")))
+    if found.answer is not None and not found.answer.text.strip():
+        return replace(found, answer=replace(found.answer, text=texts("refused")))
+    return found
 
 
 def _bug(error: Exception) -> BridgeError:

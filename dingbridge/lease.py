@@ -12,6 +12,7 @@ from dingbridge import trail
 from dingbridge.answerer import Found
 from dingbridge.errors import BridgeError, StoreError
 from dingbridge.model import Answer, Delivery, Entry
+from dingbridge.setup import Setup
 from dingbridge.store.sqlite import SQLiteStore
 from dingbridge.trail import Trail
 
@@ -34,10 +35,11 @@ async def keep(pause_s: float, write: Callable[K, Awaitable[T]], *args: K.args, 
 
 
 class Lease:
-    """A delivery, and the steps that have happened to it since its last write; every write takes them along."""
+    """A delivery, the setup it is worked on by, and its steps since the last write; every write takes them along."""
 
-    def __init__(self, store: SQLiteStore, delivery: Delivery, *, pause_s: float) -> None:
+    def __init__(self, store: SQLiteStore, delivery: Delivery, setup: Setup, *, pause_s: float) -> None:
         self.delivery = delivery
+        self.setup = setup
         self.trail = Trail()
         self._store = store
         self._pause_s = pause_s

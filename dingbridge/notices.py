@@ -48,6 +48,14 @@ class Notices:
         self._armed = asyncio.Event()
         self._slots = asyncio.Semaphore(AT_ONCE)
 
+    @property
+    def sending(self) -> list[asyncio.Task[None]]:
+        return [pending.sending for pending in self._pending.values() if pending.sending is not None]
+
+    def change(self, *, after_s: float, enabled: bool) -> None:
+        """For questions that come from now on."""
+        self._after_s, self._enabled = after_s, enabled
+
     def arm(self, row: int, *, waited_s: float = 0.0) -> None:
         """A question has been stored; its asker may have waited since before a restart."""
         if self._enabled:
