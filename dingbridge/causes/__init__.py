@@ -7,27 +7,14 @@ the rest: which host, which status, which part of the configuration.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from dingbridge.causes import en, zh
+from dingbridge.causes.explanation import Explanation
 
+__all__ = ["CAUSES", "Explanation", "explain"]
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """One sentence each: what is wrong, and what to look at or to do."""
-
-    cause: str
-    remedy: str
-
-
-def _explained(texts: Mapping[str, tuple[str, str]]) -> Mapping[str, Explanation]:
-    return MappingProxyType({key: Explanation(cause, remedy) for key, (cause, remedy) in texts.items()})
-
-
-CAUSES: Mapping[str, Mapping[str, Explanation]] = MappingProxyType(
-    {"zh-CN": _explained(zh.TEXTS), "en": _explained(en.TEXTS)}
-)
+CAUSES: Mapping[str, Mapping[str, Explanation]] = MappingProxyType({"zh-CN": zh.TEXTS, "en": en.TEXTS})
 
 
 def explain(cause: str, locale: str) -> Explanation | None:
