@@ -50,7 +50,8 @@ TEXTS: Mapping[str, Explanation] = MappingProxyType(
         ),
         "backend.overloaded": Explanation(
             "AnythingLLM or the model behind it is overloaded or limits the rate.",
-            "Lower [limits] workers, or give the model more capacity or a higher quota.",
+            "Check that it runs (a reverse proxy says 503 where it does not), then lower [limits] workers, or give the "
+            "model more capacity or a higher quota.",
         ),
         "backend.cut": Explanation(
             "AnythingLLM's connection ended before the answer was whole.",
