@@ -37,6 +37,7 @@ class Found:
     outcome: Outcome
     route: Route | None = None
     reason: str = ""
+    cause: str = ""
     handler_s: float | None = None
 
 

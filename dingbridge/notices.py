@@ -98,5 +98,16 @@ class Notices:
             self._pending.pop(row, None)
 
 
+class Progress:
+    """What a handler sees of the chat while it works."""
+
+    def __init__(self, notices: Notices, row: int) -> None:
+        self._notices = notices
+        self._row = row
+
+    async def update(self, text: str) -> None:
+        self._notices.replace(self._row, str(text))
+
+
 def _now() -> float:
     return asyncio.get_running_loop().time()

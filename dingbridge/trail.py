@@ -35,6 +35,10 @@ class Trail:
     def add(self, name: str, **facts: Fact) -> None:
         self._steps.append(Step(time.time(), name, {key: fact for key, fact in facts.items() if fact is not None}))
 
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return tuple(self._steps)
+
     def take(self) -> tuple[Step, ...]:
         """What has come since the last call."""
         taken, self._steps = tuple(self._steps), []
@@ -78,3 +82,9 @@ def note(name: str, **facts: Fact) -> None:
     """A step of the message that is being worked on; nothing where none is. Facts that are None are left out."""
     if (trail := _followed.get()) is not None:
         trail.add(name, **facts)
+
+
+def take() -> tuple[Step, ...]:
+    """The steps noted since the last call, to be stored by the caller."""
+    trail = _followed.get()
+    return trail.take() if trail is not None else ()
