@@ -46,7 +46,7 @@ TEXTS: Mapping[str, Explanation] = MappingProxyType(
         ),
         "backend.overloaded": Explanation(
             "AnythingLLM 或者它背后的模型忙不过来，或者触发了限流。",
-            "先确认它在运行（反向代理在它停机时也会答复 503），再调小 [limits] workers，或者给模型扩容、提高服务商的限额。",
+            "先确认它在运行（它停机时反向代理也答复 503），再调小 [limits] workers，或者给模型扩容、提高限额。",
         ),
         "backend.cut": Explanation(
             "回答还没传完，AnythingLLM 的连接就断了。",
