@@ -13,7 +13,7 @@ from dingbridge.store.operate import Row
 from tests.anythingllm_peer import Proxy
 from tests.certificates import sloppy
 from tests.house import House
-from tests.test_store_writer import bound, unbound
+from tests.stores import bound, unbound
 
 FOREIGN = "https://oapi.dingtalk.com.evil.example/robot/sendBySession?session=1"
 

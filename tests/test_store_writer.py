@@ -16,7 +16,7 @@ import pytest
 from dingbridge.errors import StoreUnavailable
 from dingbridge.model import Answer, Outcome
 from dingbridge.store.writer import GROUP, Writer
-from tests.stores import CHILD, ROOT, Clock, head, message, opened, rows
+from tests.stores import CHILD, ROOT, Clock, bound, head, message, opened, rows, unbound
 
 Job = Callable[[sqlite3.Connection], Any]
 HANG_S = 30.0
@@ -33,15 +33,6 @@ def notes(c: sqlite3.Connection) -> list[str]:
 def too_much(c: sqlite3.Connection) -> None:
     """One row larger than a bounded file; SQLite ends the whole transaction over it."""
     c.execute("INSERT INTO note VALUES (zeroblob(1000000))")
-
-
-def bound(c: sqlite3.Connection) -> None:
-    (pages,) = c.execute("PRAGMA page_count").fetchone()
-    c.execute(f"PRAGMA max_page_count = {pages}").fetchone()
-
-
-def unbound(c: sqlite3.Connection) -> None:
-    c.execute("PRAGMA max_page_count = 1000000").fetchone()
 
 
 @pytest.fixture
