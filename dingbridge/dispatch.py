@@ -113,7 +113,7 @@ class Dispatcher:
         except StoreError as error:
             if not error.retryable:
                 raise
-            log.error("store.failed", why=error.detail)
+            log.error("store.failed", why=error.detail, cause=error.cause)
             return Leased([], self._pauses.store_s)
 
     async def _rest(self, wait_s: float | None) -> None:

@@ -98,7 +98,7 @@ class Notices:
             if message is not None:
                 await self._send(message, pending.text)
         except StoreError as error:
-            log.warning("notice.failed", why=error.detail)
+            log.warning("notice.failed", why=error.detail, cause=error.cause)
         except Exception:
             log.exception("notice.failed")  # a notice is worth no daemon
         finally:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from dingbridge.errors import BridgeError
+
 Fact = str | int | float | bool | None
 
 
@@ -54,6 +56,26 @@ def follow(trail: Trail) -> Iterator[Trail]:
         yield trail
     finally:
         _followed.reset(token)
+
+
+@contextmanager
+def timed(name: str, **facts: Fact) -> Iterator[dict[str, Fact]]:
+    """Notes how the block went: ms, ok, and of the BridgeError that ended it why, cause and an unknown outcome.
+
+    What the block puts into the dictionary is noted, too.
+    """
+    began, found = time.monotonic(), dict(facts)
+    try:
+        yield found
+    except BridgeError as error:
+        unknown = None if error.certain else False
+        _note(name, found, began, ok=False, why=error.detail, cause=error.cause or None, certain=unknown)
+        raise
+    _note(name, found, began, ok=True)
+
+
+def _note(name: str, found: dict[str, Fact], began: float, **facts: Fact) -> None:
+    note(name, **{**found, "ms": round((time.monotonic() - began) * 1000), **facts})
 
 
 def note(name: str, **facts: Fact) -> None:

@@ -147,6 +147,7 @@ async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
         await store.open()
 
     assert not caught.value.retryable
+    assert caught.value.cause == "store.newer"
     assert path.read_bytes() == before
     take_lock(path).close()
     await store.close()
@@ -156,8 +157,10 @@ async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     """Where there is no folder to be had the path and the remedy are told."""
     (tmp_path / "file").write_text("", encoding="utf-8")
     store = SQLiteStore(tmp_path / "file" / "x.db", clock=Clock())
-    with pytest.raises(StoreUnavailable, match=r"file/x\.db: .*; does the folder exist, may the service's user write"):
+    words = r"file/x\.db: .*; does the folder exist, may the service's user write"
+    with pytest.raises(StoreUnavailable, match=words) as caught:
         await store.open()
+    assert caught.value.cause == "store.readonly"
     await store.close()
 
 
@@ -181,9 +184,11 @@ async def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     content = b"this is a letter, no database\n" * 100
     path.write_bytes(content)
-    with pytest.raises(StoreUnavailable, match=r"this is no SQLite file: name another one in \[store\] url"):
+    words = r"this is no SQLite file: name another one in \[store\] url"
+    with pytest.raises(StoreUnavailable, match=words) as caught:
         await SQLiteStore(path, clock=Clock()).open()
 
+    assert caught.value.cause == "store.corrupt"
     assert path.read_bytes() == content
     take_lock(path).close()
 

@@ -31,21 +31,21 @@ class Always(Peer):
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("fault", "words", "cause"),
     [
-        (403, "HTTP 403"),
-        (429, "HTTP 429"),
-        (500, "HTTP 500"),
-        (503, "HTTP 503"),
-        ("html", "without endpoint and ticket"),
-        ("no_ticket", "without endpoint and ticket"),
-        ("no_endpoint", "without endpoint and ticket"),
-        ("empty", "without endpoint and ticket"),
-        ("hang", "no answer in time"),
-        ("reset", "broken off"),
+        (403, "HTTP 403", "link.blocked"),
+        (429, "HTTP 429", "link.unavailable"),
+        (500, "HTTP 500", "link.unavailable"),
+        (503, "HTTP 503", "link.unavailable"),
+        ("html", "without endpoint and ticket", "network.intercepted"),
+        ("no_ticket", "without endpoint and ticket", "network.intercepted"),
+        ("no_endpoint", "without endpoint and ticket", "network.intercepted"),
+        ("empty", "without endpoint and ticket", "network.intercepted"),
+        ("hang", "no answer in time", "network.timeout"),
+        ("reset", "broken off", "network.cut"),
     ],
 )
-async def test_a_failing_open_call(gateway: Gateway, fault: int | str, words: str) -> None:
+async def test_a_failing_open_call(gateway: Gateway, fault: int | str, words: str, cause: str) -> None:
     """It is told once, not each time, and the link comes up as soon as the call works again."""
     gateway.open_faults.extend([fault, fault])
     with told(gateway.client_secret) as events:
@@ -54,6 +54,7 @@ async def test_a_failing_open_call(gateway: Gateway, fault: int | str, words: st
             assert bot.stream.state.connected
     assert names(events) == ["stream.lost", "stream.connected"]
     assert words in events[0]["why"]
+    assert events[0]["cause"] == cause
     assert events[0]["log_level"] == "warning"
     assert len(gateway.opens) == 3
 
@@ -67,6 +68,8 @@ async def test_a_failing_handshake(gateway: Gateway, fault: int | str) -> None:
             await bot.works()
     assert names(events) == ["stream.lost", "stream.connected"]
     assert "the WebSocket to 127.0.0.1" in events[0]["why"]
+    causes = {"hang": "network.timeout", "reset": "network.cut"}
+    assert events[0]["cause"] == causes.get(str(fault), "link.handshake")
     assert len(gateway.opens) == bot.counted["lost"] + 1 >= 3
 
 
@@ -84,6 +87,7 @@ async def test_refused_credentials(gateway: Gateway, status: int) -> None:
             await bot.works()
     assert names(events) == ["stream.rejected", "stream.connected"]
     assert events[0]["log_level"] == "error"
+    assert events[0]["cause"] == "link.rejected"
     for check in ("Client ID and Client Secret", "robot capability", "published", "egress IP", f"HTTP {status}"):
         assert check in events[0]["why"]
     assert bot.counted["rejected"] == 4
@@ -131,6 +135,7 @@ async def test_a_refused_port(gateway: Gateway) -> None:
                 assert (await back.acked(await back.say())).code == 200
                 assert names(events) == ["stream.lost", "stream.connected"]
     assert "check route and firewall" in events[0]["why"]
+    assert events[0]["cause"] == "network.refused"
 
 
 async def test_a_redirected_handshake_is_not_followed(gateway: Gateway) -> None:
@@ -146,6 +151,7 @@ async def test_a_redirected_handshake_is_not_followed(gateway: Gateway) -> None:
                 await bot.up()
     assert names(events) == ["stream.lost", "stream.connected"]
     assert "redirected" in events[0]["why"]
+    assert events[0]["cause"] == "network.intercepted"
 
 
 @pytest.mark.parametrize(
@@ -198,6 +204,7 @@ async def test_an_ended_link_is_replaced(gateway: Gateway, ending: Ending) -> No
             await next_connection(gateway, first)
             await bot.works()
     assert names(events) == OUTAGE
+    assert events[1]["cause"] == "link.lost"
     assert bot.counted["lost"] == 1
 
 
@@ -269,6 +276,7 @@ async def test_a_half_open_link_is_noticed(gateway: Gateway) -> None:
     assert bot.times("lost")[0] - began <= 7.5
     assert names(events) == OUTAGE
     assert "no pong" in events[1]["why"]
+    assert events[1]["cause"] == "link.silent"
 
 
 @pytest.mark.slow
@@ -328,10 +336,10 @@ async def test_an_outage_in_readiness(gateway: Gateway) -> None:
         first.cut()
         await bot.count("lost", 2)
         state = bot.stream.state
-        assert (state.connected, "503" in state.why) == (False, True)
+        assert (state.connected, "503" in state.why, state.cause) == (False, True, "link.unavailable")
         gateway.open_fault = None
         await until(lambda: state.connected)
-        assert state.why == ""
+        assert (state.why, state.cause) == ("", "")
 
 
 async def test_a_link_that_is_used_up_while_another_runs(gateway: Gateway) -> None:

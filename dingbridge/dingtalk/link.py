@@ -75,6 +75,7 @@ class Link:
         self.leaving = asyncio.Event()
         self.rotated = False
         self.why = ""
+        self.cause = ""
         self.age_s = 0.0
 
     @property
@@ -149,6 +150,7 @@ class Link:
     def _reason(self) -> str:
         error, code = self._socket.exception(), self._socket.close_code
         if isinstance(error, TimeoutError):
+            self.cause = "link.silent"
             return "no pong from the gateway: the network drops what is sent"
         if self._unreadable:
             return f"a WebSocket frame that cannot be read ({self._unreadable}, code {code})"

@@ -77,6 +77,7 @@ class LinkState:
 
     connected: bool = False
     why: str = "not connected yet"
+    cause: str = ""
     opens: int = 0
 
 
@@ -160,12 +161,13 @@ class Stream:
                 continue
             self._links[link] = group.create_task(self._read(link))
             await link.leaving.wait()
+            ended = LinkError(link.why, cause=link.cause or None)
             if link.age_s >= self._timing.backoff.steady_s:
                 failures = 0
-                self._lost(link.why, planned=link.rotated)
+                self._lost(ended, planned=link.rotated)
             else:
                 failures += 1
-                await self._pause(LinkError(link.why), failures)
+                await self._pause(ended, failures)
 
     async def _connect(self, session: aiohttp.ClientSession) -> Link:
         self.state.opens += 1
@@ -194,7 +196,7 @@ class Stream:
         finally:
             del self._links[link]
             if not self._links:
-                self._set(connected=False, why=link.why)
+                self._set(connected=False, why=link.why, cause=link.cause or LinkError.cause)
 
     async def _end_links(self) -> None:
         tasks = list(self._links.values())
@@ -207,28 +209,29 @@ class Stream:
 
     async def _pause(self, error: LinkError, failures: int) -> None:
         rejected = isinstance(error, CredentialsRejected)
-        self._lost(error.detail, rejected=rejected)
+        self._lost(error, rejected=rejected)
         backoff = self._timing.backoff
         delay = backoff.delay_s(failures, random.random())  # noqa: S311 - spreads reconnects, guards nothing
         await asyncio.sleep(max(backoff.rejected_s if rejected else delay, error.retry_after or 0.0))
 
-    def _lost(self, why: str, *, planned: bool = False, rejected: bool = False) -> None:
+    def _lost(self, error: LinkError, *, planned: bool = False, rejected: bool = False) -> None:
         """Told once until the link is back; a refused credential loudly, a planned rotation not at all."""
         name = "rejected" if rejected else "rotated" if planned else "lost"
         self._on_event(name)
         if planned:
             return  # the next one is opened while the old one is still there
         if not self._is_up():
-            self._set(connected=False, why=why)
+            self._set(connected=False, why=error.detail, cause=error.cause)
         if self._told in ("", "lost") and self._told != name:
             self._told = name
-            (log.error if rejected else log.warning)("stream.rejected" if rejected else "stream.lost", why=why)
+            write = log.error if rejected else log.warning
+            write("stream.rejected" if rejected else "stream.lost", why=error.detail, cause=error.cause)
 
     def _is_up(self) -> bool:
         return any(link.is_open for link in self._links)
 
-    def _set(self, *, connected: bool, why: str = "") -> None:
-        self.state.connected, self.state.why = connected, why
+    def _set(self, *, connected: bool, why: str = "", cause: str = "") -> None:
+        self.state.connected, self.state.why, self.state.cause = connected, why, cause
 
     # -- one frame
 
@@ -252,7 +255,7 @@ class Stream:
             return _refusal(frame.headers, AckMessage.STATUS_BAD_REQUEST, "unreadable")
         except StoreError as error:
             self._on_event("unacked")
-            log.error("stream.not_kept", why=error.detail)
+            log.error("stream.not_kept", why=error.detail, cause=error.cause)
             return None
         except Exception:
             # A bug must not end the link for everybody else; without an ack the message comes again.

@@ -96,6 +96,7 @@ def migrate(connection: sqlite3.Connection) -> None:
             f"the store is of a newer dingbridge (schema {version}, this one knows {len(MIGRATIONS)}): "
             "install that version, or start with another [store] url",
             retryable=False,
+            cause="store.newer",
         )
     for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {statements} PRAGMA user_version = {number}; COMMIT;")

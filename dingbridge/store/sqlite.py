@@ -7,6 +7,7 @@ be leased; the lease's token fences every later write, so that a cancelled messa
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import sqlite3
@@ -366,7 +367,8 @@ def take_lock(path: Path) -> IO[str]:
         lock = path.with_name(path.name + ".lock").open("a")
     except OSError as error:
         raise StoreUnavailable(
-            f"store {path}: {error.strerror}; does the folder exist, may the service's user write to it?"
+            f"store {path}: {error.strerror}; does the folder exist, may the service's user write to it?",
+            cause={errno.ENOSPC: "store.full", errno.EIO: "store.disk"}.get(error.errno or 0, "store.readonly"),
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -214,12 +214,21 @@ def _explained(error: BaseException, path: Path) -> StoreError:
         return error
     text = str(error)
     code = getattr(error, "sqlite_errorcode", None)
-    remedy = {
-        sqlite3.SQLITE_FULL: "the disk is full: free some space, nothing accepted is lost",
-        sqlite3.SQLITE_READONLY: "the file or its folder cannot be written: give the service's user the right to",
-        sqlite3.SQLITE_CANTOPEN: "the file cannot be opened: may the service user write to its folder?",
-        sqlite3.SQLITE_NOTADB: "this is no SQLite file: name another one in [store] url",
-        sqlite3.SQLITE_CORRUPT: "the file is damaged: restore a backup, or start with another [store] url",
-        sqlite3.SQLITE_IOERR: "the disk reports errors: look at the kernel log",
-    }.get(code & 0xFF if code is not None else -1, "see the SQLite error")
-    return StoreUnavailable(f"store {path}: {text}; {remedy}")
+    remedy, cause = _CODE_CAUSES.get(code & 0xFF if code is not None else -1, ("see the SQLite error", None))
+    return StoreUnavailable(f"store {path}: {text}; {remedy}", cause=cause)
+
+
+_CODE_CAUSES = {
+    sqlite3.SQLITE_FULL: ("the disk is full: free some space, nothing accepted is lost", "store.full"),
+    sqlite3.SQLITE_READONLY: (
+        "the file or its folder cannot be written: give the service's user the right to",
+        "store.readonly",
+    ),
+    sqlite3.SQLITE_CANTOPEN: ("the file cannot be opened: may the service user write to its folder?", "store.readonly"),
+    sqlite3.SQLITE_NOTADB: ("this is no SQLite file: name another one in [store] url", "store.corrupt"),
+    sqlite3.SQLITE_CORRUPT: (
+        "the file is damaged: restore a backup, or start with another [store] url",
+        "store.corrupt",
+    ),
+    sqlite3.SQLITE_IOERR: ("the disk reports errors: look at the kernel log", "store.disk"),
+}
