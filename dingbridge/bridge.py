@@ -312,7 +312,6 @@ class Bridge:
             except StoreError as error:
                 if not error.retryable:
                     raise
-                log.error("store.failed", why=error.detail)
                 await asyncio.sleep(self._pauses.store_s)
 
     # -- what commands ask of us

@@ -337,7 +337,7 @@ def leaks(secret: str, written: str) -> list[str]:
     return [form for form in forms(secret) if form in written]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(secret=known_secrets(), shape=st.sampled_from(sorted(OF_KNOWN)))
 def test_a_known_secret_reaches_no_sink(secret: str, shape: str) -> None:
     """Whatever it consists of and however it is dressed, at every place, in JSON, on a terminal, in a structure."""
@@ -345,7 +345,7 @@ def test_a_known_secret_reaches_no_sink(secret: str, shape: str) -> None:
     assert not leaks(secret, written), shape
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(secret=tickets(), shape=st.sampled_from(sorted(OF_UNKNOWN)))
 def test_a_secret_that_nobody_knew_reaches_no_sink(secret: str, shape: str) -> None:
     """Tickets, access tokens and webhook sessions are hidden by their names, in whatever notation."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from dingbridge.errors import StoreLocked, StoreUnavailable
+from dingbridge.errors import StoreError, StoreLocked, StoreUnavailable
 from dingbridge.model import Answer, Delivery, Message, Outcome, Placed, Secret, State, Task
 from dingbridge.store import intake, recovery, work
 from dingbridge.store.codec import encode_answer
@@ -64,6 +64,7 @@ class SQLiteStore:
     clock: seconds that only go forward within a process; lanes and deadlines live by it.
     wipe: forget the question, the answer and the webhook of a finished message.
     on_commit: told how long each group of commits took, in seconds, on the store's thread.
+    on_trouble: told in the loop of each transaction that failed, and with None of the first that worked after that.
     """
 
     def __init__(
@@ -74,12 +75,13 @@ class SQLiteStore:
         limits: Limits | None = None,
         wipe: bool = True,
         on_commit: Callable[[float], None] = lambda _: None,
+        on_trouble: Callable[[StoreError | None], None] = lambda _: None,
     ) -> None:
         self.path = path
         self._clock = clock
         self._limits = limits or Limits()
         self._wipe = wipe
-        self._writer = Writer(path, on_commit=on_commit)
+        self._writer = Writer(path, on_commit=on_commit, on_trouble=on_trouble)
         self._lock: IO[str] | None = None
 
     async def open(self) -> Recovered:
