@@ -60,14 +60,14 @@ def _forms(char: str) -> str:
     utf16 = char.encode("utf-16-be", "surrogatepass")
     units = [utf16[at : at + 2].hex() for at in range(0, len(utf16), 2)]
     forms = [
-        r"\\{0,8}" + re.escape(char),
+        r"\\{0,64}" + re.escape(char),
         _any_case("".join(f"%(?:25){{0,3}}{byte:02x}" for byte in utf8)),
-        _any_case("".join(rf"\\{{1,8}}u{unit}" for unit in units)),
-        _any_case("".join(rf"\\{{1,8}}x{byte:02x}" for byte in utf8)),
-        _any_case(rf"\\{{1,8}}U{ord(char):08x}"),
+        _any_case("".join(rf"\\{{1,64}}u{unit}" for unit in units)),
+        _any_case("".join(rf"\\{{1,64}}x{byte:02x}" for byte in utf8)),
+        _any_case(rf"\\{{1,64}}U{ord(char):08x}"),
     ]
     if ord(char) < 256:
-        forms.append(_any_case(rf"\\{{1,8}}x{ord(char):02x}"))
+        forms.append(_any_case(rf"\\{{1,64}}x{ord(char):02x}"))
     if (entity := html.escape(char)) != char:
         forms.append(re.escape(entity))
     if char == " ":

@@ -9,6 +9,7 @@ from binascii import Error as NotBase64
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from dingbridge.disguise import disguised, parts_of, plain_run
 from dingbridge.model import Secret
@@ -33,23 +34,23 @@ _PAIR = re.compile(
     r"""(?ix)
     (?: secret | passw(?:or)?d | passphrase | pwd | ticket | (?<!first_)token | api[-_\ ]?key | access[-_]?key
       | private[-_]?key | session[-_]?webhook | credential | 密码 | 密钥 | 口令 | 令牌
-      | (?: (?<![a-z0-9]) | (?<=%[0-9a-f]{2}) )(?: session | sign(?:ature)? )
+      | (?<![a-z0-9])(?: session | sign(?:ature)? )
       | (?P<header> (?:proxy-)?authorization | cookie ) )
     s? (?: [-_]?(?:key|value|id|text) )?
-    (?P<close> \\{0,8}["'] | %(?:25){0,3}22 | &quot; )?
-    \s{0,4}
-    (?P<sep> => | [=:：] | %(?:25){0,3}3[AD] | \\{1,8}u003[ad] | (?<=["']),(?=\s{0,4}b?\\{0,8}["']) )
-    \s{0,4} (?P<list> [\[(] )? b?
-    (?P<quote> (?P<run> \\{0,8} ) (?P<mark> ["'] ) )?
+    (?: \\{0,64}["'] )?
+    [\s+]{0,4}
+    (?P<sep> => | [=:：] | \\{1,64}u003[ad] | (?<=["']),(?=[\s+]{0,4}b?\\{0,64}["']) )
+    [\s+]{0,4} (?P<list> [\[(] )? b?
+    (?P<quote> (?P<run> \\{0,64} ) (?P<mark> ["'] ) )?
     """
 )
 _VALUE = re.compile(r"""[^\s&"'<>,;)\]}\\]{1,8192}""")
-_LINE = re.compile(r"""(?:(?!\\{1,8}[rn])[^\r\n>]){1,8192}""")
-_FOLLOWING = re.compile(r"""\\{0,8}["'],\s{0,4}b?\\{0,8}["']""")
+_LINE = re.compile(r"""(?:(?!\\{1,64}[rn])[^\r\n>]){1,8192}""")
+_FOLLOWING = re.compile(r"""\\{0,64}["'],[\s+]{0,4}b?\\{0,64}["']""")
 _NOTHING = frozenset({"None", "True", "False", "null", "true", "false", MASK, "(empty", "..."})
-_BEARER = re.compile(r"\b((?i:bearer))(\s{1,4}|%20|\+)(?=\S{0,400}?[\dA-Z_]|\S{20})[\w.~+/=%-]{6,}", re.ASCII)
-_BASIC = re.compile(r"\b((?i:basic)(?:\s{1,4}|%20|\+))([A-Za-z0-9+/_-]{4,}={0,2})", re.ASCII)
-_USERINFO = re.compile(r"""(:(?:\\?/){2}|%3[Aa]%2[Ff]%2[Ff])(?:(?!%2[Ff])[^\s/?#"'<>\\])*(?:@|%40)(?=[\w\[])""")
+_BEARER = re.compile(r"\b((?i:bearer))([\s+]{1,4})(?=\S{0,400}?[\dA-Z_]|\S{20})[\w.~+/=-]{6,}", re.ASCII)
+_BASIC = re.compile(r"\b((?i:basic)[\s+]{1,4})([A-Za-z0-9+/_-]{4,}={0,2})", re.ASCII)
+_USERINFO = re.compile(r"""(:(?:\\{0,64}/){2})[^\s/?#"'<>\\]*@(?=[\w\[])""")
 _PEM = re.compile(r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)[^-]*")
 # By look alone: a JSON web token, a model provider's key, a custom robot's, AnythingLLM's.
 _SHAPES = re.compile(
@@ -60,6 +61,11 @@ _SHAPES = re.compile(
 _PERSONAL = re.compile(
     r"(?<![\d.])(?:(?:\+|00)?86[- ]?)?1[3-9]\d(?:\d{8}|[- ]\d{4}[- ]\d{4})(?!\d)|(?<!\d)\d{17}[\dXx](?![\dA-Za-z])"
 )
+# Escapes of URLs, but for those of control characters, and of HTML.
+_CONTROL = re.compile("%([01][0-9A-Fa-f]|7[Ff])")
+_ENTITIES = {"&quot;": '"', "&#x27;": "'", "&#39;": "'", "&lt;": "<", "&gt;": ">", "&amp;": "&"}
+_ENTITY = re.compile("|".join(_ENTITIES))
+LAYERS = 3
 _HEX = frozenset("0123456789abcdefABCDEF-")
 _HASH = 12  # the shortest that we write
 _WORD, _WORD_BEFORE = re.compile("[A-Za-z0-9]"), re.compile(r"[A-Za-z0-9%\\]")
@@ -99,9 +105,22 @@ class Redactor:
         self._keys = {}
 
     def text(self, text: str) -> str:
-        """The text without secrets; also for whole files' contents. Takes time in proportion to its length."""
+        """The text without secrets; also for whole files' contents. Takes time in proportion to its length.
+
+        Where only what was escaped, for a URL or HTML, shows a secret, the text is given without these escapes.
+        """
         if not self._suspect(text):
             return text
+        masked = plain = self._masked(text)
+        for _ in range(LAYERS):
+            if (inner := _unescaped(plain)) == plain:
+                break
+            plain = self._masked(inner)
+            if plain != inner:
+                masked = plain
+        return masked
+
+    def _masked(self, text: str) -> str:
         if self._known is not None:
             text = self._known.sub(MASK, text)
         text = _PEM.sub(r"\1***", _USERINFO.sub(r"\1***@", text))
@@ -157,7 +176,7 @@ class Redactor:
         lower = text.lower()
         if any(word in lower for word in _WORDS) or any(run in text for run in self._runs):
             return True
-        if "@" in text or "%40" in text or "SEC" in text or _DIGITS.search(text) is not None:
+        if "@" in text or "%2" in text or "SEC" in text or _DIGITS.search(text) is not None:
             return True
         return text.count("-") >= 3 and _SHAPES.search(text) is not None
 
@@ -191,6 +210,12 @@ class Redactor:
         plain = str(value)
         masked = self.text(plain)
         return value if masked == plain else masked
+
+
+def _unescaped(text: str) -> str:
+    if "%" in text:
+        text = unquote(_CONTROL.sub(r"%25\1", text))
+    return _ENTITY.sub(lambda found: _ENTITIES[found[0]], text) if "&" in text else text
 
 
 def _items(value: Any) -> list[tuple[Any, Any]] | None:

@@ -38,6 +38,9 @@ from dingbridge.redaction import MASK
 ALNUM = string.ascii_letters + string.digits
 Carrier = Callable[[str], Any]
 
+EVERYTHING = "p@s/s\"w'o+r\\d 密{1}%2F😀"
+TICKET = "7724109a-ea43-4aa2-b803-87d82c5aaee6"  # as DingTalk makes them
+
 
 # -- secrets: as they are made, and as people make them
 
@@ -374,15 +377,13 @@ def test_an_error_nobody_awaited_shows_no_secret(secret: str, ticket: str, shape
 @pytest.mark.parametrize("shape", sorted(OF_KNOWN))
 def test_each_shape_of_a_known_secret(shape: str) -> None:
     """Each notation once, with a secret that has everything in it."""
-    secret = "p@s/s\"w'o+r\\d 密{1}%2F😀"
-    assert not leaks(secret, everything_written(Redactor((secret,)), OF_KNOWN[shape](secret)))
+    assert not leaks(EVERYTHING, everything_written(Redactor((EVERYTHING,)), OF_KNOWN[shape](EVERYTHING)))
 
 
 @pytest.mark.parametrize("shape", sorted(OF_UNKNOWN))
 def test_each_shape_of_an_unknown_secret(shape: str) -> None:
     """Each notation once, with a ticket as DingTalk makes them."""
-    ticket = "7724109a-ea43-4aa2-b803-87d82c5aaee6"
-    assert not leaks(ticket, everything_written(Redactor(), OF_UNKNOWN[shape](ticket)))
+    assert not leaks(TICKET, everything_written(Redactor(), OF_UNKNOWN[shape](TICKET)))
 
 
 @pytest.mark.parametrize("shape", sorted(OF_PERSON))
@@ -390,6 +391,30 @@ def test_each_shape_of_an_unknown_secret(shape: str) -> None:
 def test_each_shape_of_a_persons_number(shape: str, number: str) -> None:
     """Each notation once."""
     assert not leaks(number, everything_written(Redactor(), OF_PERSON[shape](number)))
+
+
+@pytest.mark.parametrize(
+    ("inner", "secret"),
+    [
+        *(pytest.param(carrier, EVERYTHING, id=f"known {name}") for name, carrier in OF_KNOWN.items()),
+        *(
+            pytest.param(carrier, TICKET, id=f"unknown {name}")
+            for name, carrier in OF_UNKNOWN.items()
+            if name != "Chinese"
+        ),
+        *(pytest.param(carrier, "13812345678", id=f"person {name}") for name, carrier in OF_PERSON.items()),
+    ],
+)
+def test_a_notation_within_a_notation(inner: Carrier, secret: str) -> None:
+    """What was quoted by one part is quoted again by the next: every notation in every other one."""
+    redactor, text = Redactor((EVERYTHING,)), str(inner(secret))
+    leaking = []
+    for name, outer in OF_KNOWN.items():
+        value = outer(text) if name not in ("Basic", "base64", "headers") else text
+        shown = json.dumps(redactor.structure({"why": value}), ensure_ascii=False)
+        if leaks(secret, shown + redactor.text(f"{value}\n{value!r}")):
+            leaking.append(name)
+    assert leaking == []
 
 
 # -- what nobody catches, in a process of its own
@@ -466,7 +491,7 @@ def test_what_nobody_catches_is_logged_without_secrets(how: str, event: str) -> 
         check=False,
     )
     assert not leaks(secret, ended.stdout + ended.stderr)
-    assert not leaks("7724109a-ea43-4aa2-b803-87d82c5aaee6", ended.stdout + ended.stderr)
+    assert not leaks(TICKET, ended.stdout + ended.stderr)
     lines = [json.loads(line) for line in ended.stderr.splitlines()]
     assert [line for line in lines if event in line["event"]]
     assert (ended.returncode != 0) == (how in ("main", "interrupt"))
