@@ -36,7 +36,7 @@ _PAIR = re.compile(
       | private[-_]?key | session[-_]?webhook | credential | 密码 | 密钥 | 口令 | 令牌
       | (?<![a-z0-9])(?: session | sign(?:ature)? )
       | (?P<header> (?:proxy-)?authorization | cookie ) )
-    s? (?: [-_]?(?:key|value|id|text) )?
+    s? (?: [-_]?(?:key|value|text) )?
     (?: \\{0,64}["'] )?
     [\s+]{0,4}
     (?P<sep> => | [=:：] | \\{1,64}u003[ad] | (?<=["']),(?=[\s+]{0,4}b?\\{0,64}["']) )
@@ -47,7 +47,7 @@ _PAIR = re.compile(
 _VALUE = re.compile(r"""[^\s&"'<>,;)\]}\\]{1,8192}""")
 _LINE = re.compile(r"""(?:(?!\\{1,64}[rn])[^\r\n>]){1,8192}""")
 _FOLLOWING = re.compile(r"""\\{0,64}["'],[\s+]{0,4}b?\\{0,64}["']""")
-_NOTHING = frozenset({"None", "True", "False", "null", "true", "false", MASK, "(empty", "..."})
+_NOTHING = frozenset({"None", "True", "False", "null", "NULL", "true", "false", MASK, "(empty", "..."})
 _BEARER = re.compile(r"\b((?i:bearer))([\s+]{1,4})(?=\S{0,400}?[\dA-Z_]|\S{20})[\w.~+/=-]{6,}", re.ASCII)
 _BASIC = re.compile(r"\b((?i:basic)[\s+]{1,4})([A-Za-z0-9+/_-]{4,}={0,2})", re.ASCII)
 _USERINFO = re.compile(r"""(:(?:\\{0,64}/){2})[^\s/?#"'<>\\]*@(?=[\w\[])""")
@@ -154,8 +154,8 @@ class Redactor:
         masked: dict[str, Any] = {}
         for key, value in event.items():
             name, hidden, measure = self._judged(key)
-            if hidden and not (measure and isinstance(value, int | float)):
-                masked[name] = MASK if value else value
+            if hidden and _may_be_secret(value, measure=measure):
+                masked[name] = MASK
             elif clean and type(value) is str:
                 masked[name] = value
             else:
@@ -167,7 +167,8 @@ class Redactor:
         if (found := self._keys.get(key)) is None:
             if len(self._keys) > 1000:  # keys may be data
                 self._keys = {}
-            found = (self.text(key), bool(_KEYS.search(key)), bool(_MEASURES.search(key)))
+            hidden = _KEYS.search(key) is not None and not key.endswith("_file")  # where it lies is no secret
+            found = (self.text(key), hidden, _MEASURES.search(key) is not None)
             self._keys[key] = found
         return found
 
@@ -195,7 +196,7 @@ class Redactor:
 
     def _item(self, key: Any, value: Any, depth: int) -> tuple[str, Any]:
         name, hidden, measure = self._judged(_shown(key))
-        if hidden and value and not (measure and isinstance(value, int | float)):
+        if hidden and _may_be_secret(value, measure=measure):
             return name, MASK
         return name, self._value(value, measure=measure, depth=depth + 1)
 
@@ -210,6 +211,11 @@ class Redactor:
         plain = str(value)
         masked = self.text(plain)
         return value if masked == plain else masked
+
+
+def _may_be_secret(value: Any, *, measure: bool) -> bool:
+    """Whether there is one may be told."""
+    return bool(value) and not isinstance(value, bool) and not (measure and isinstance(value, int | float))
 
 
 def _unescaped(text: str) -> str:

@@ -534,7 +534,8 @@ KEPT = [
     "AnythingLLM at http://127.0.0.1:3001 does not accept the API key: create one under Settings, Tools, Developer API",
     "the proxy refused the user or password; check [anythingllm] proxy",
     "api_key_file = /etc/dingbridge/api_key",
-    "token=None, ticket=***",
+    "token=None, ticket=***, UPDATE lane SET token = NULL",
+    '{"sessionId": "dingbridge-0123456789abcdef0123456789abcdef", "reset": false}',
     "errcode=40035 errmsg=参数错误",
     "someone@example.com wrote to 张三",
     "2000-3000 files, 138 of 1234 5678",
@@ -603,6 +604,12 @@ def test_a_structure_comes_back_as_plain_data() -> None:
         "1": [2],
     }
     assert given["headers"] == {"Cookie": "a=b"}
+
+
+def test_whether_there_is_a_secret_and_where_it_lies_may_be_told() -> None:
+    """A configuration without its secrets still says which it has."""
+    settings = {"api_key": True, "admin_token": False, "client_secret_file": "/etc/dingbridge/client_secret"}
+    assert Redactor().structure(settings) == settings
 
 
 def test_a_structure_without_end_has_one() -> None:
