@@ -33,6 +33,7 @@ from dingbridge.service import Notifier, Presence
 from dingbridge.setup import Setup
 from dingbridge.store.sqlite import Limits, SQLiteStore
 from dingbridge.texts import Texts
+from dingbridge.watched import Outages, Watched
 from dingbridge.web.server import Health, Web
 
 log = structlog.get_logger("dingbridge.daemon")
@@ -119,6 +120,7 @@ class App:
         self._stopping = False
         self._clock = steady_clock()
         self.metrics = Metrics(__version__)
+        self.outages = Outages()
         self.store: SQLiteStore
         self.bridge: Bridge
         self.stream: Stream
@@ -172,7 +174,8 @@ class App:
         import_handlers_from(config)
         backend = open_backend(config, self._on_retry)
         # Before the store: a handler that cannot be imported must not cost a lock or a migration.
-        answerer = Answerer(config.routes, backend, handler_s=config.anythingllm.total_timeout_s)
+        watched = Watched(backend, self.outages.backend)
+        answerer = Answerer(config.routes, watched, handler_s=config.anythingllm.total_timeout_s)
         await self._open_store(stack, clock)
         presence = Presence(config.dingtalk.client_id)
         stack.callback(presence.withdraw)
@@ -251,6 +254,7 @@ class App:
                 answer_deadline_s=limits.answer_deadline_min * 60.0,
             ),
             on_commit=self.metrics.commit.observe,
+            on_trouble=self.outages.of_store,
         )
         recovered = await self.store.open()
         stack.push_async_callback(self.store.close)
@@ -338,11 +342,9 @@ class App:
     async def _forget(self) -> None:
         while True:
             dropped = True
-            try:
+            with suppress(StoreError):  # told as every trouble of the store is
                 while dropped:
                     dropped = bool(await self.store.forget())
-            except StoreError as error:
-                log.warning("store.failed", why=error.detail)
             await asyncio.sleep(self._timings.forget_s)
 
     async def _check_workspaces(self) -> None:
@@ -380,6 +382,8 @@ class App:
         lines = [f"dingbridge {__version__}", ""]
         for name, part in self.parts().items():
             lines.append(f"{name:10} {'ok' if part.ok else 'NOT OK: ' + part.why}")
+        backend = self.outages.backend.state()
+        lines.append(f"{'backend':10} {'ok' if backend['ok'] else 'NOT OK: ' + backend['why']}")
         state = self.stream.state
         lines.append(f"{'opens':10} {state.opens}")
         lines.append(f"{'in work':10} {self.bridge.running}")

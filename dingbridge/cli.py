@@ -81,7 +81,7 @@ async def _run(config: Config) -> int:
     from dingbridge.app import App, redactor_for  # noqa: PLC0415
 
     sink = log.Sink(sys.stderr)
-    log.configure(redactor_for(config), stream=sink)
+    log.configure(redactor_for(config), stream=sink, own_process=True)
     try:
         return await _daemon(App(config), structlog.get_logger("dingbridge.daemon"))
     finally:
@@ -186,7 +186,7 @@ def _log_to_stderr(config: Config) -> None:
     from dingbridge import log  # noqa: PLC0415
     from dingbridge.app import redactor_for  # noqa: PLC0415
 
-    log.configure(redactor_for(config), level=logging.WARNING)
+    log.configure(redactor_for(config), level=logging.WARNING, own_process=True)
 
 
 def _exit_for(error: ConfigError) -> NoReturn:

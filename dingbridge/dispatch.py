@@ -9,13 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-import structlog
-
 from dingbridge.errors import StoreError
 from dingbridge.model import Delivery
 from dingbridge.store.sqlite import Leased
-
-log = structlog.get_logger("dingbridge.dispatch")
 
 AT_A_TIME = 256
 
@@ -113,7 +109,6 @@ class Dispatcher:
         except StoreError as error:
             if not error.retryable:
                 raise
-            log.error("store.failed", why=error.detail, cause=error.cause)
             return Leased([], self._pauses.store_s)
 
     async def _rest(self, wait_s: float | None) -> None:

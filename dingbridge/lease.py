@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
-import structlog
-
 from dingbridge import trail
 from dingbridge.answerer import Found
 from dingbridge.errors import BridgeError, StoreError
@@ -16,7 +14,6 @@ from dingbridge.setup import Setup
 from dingbridge.store.sqlite import SQLiteStore
 from dingbridge.trail import Trail
 
-log = structlog.get_logger("dingbridge.lease")
 T = TypeVar("T")
 K = ParamSpec("K")
 
@@ -29,7 +26,6 @@ async def keep(pause_s: float, write: Callable[K, Awaitable[T]], *args: K.args, 
         except StoreError as error:
             if not error.retryable:
                 raise
-            log.error("store.failed", why=error.detail)
             trail.note("store.failed", why=error.detail, cause=error.cause)
             await asyncio.sleep(pause_s)
 

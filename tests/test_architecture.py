@@ -20,7 +20,8 @@ NOUNS = frozenset({"model", "errors"})
 GROUND = frozenset(
     {"net", "decode", "reading", "secrets", "config", "log", "texts", "service", "store", "trail", "causes"}
 )
-CENTRE = frozenset({"router", "commands", "answerer", "notices", "dispatch", "setup", "lease"})
+GROUND |= {"redaction", "disguise", "outage"}
+CENTRE = frozenset({"router", "commands", "answerer", "notices", "dispatch", "setup", "lease", "watched"})
 EDGES = frozenset({"dingtalk", "backends", "journal", "web"})
 BUILDERS = frozenset({"app", "asking", "checks", "demo"})
 BELOW: dict[str, frozenset[str]] = {

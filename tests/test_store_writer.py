@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dingbridge.errors import StoreUnavailable
+from dingbridge.errors import StoreError, StoreUnavailable
 from dingbridge.model import Answer, Outcome
 from dingbridge.store.writer import GROUP, Writer
 from tests.stores import CHILD, ROOT, Clock, bound, head, message, opened, rows, unbound
@@ -190,6 +190,25 @@ async def test_a_full_file_fails_the_whole_group(writer: Writer) -> None:
     await writer.run(note("after"))
     assert writer.last_error is None
     assert await writer.run(notes) == ["before", "after"]
+
+
+async def test_trouble_is_told_at_each_failure_and_once_when_it_is_over(tmp_path: Path) -> None:
+    """on_trouble hears every transaction that failed, the first that worked after that, and nothing else."""
+    heard: list[StoreError | None] = []
+    writer = Writer(tmp_path / "x.db", on_trouble=heard.append)
+    await writer.open()
+    await writer.run(lambda c: c.execute("CREATE TABLE note (text TEXT NOT NULL) STRICT").rowcount)
+    await writer.run(note("before"))
+    await writer.run(bound)
+    failed = [await outcomes(asyncio.ensure_future(writer.run(too_much))) for _ in range(2)]
+    await writer.run(notes)  # reading proves nothing
+    assert heard == [error for (error,) in failed]
+    await writer.run(unbound)
+    await writer.run(note("after"))
+    await writer.run(note("later"))
+    await writer.close()
+
+    assert heard == [*(error for (error,) in failed), None]
 
 
 async def test_a_full_file_that_fails_one_job_is_trouble_too(writer: Writer) -> None:

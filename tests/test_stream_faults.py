@@ -112,6 +112,37 @@ async def test_trouble_between_refusals_is_told_once(gateway: Gateway) -> None:
     assert names(events) == ["stream.lost", "stream.rejected", "stream.connected"]
 
 
+async def test_an_outage_tells_its_length_when_it_ends(gateway: Gateway) -> None:
+    """Refused, then unreachable, then back: each is told once, and the end with all the seconds since the first."""
+    gateway.open_fault = 401
+    slow = replace(QUICK, backoff=Backoff(base_s=0.02, factor=1.0, rejected_s=0.1))
+    with told() as events:
+        started = time.monotonic()
+        async with running(Bot(gateway, timing=slow)) as bot:
+            await bot.count("rejected", 6)
+            gateway.open_fault = 503
+            await bot.count("lost", 2)
+            gateway.open_fault = None
+            first = await bot.up()
+            lasted = time.monotonic() - started
+            started = time.monotonic()
+            first.cut()
+            await next_connection(gateway, first)
+            await bot.works()
+            again = time.monotonic() - started
+    assert names(events) == ["stream.rejected", *OUTAGE]
+    assert 0.4 < events[1]["down_s"] <= lasted + 0.1
+    assert events[3]["down_s"] <= again + 0.1
+
+
+async def test_a_first_connection_was_not_away(gateway: Gateway) -> None:
+    """Where nothing was lost, nothing is told of its length."""
+    with told() as events:
+        async with linked(gateway):
+            pass
+    assert [event["down_s"] for event in events if event["event"] == "stream.connected"] == [None]
+
+
 @pytest.mark.parametrize("step", ["open", "handshake"])
 async def test_retry_after_is_honoured(gateway: Gateway, step: str) -> None:
     """The seconds that a 429 names are waited for, though our own pause would be shorter."""

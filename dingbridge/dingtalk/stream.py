@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -130,6 +131,7 @@ class Stream:
         self._ended = asyncio.Event()
         self._ended.set()
         self._told = ""
+        self._lost_at: float | None = None
         self.state = LinkState()
 
     async def run(self) -> None:
@@ -186,8 +188,10 @@ class Stream:
         )
         self._set(connected=True)
         self._on_event("connected")
-        (log.info if self._told or self.state.opens == 1 else log.debug)("stream.connected", opens=self.state.opens)
-        self._told = ""
+        down_s = None if self._lost_at is None else round(time.monotonic() - self._lost_at, 1)
+        write = log.info if self._told or self.state.opens == 1 else log.debug
+        write("stream.connected", opens=self.state.opens, down_s=down_s)
+        self._told, self._lost_at = "", None
         return Link(socket, self.dispatch, leave_s=timing.leave_s, close_s=timing.close_s)
 
     async def _read(self, link: Link) -> None:
@@ -222,6 +226,8 @@ class Stream:
             return  # the next one is opened while the old one is still there
         if not self._is_up():
             self._set(connected=False, why=error.detail, cause=error.cause)
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
         if self._told in ("", "lost") and self._told != name:
             self._told = name
             write = log.error if rejected else log.warning

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from dingbridge.errors import StoreLocked, StoreUnavailable
+from dingbridge.errors import StoreError, StoreLocked, StoreUnavailable
 from dingbridge.model import Answer, Delivery, Message, Outcome, Placed, Secret, State, Task, typed_code
 from dingbridge.store import intake, operate, recovery, work
 from dingbridge.store.codec import APPEND_TRAIL, encode_answer, encode_steps
@@ -68,6 +68,7 @@ class SQLiteStore:
     clock: seconds that only go forward within a process; lanes and deadlines live by it.
     wipe: forget the question, the answer and the webhook of a finished message.
     on_commit: told how long each group of commits took, in seconds, on the store's thread.
+    on_trouble: told in the loop of each transaction that failed, and with None of the first that worked after that.
     redact: masks what a message's steps should not have held.
     steps, wherever it stands: what has happened to the message since its last write.
     """
@@ -81,13 +82,14 @@ class SQLiteStore:
         wipe: bool = True,
         on_commit: Callable[[float], None] = lambda _: None,
         redact: Callable[[str], str] = str,
+        on_trouble: Callable[[StoreError | None], None] = lambda _: None,
     ) -> None:
         self.path = path
         self._clock = clock
         self.limits = limits or Limits()
         self._wipe = wipe
         self._redact = redact
-        self._writer = Writer(path, on_commit=on_commit)
+        self._writer = Writer(path, on_commit=on_commit, on_trouble=on_trouble)
         self._lock: IO[str] | None = None
 
     async def open(self) -> Recovered:
