@@ -344,7 +344,7 @@ class _Pipe:
             self._chunks.popleft()
             if self._way.close_delay_s:
                 self._proxy.struck["close_delay"] += 1
-            self._writer.write_eof()
+            self._close_half()
             self._done = True
         else:
             self._pass_on(chunk, chunk.data)
@@ -382,8 +382,13 @@ class _Pipe:
                 self._connection.end()
             case _:
                 self._half_closed = True
-                if not self._writer.is_closing():
-                    self._writer.write_eof()
+                self._close_half()
+
+    def _close_half(self) -> None:
+        try:
+            self._writer.write_eof()
+        except OSError:  # the receiver has left with a RST
+            self._connection.reset()
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
