@@ -271,6 +271,25 @@ async def test_a_half_open_link_is_noticed(gateway: Gateway) -> None:
     assert "no pong" in events[1]["why"]
 
 
+async def test_a_link_that_only_listens(gateway: Gateway) -> None:
+    """Where acks and pings vanish, frames that still come in do not hide it."""
+    async with FaultProxy(gateway.port) as path:
+        gateway.endpoint = f"ws://127.0.0.1:{path.port}/connect"
+        with told() as events:
+            async with linked(gateway, timing=replace(QUICK, heartbeat_s=0.5)) as (bot, first):
+                await bot.works()
+                path.set(up=BLACK_HOLE)
+                gateway.redeliver_after_s = 0.1
+                sent = await gateway.say()
+                await bot.count("lost", 1)
+                path.heal()
+                first.cut()
+                await gateway.acked(sent)
+        assert sent.deliveries > 2
+    assert names(events) == OUTAGE
+    assert "no pong" in events[1]["why"]
+
+
 @pytest.mark.slow
 async def test_a_black_hole_is_noticed_within_fifteen_seconds(gateway: Gateway) -> None:
     """With the heartbeat that ships, a path that swallows everything costs at most 15 s."""
