@@ -17,7 +17,9 @@ FUNCTION_LINES = 60
 
 # Rows of the house, lowest first. A part is a module or a folder right below dingbridge/; it may always import its own.
 NOUNS = frozenset({"model", "errors"})
-GROUND = frozenset({"net", "decode", "reading", "secrets", "config", "log", "texts", "service", "store", "trail", "causes"})
+GROUND = frozenset(
+    {"net", "decode", "reading", "secrets", "config", "log", "texts", "service", "store", "trail", "causes"}
+)
 CENTRE = frozenset({"router", "commands", "answerer", "notices", "dispatch"})
 EDGES = frozenset({"dingtalk", "backends", "journal", "web"})
 BUILDERS = frozenset({"app", "asking", "checks", "demo"})
