@@ -127,7 +127,6 @@ async def _dingtalk(config: Config, *, live: bool) -> list[Finding]:
                 client_secret=dingtalk.client_secret,
                 topics=(stream.BOT_TOPIC,),
                 open_s=timing.open_s,
-                heartbeat_s=timing.heartbeat_s,
                 close_s=timing.close_s,
                 frame_limit=stream.SOCKET_LIMIT,
             )

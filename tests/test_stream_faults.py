@@ -13,7 +13,7 @@ import pytest
 from dingbridge.dingtalk.stream import Backoff, Timing
 from dingbridge.sim.gateway import Connection, Gateway, build_frame
 from tests.anythingllm_peer import Act, Peer, Request, Script, answer
-from tests.blackhole import BlackHole
+from tests.faultproxy import BLACK_HOLE, FaultProxy, Way
 from tests.house import until
 from tests.linked import QUICK, Bot, linked, names, next_connection, running, told
 
@@ -310,32 +310,51 @@ async def test_a_half_open_link_is_noticed(gateway: Gateway) -> None:
     assert events[1]["cause"] == "link.silent"
 
 
+async def test_a_link_that_only_listens(gateway: Gateway) -> None:
+    """Where acks and pings vanish, frames that still come in do not hide it."""
+    async with FaultProxy(gateway.port) as path:
+        gateway.endpoint = f"ws://127.0.0.1:{path.port}/connect"
+        with told() as events:
+            async with linked(gateway, timing=replace(QUICK, heartbeat_s=0.5)) as (bot, first):
+                await bot.works()
+                path.set(up=BLACK_HOLE)
+                gateway.redeliver_after_s = 0.1
+                sent = await gateway.say()
+                await bot.count("lost", 1)
+                path.heal()
+                first.cut()
+                await gateway.acked(sent)
+        assert sent.deliveries > 2
+    assert names(events) == OUTAGE
+    assert "no pong" in events[1]["why"]
+
+
 @pytest.mark.slow
 async def test_a_black_hole_is_noticed_within_fifteen_seconds(gateway: Gateway) -> None:
     """With the heartbeat that ships, a path that swallows everything costs at most 15 s."""
-    async with BlackHole(gateway.port) as path:
+    async with FaultProxy(gateway.port) as path:
         gateway.endpoint = f"ws://127.0.0.1:{path.port}/connect"
         async with linked(gateway, timing=Timing()) as (bot, _):
             await bot.works()
-            path.swallow()
+            path.both(Way(hold=True))
             began = time.monotonic()
             await bot.count("lost", 1, 30)
             assert bot.times("lost")[0] - began <= 15.0
             print(f"noticed after {bot.times('lost')[0] - began:.1f} s")
             gateway.endpoint = f"ws://127.0.0.1:{gateway.port}/connect"
-            path.let_through()
+            path.heal()
             await bot.up()
             await bot.works()
 
 
 async def test_a_swallowed_handshake_is_given_up(gateway: Gateway) -> None:
     """A path that swallows the handshake too costs one time limit per attempt, and no connection is left over."""
-    async with BlackHole(gateway.port) as path:
-        path.swallow()
+    async with FaultProxy(gateway.port) as path:
+        path.both(BLACK_HOLE)
         gateway.endpoint = f"ws://127.0.0.1:{path.port}/connect"
         async with running(Bot(gateway)) as bot:
             await bot.count("lost", 2)
-            path.let_through()
+            path.heal()
             await bot.up()
             await bot.works()
 

@@ -79,7 +79,6 @@ async def open_connection(
     client_secret: Secret,
     topics: tuple[str, ...],
     open_s: float,
-    heartbeat_s: float,
     close_s: float,
     frame_limit: int,
 ) -> aiohttp.ClientWebSocketResponse:
@@ -99,7 +98,7 @@ async def open_connection(
         async with asyncio.timeout(open_s):
             return await session.ws_connect(
                 url,
-                heartbeat=heartbeat_s,
+                autoping=False,
                 max_msg_size=frame_limit,
                 proxy=network.proxy_for(url),
                 timeout=aiohttp.ClientWSTimeout(ws_close=close_s),

@@ -182,7 +182,6 @@ class Stream:
             client_secret=Secret(credential.client_secret),
             topics=tuple(self._client.callback_handler_map),
             open_s=timing.open_s,
-            heartbeat_s=timing.heartbeat_s,
             close_s=timing.close_s,
             frame_limit=SOCKET_LIMIT,
         )
@@ -192,7 +191,13 @@ class Stream:
         write = log.info if self._told or self.state.opens == 1 else log.debug
         write("stream.connected", opens=self.state.opens, down_s=down_s)
         self._told, self._lost_at = "", None
-        return Link(socket, self.dispatch, leave_s=timing.leave_s, close_s=timing.close_s)
+        return Link(
+            socket,
+            self.dispatch,
+            heartbeat_s=timing.heartbeat_s,
+            leave_s=timing.leave_s,
+            close_s=timing.close_s,
+        )
 
     async def _read(self, link: Link) -> None:
         try:
