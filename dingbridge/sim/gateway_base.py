@@ -11,6 +11,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from itertools import takewhile
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -78,6 +79,11 @@ class Record:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def since(self, number: int) -> list[dict[str, Any]]:
+        """The entries of `traffic` after that number, oldest first."""
+        newer = takewhile(lambda entry: entry["number"] > number, reversed(self.traffic))
+        return list(newer)[::-1]
+
     def line(self, entry: dict[str, Any]) -> str:
         """An entry of `traffic` as a line of JSON with its wall-clock time, without secrets."""
         return self.mask.line(entry, self.wall(entry["at"]))
@@ -96,7 +102,7 @@ class Record:
                 for key in list(table)[:-keep]:
                     del table[key]
 
-    async def until(self, look: Callable[[], T | None], timeout_s: float = 10.0) -> T:
+    async def until(self, look: Callable[[], T | None], timeout_s: float | None = 10.0) -> T:
         """What `look` returns as soon as it is true; it is asked again after each event. TimeoutError else."""
         async with asyncio.timeout(timeout_s):
             while not (found := look()):

@@ -210,8 +210,7 @@ class Control:
         return answer({"posts": [self._post(post) for post in fresh()]})
 
     async def _traffic(self, request: web.Request) -> web.StreamResponse:
-        after = _number(request, "after")
-        entries = [entry for entry in self._gateway.traffic if entry["number"] > after]
+        entries = self._gateway.since(_number(request, "after"))
         response = web.StreamResponse(headers={"Content-Type": "application/jsonl; charset=utf-8"})
         await response.prepare(request)
         for entry in entries:

@@ -167,26 +167,32 @@ class Connection:
         seconds = float(parts["seconds"]) if parts["seconds"] else None
         self._record.note("fault", connection=self.id, fault=fault)
         match parts["coded"] or parts["timed"] or fault:
+            case "close":
+                await self.close(int(parts["code"] or 1000))
+            case "disconnect":
+                await self.disconnect(close_after_s=10.0 if seconds is None else seconds)
+            case "malformed":
+                await self.send_raw('{"specVersion":"1.0","type":"CALLBACK","headers":')
+            case "binary":
+                await self.send_raw(b"\x00\x01")
+            case quiet:
+                self._turn_bad(quiet, seconds)
+
+    def _turn_bad(self, fault: str, seconds: float | None) -> None:
+        """Without a word to the client."""
+        match fault:
             case "half_open":
                 self.half_open(notice_after_s=seconds)
             case "cut":
                 self.cut()
             case "hang_up":
                 self.hang_up()
-            case "close":
-                await self.close(int(parts["code"] or 1000))
-            case "disconnect":
-                await self.disconnect(close_after_s=10.0 if seconds is None else seconds)
             case "slow":
                 self.delay_s = 1.0 if seconds is None else seconds
             case "ignore_acks":
                 self.ignores_acks = True
             case "well":
                 self.ignores_acks, self.delay_s = False, 0.0
-            case "malformed":
-                await self.send_raw('{"specVersion":"1.0","type":"CALLBACK","headers":')
-            case "binary":
-                await self.send_raw(b"\x00\x01")
 
     async def every(self, interval_s: float, act: Callable[[], Awaitable[object]]) -> None:
         """Do something again and again until this connection is gone."""
