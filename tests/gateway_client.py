@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import aiohttp
+import yarl
 
 from dingbridge.sim.gateway import BOT_TOPIC, Connection, Gateway, Sent
 
@@ -43,7 +44,7 @@ async def ack(ws: aiohttp.ClientWebSocketResponse, frame: dict[str, Any], data: 
     await ws.send_json({"code": 200, "message": "OK", "headers": headers, "data": data})
 
 
-async def post(http: aiohttp.ClientSession, url: str, body: Any, **kwargs: Any) -> dict[str, Any]:
+async def post(http: aiohttp.ClientSession, url: str | yarl.URL, body: Any, **kwargs: Any) -> dict[str, Any]:
     async with http.post(url, json=body, **kwargs) as response:
         assert response.status == 200
         return dict(await response.json())

@@ -160,6 +160,52 @@ async def test_redelivery_until_acked(gateway: Gateway, http: aiohttp.ClientSess
     await second.close()
 
 
+async def test_a_robot_message_comes_again_as_often_as_said(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """`redeliver_at_most` once: the field's picture of DingTalk, in less than its 60 s."""
+    gateway.redeliver_after_s, gateway.redeliver_at_most = 0.05, 1
+    ws, _ = await connect(gateway, http)
+    sent = await gateway.say("你好")
+    frames = [await ws.receive_json() for _ in range(2)]
+    with pytest.raises(TimeoutError):
+        await ws.receive(0.3)
+    assert sent.deliveries == 2
+    assert frames[0]["headers"]["messageId"] != frames[1]["headers"]["messageId"]
+    assert frames[0]["data"] == frames[1]["data"]
+
+
+@pytest.mark.parametrize("first", [None, '{"status":"LATER","message":"busy"}'])
+async def test_an_event_comes_again_until_it_is_acked(
+    gateway: Gateway, http: aiohttp.ClientSession, first: str | None
+) -> None:
+    """However often robot messages come; LATER asks for it once more, and an ack without a status ends it."""
+    gateway.event_redeliver_after_s, gateway.redeliver_at_most = 0.05, 0
+    ws, _ = await connect(gateway, http, subscriptions=[{"type": "EVENT", "topic": "*"}])
+    event = await gateway.push_callback("*", {"userId": ["015"]}, "EVENT", headers={"eventId": "e1"})
+    for _ in range(3):
+        frame = await ws.receive_json(timeout=10)
+        assert frame["headers"]["eventId"] == "e1"
+        if first is not None:
+            await ack(ws, frame, first)
+    await ack(ws, await ws.receive_json(timeout=10), '{"userId": ["015"]}')
+    await asyncio.wait_for(event.acknowledged.wait(), 10)
+    settled = event.deliveries
+    with pytest.raises(TimeoutError):
+        await gateway.until(lambda: event.deliveries > settled, 0.3)
+
+
+async def test_the_same_frame_twice(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """A duplicate has the same messageId, on the same connection; without that connection it cannot be."""
+    ws, connection = await connect(gateway, http)
+    sent = await gateway.say("你好")
+    await gateway.duplicate(sent)
+    assert await ws.receive_str() == await ws.receive_str()
+    assert sent.deliveries == 2
+    connection.cut()
+    await gateway.until(lambda: not gateway.connections)
+    with pytest.raises(ConnectionResetError):
+        await gateway.duplicate(sent)
+
+
 async def test_ack_on_another_connection_is_noticed(gateway: Gateway, http: aiohttp.ClientSession) -> None:
     """An ack counts, and is listed as wrong, when it comes on a connection that did not carry the frame."""
     first, connection = await connect(gateway, http)

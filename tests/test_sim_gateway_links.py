@@ -124,3 +124,174 @@ async def test_raw_frames_and_garbage(gateway: Gateway, http: aiohttp.ClientSess
     await gateway.until(lambda: connection.closed_code)
     with pytest.raises(ConnectionResetError):
         await connection.send_raw("late")
+
+
+# ---- one connection alone
+
+
+async def frames_of(ws: aiohttp.ClientWebSocketResponse, count: int) -> list[str]:
+    """Topics of the next frames, or what they say."""
+    frames = [await ws.receive_json(timeout=10) for _ in range(count)]
+    return [json.loads(frame["data"]).get("text", {}).get("content", frame["headers"]["topic"]) for frame in frames]
+
+
+async def test_a_fault_hits_the_chosen_connection_only(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """Of two connections one is half-open: the other gets everything."""
+    ws, sick = await connect(gateway, http)
+    other, well = await connect(gateway, http)
+    await sick.suffer("half_open")
+    sent = await gateway.burst(10)
+    assert {push.connection_id for one in sent for push in one.pushes} == {well.id}
+    assert await frames_of(other, 10) == [f"第{n}条" for n in range(1, 11)]
+    with pytest.raises(TimeoutError):
+        await ws.receive(0.1)
+    assert [entry["fault"] for entry in gateway.traffic if entry["kind"] == "fault"] == ["half_open"]
+
+
+async def test_two_connections_share_a_burst(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """500 messages of ten people come in order on each of two connections, and none is missing."""
+    pair = [await connect(gateway, http) for _ in range(2)]
+    sent = await gateway.burst(500, "{n}", users=10)
+    shares = [len([one for one in sent if one.pushes[0].connection_id == link.id]) for _, link in pair]
+    got = [await frames_of(ws, share) for (ws, _), share in zip(pair, shares, strict=True)]
+    assert min(shares) > 0
+    assert sorted(map(int, got[0] + got[1])) == list(range(1, 501))
+    assert [sorted(map(int, part)) for part in got] == [list(map(int, part)) for part in got]
+    assert len({one.user for one in sent}) == 10
+
+
+async def test_a_message_for_one_connection(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """`to` chooses the connection; where that is gone another one takes it."""
+    pair = [await connect(gateway, http) for _ in range(2)]
+    for _ in range(5):
+        assert (await gateway.say("你好", to=pair[0][1])).pushes[0].connection_id == pair[0][1].id
+    pair[0][1].cut()
+    assert (await gateway.say("你好", to=pair[0][1])).pushes[0].connection_id == pair[1][1].id
+
+
+async def test_a_connection_whose_acks_are_ignored(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """Its message comes again until it is well, and then no more."""
+    gateway.redeliver_after_s = 0.1
+    ws, connection = await connect(gateway, http)
+    await connection.suffer("ignore_acks")
+    sent = await gateway.say("你好")
+    for _ in range(2):
+        await ack(ws, await ws.receive_json(timeout=10))
+    await gateway.until(lambda: [entry for entry in gateway.traffic if entry["kind"] == "ack ignored"][1:])
+    assert not sent.acks
+    await connection.suffer("well")
+    await ack(ws, await ws.receive_json(timeout=10))
+    assert (await gateway.acked(sent)).push in sent.pushes
+
+
+async def test_a_slow_connection_keeps_the_order(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """Each frame comes late, one after the other, also those that follow when it is well again."""
+    ws, connection = await connect(gateway, http)
+    await connection.suffer("slow0.2")
+    said = [await gateway.say(str(n)) for n in range(2)]
+    await connection.suffer("well")
+    said.append(await gateway.say("2"))
+    with pytest.raises(TimeoutError):
+        await ws.receive(0.05)
+    assert await frames_of(ws, 3) == ["0", "1", "2"]
+    assert all(one.deliveries == 1 for one in said)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "code"),
+    [("close", "CLOSE", 1000), ("close1001", "CLOSE", 1001), ("close1009", "CLOSE", 1009), ("hang_up", "CLOSED", None)],
+)
+async def test_the_next_connection_ends_at_once(
+    gateway: Gateway, http: aiohttp.ClientSession, fault: str, kind: str, code: int | None
+) -> None:
+    """A queued fault is for one connection; nothing that is held is wasted on it."""
+    held = await gateway.say("你好")
+    gateway.connection_faults.append(fault)
+    ws = await http.ws_connect(await ticket(gateway, http))
+    message = await ws.receive(10)
+    assert message.type.name == kind
+    assert code in (None, message.data)
+    await ws.close()
+    again, _ = await connect(gateway, http)
+    assert await frames_of(again, 1) == ["你好"]
+    assert held.deliveries == 1
+
+
+async def test_unreadable_frames(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """Half a JSON text, and bytes."""
+    ws, connection = await connect(gateway, http)
+    await connection.suffer("malformed")
+    await connection.suffer("binary")
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(await ws.receive_str())
+    assert await ws.receive_bytes() == b"\x00\x01"
+
+
+@pytest.mark.parametrize("fault", ["closed", "close99", "slow-1", "half_open1e9", ""])
+async def test_a_fault_that_does_not_exist(gateway: Gateway, http: aiohttp.ClientSession, fault: str) -> None:
+    """It is said, and changes nothing."""
+    _, connection = await connect(gateway, http)
+    with pytest.raises(ValueError, match="unknown fault"):
+        await connection.suffer(fault)
+    assert connection.state.value == "live"
+
+
+async def test_an_oversized_frame_ends_a_client_that_takes_less(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """More than 1 MiB is sent as it is; a client of the SDK's limit leaves with 1009."""
+    ws = await http.ws_connect(await ticket(gateway, http), max_msg_size=1024 * 1024)
+    connection = await gateway.connected()
+    await gateway.say("x" * 1_200_000, to=connection)
+    assert (await ws.receive(10)).type is aiohttp.WSMsgType.ERROR
+    await gateway.until(lambda: connection.closed_code)
+    assert connection.closed_code == 1009
+
+
+# ---- the server's own signs of life
+
+
+async def test_dead_channel_until_the_server_notices(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """A half-open connection swallows messages until the server misses its pong; then another one gets them."""
+    gateway.ws_ping_every_s, gateway.dead_channel = 0.3, True
+    _, dead = await connect(gateway, http)
+    dead.half_open()
+    assert (await gateway.say("没了")).pushes[0].connection_id == dead.id
+    await gateway.until(lambda: dead not in gateway.connections)
+    assert [entry["connection"] for entry in gateway.traffic if entry["kind"] == "no pong"] == [dead.id]
+    ws, _ = await connect(gateway, http)
+    await gateway.say("到了")
+    while (message := await ws.receive(10)).type is aiohttp.WSMsgType.PING:
+        await ws.pong(message.data)
+    assert "到了" in message.data
+
+
+async def test_a_client_that_pongs_stays(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """Pings that are answered end nothing."""
+    gateway.ws_ping_every_s = 0.1
+    ws, connection = await connect(gateway, http)
+    for _ in range(5):
+        message = await ws.receive(10)
+        assert message.type is aiohttp.WSMsgType.PING
+        await ws.pong(message.data)
+    assert connection in gateway.connections
+
+
+async def test_a_half_open_connection_that_is_noticed_after_a_time(
+    gateway: Gateway, http: aiohttp.ClientSession
+) -> None:
+    """`half_open<seconds>` ends by itself."""
+    ws, connection = await connect(gateway, http)
+    await connection.suffer("half_open0.2")
+    assert (await ws.receive(10)).type in {aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR}
+    await gateway.until(lambda: connection not in gateway.connections)
+
+
+async def test_optional_system_frames(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """CONNECTED and REGISTERED greet, pings and KEEPALIVEs come in between, and none of them by default."""
+    plain, _ = await connect(gateway, http)
+    gateway.greets, gateway.ping_every_s, gateway.keepalive_every_s = True, 0.1, 0.15
+    ws = await http.ws_connect(await ticket(gateway, http))
+    topics = [(await ws.receive_json(timeout=10))["headers"]["topic"] for _ in range(6)]
+    assert topics[:2] == ["CONNECTED", "REGISTERED"]
+    assert set(topics[2:]) == {"ping", "KEEPALIVE"}
+    with pytest.raises(TimeoutError):
+        await plain.receive(0.2)

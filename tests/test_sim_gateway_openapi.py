@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -85,3 +86,94 @@ async def test_openapi_faults(gateway: Gateway, http: aiohttp.ClientSession) -> 
     with pytest.raises(aiohttp.ClientConnectionError):
         await http.post(url, json=oto(gateway, "042", content="到了"), headers=headers)
     assert [p.text for p in gateway.posts] == ["到了"]
+
+
+# ---- limits
+
+
+async def codes(gateway: Gateway, http: aiohttp.ClientSession, *paths: str) -> list[tuple[int, str]]:
+    """Status and code of calls that follow each other at once."""
+    headers = await token(gateway, http)
+    group = oto(gateway) | {"openConversationId": "cid-group"}
+    seen = []
+    for path in paths:
+        body = group if "group" in path else oto(gateway, "042")
+        async with http.post(f"{gateway.url}/v1.0/robot/{path}", json=body, headers=headers) as response:
+            seen.append((response.status, (await response.json()).get("code", "")))
+    return seen
+
+
+async def test_an_api_has_its_own_limit(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """Beyond `openapi_per_second` one API refuses with 403 and its code, another still takes; later both do."""
+    gateway.openapi_per_second = 2
+    one, other = "oToMessages/batchSend", "groupMessages/send"
+    refused = (403, "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi")
+    assert await codes(gateway, http, one, one, one, other) == [(200, ""), (200, ""), refused, (200, "")]
+    assert len(gateway.posts) == 3
+    await asyncio.sleep(1.05)
+    assert await codes(gateway, http, one) == [(200, "")]
+
+
+async def test_all_apis_have_a_limit_together(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """`openapi_total_per_second` refuses with the code of the global limit."""
+    gateway.openapi_total_per_second = 2
+    refused = (403, "Forbidden.AccessDenied.QpsLimitForApi")
+    paths = ("oToMessages/batchSend", "groupMessages/send", "oToMessages/batchSend")
+    assert await codes(gateway, http, *paths) == [(200, ""), (200, ""), refused]
+
+
+# ---- files, cards, the older token
+
+
+async def test_a_file_that_a_user_sent(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """Its download code leads to a URL, and that without a token to its bytes; unknown codes and robots are refused."""
+    headers = await token(gateway, http)
+    code = gateway.add_file("制度".encode(), "text/plain")
+    url = f"{gateway.url}/v1.0/robot/messageFiles/download"
+    asked = {"robotCode": gateway.client_id, "downloadCode": code}
+    got = await post(http, url, asked, headers=headers)
+    async with http.get(got["downloadUrl"]) as response:
+        assert (await response.read(), response.content_type) == ("制度".encode(), "text/plain")
+    wrong = {"downloadCode": ["x"]}, {"downloadCode": "no"}, {"robotCode": "other"}
+    for change in wrong:
+        async with http.post(url, json=asked | change, headers=headers) as response:
+            assert response.status == 400
+    async with http.post(url, json=asked) as response:
+        assert (await response.json())["code"] == "InvalidAuthentication"
+    async with http.get(f"{gateway.url}/files/no") as response:
+        assert response.status == 404
+
+
+async def test_a_card_from_its_creation_to_its_end(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """Created once, streamed into, updated, in both forms; what is missing is refused with DingTalk's code."""
+    headers = await token(gateway, http)
+    base = f"{gateway.url}/v1.0/card"
+
+    async def call(method: str, path: str, **body: Any) -> Any:
+        async with http.request(method, base + path, json=body, headers=headers) as response:
+            answered = await response.json()
+            return answered if response.status == 200 else answered["code"]
+
+    created = await call("POST", "/instances/createAndDeliver", outTrackId="c1", openSpaceId="dtv1.card//IM_ROBOT.042")
+    assert created["result"]["deliverResults"][0]["success"]
+    assert await call("POST", "/instances/createAndDeliver", outTrackId="c1") == "param.cardAlreadyExist"
+    frame = {"outTrackId": "c1", "guid": "g1", "key": "content", "content": "你", "isFull": True}
+    assert (await call("PUT", "/streaming", **frame))["success"]
+    assert await call("PUT", "/streaming", **frame | {"content": ""}) == "param.stream.contentEmpty"
+    assert await call("PUT", "/streaming", **frame | {"outTrackId": "no"}) == "param.stream.outTrackId"
+    assert (await call("PUT", "/instances", outTrackId="c1", cardData={}))["success"]
+    assert await call("PUT", "/instances", outTrackId="no") == "param.cardNotExist"
+    assert await call("POST", "/instances", outTrackId="") == "param.empty"
+    assert (await call("POST", "/instances", outTrackId="c2"))["result"] == "c2"
+    assert (await call("POST", "/instances/deliver", outTrackId="c2"))["success"]
+    assert [len(calls) for calls in gateway.cards.values()] == [3, 2]
+
+
+async def test_the_older_call_gives_the_same_token(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """The Node SDK asks for it by GET; a wrong secret is an errcode with status 200."""
+    given = (await token(gateway, http))["x-acs-dingtalk-access-token"]
+    url = f"{gateway.url}/gettoken"
+    async with http.get(url, params={"appkey": gateway.client_id, "appsecret": gateway.client_secret}) as response:
+        assert await response.json() == {"errcode": 0, "access_token": given, "errmsg": "ok", "expires_in": 7200}
+    async with http.get(url, params={"appkey": gateway.client_id, "appsecret": "x"}) as response:
+        assert (response.status, (await response.json())["errcode"]) == (200, 40089)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import json
+import time
+import urllib.parse
 from typing import Any
 
 import aiohttp
 import pytest
+import yarl
 
 from dingbridge.sim.gateway import Gateway
 from tests.gateway_client import post, text, webhook
@@ -98,3 +104,38 @@ async def test_a_slow_webhook_delivers_although_the_sender_gave_up(
     with pytest.raises(TimeoutError):
         await http.post(webhook(sent), json=text("晚"), timeout=aiohttp.ClientTimeout(0.1))
     assert (await gateway.next_post(sent)).text == "晚"
+
+
+# ---- custom robots
+
+
+async def test_a_custom_robot_is_banned_for_sending_too_fast(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """Beyond its messages per minute it is refused with 130101, and then for ten minutes whatever it sends."""
+    gateway.custom_per_minute = 2
+    busy, quiet = gateway.custom_robot(), gateway.custom_robot()
+    codes = [(await post(http, busy, text(str(n))))["errcode"] for n in range(3)]
+    assert codes == [0, 0, 130101]
+    gateway.custom_per_minute = None
+    assert (await post(http, busy, text("x")))["errcode"] == 130101
+    assert (await post(http, quiet, text("x")))["errcode"] == 0
+    assert [(p.path, p.text) for p in gateway.posts] == [("custom", "0"), ("custom", "1"), ("custom", "x")]
+
+
+async def test_a_custom_robot_checks_what_dingtalk_checks(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """Token, keyword, timestamp and signature; each refusal has DingTalk's code, and nothing is delivered."""
+    url = gateway.custom_robot(secret="SEC1", keyword="告警")
+    now = str(round(time.time() * 1000))
+    mac = hmac.new(b"SEC1", f"{now}\nSEC1".encode(), hashlib.sha256).digest()
+    signed = f"{url}&timestamp={now}&sign={urllib.parse.quote_plus(base64.b64encode(mac))}"
+    wrong = {
+        f"{gateway.url}/robot/send?access_token=no": (300001, "token is not exist"),
+        url: (310000, "invalid timestamp"),
+        f"{url}&timestamp=1&sign=x": (310000, "invalid timestamp"),
+        f"{url}&timestamp={now}&sign=x": (310000, "sign not match"),
+    }
+    for address, (code, why) in wrong.items():
+        assert await post(http, yarl.URL(address, encoded=True), text("告警")) == {"errcode": code, "errmsg": why}
+    encoded = yarl.URL(signed, encoded=True)
+    assert (await post(http, encoded, text("平安")))["errmsg"] == "keywords not in content"
+    assert (await post(http, encoded, text("告警：磁盘")))["errcode"] == 0
+    assert [p.text for p in gateway.posts] == ["告警：磁盘"]

@@ -62,6 +62,7 @@ class Connection:
         self._on_frame = on_frame
         self._swallows = False
         self._turn = asyncio.Lock()
+        self._late = 0
         self._awaits_pong = False
         self._hang_up: asyncio.TimerHandle | None = None
         self._close_sent = False
@@ -86,7 +87,8 @@ class Connection:
         return push
 
     async def _write(self, text: str) -> None:
-        if self.delay_s or self._turn.locked():
+        if self.delay_s or self._late:
+            self._late += 1
             self._record.spawn(self._write_late(text, self.delay_s))
         else:
             await self.send_raw(text)
@@ -95,6 +97,7 @@ class Connection:
         """One after the other, each after its delay."""
         async with self._turn:
             await self._record.pause(delay_s)
+            self._late -= 1
             with contextlib.suppress(ConnectionError):
                 await self.send_raw(text)
 
@@ -211,7 +214,8 @@ class Connection:
             self.cut()
         else:
             self._awaits_pong = True
-            await self._ws.ping()
+            if not self._swallows:
+                await self._ws.ping()
 
     async def serve(self) -> web.WebSocketResponse:
         """Read until either side ends the connection."""

@@ -1,0 +1,213 @@
+"""`dingbridge demo --gateway-only` as a process: both official SDKs are developed against it, from a pipe and by HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.sdk_bots import endpoint, install_node_sdk, interceptor, node_bot, python_bot
+
+WHO = {"client_id": "dingsimulated0001", "client_secret": "simulated-secret"}
+START_S = 60.0
+
+
+@dataclass
+class Alone:
+    """The command; `printed` is what it said before the first line."""
+
+    process: asyncio.subprocess.Process
+    http: aiohttp.ClientSession
+    printed: str = ""
+
+    @property
+    def url(self) -> str:
+        found = re.search(r"http://127\.0\.0\.1:\d+", self.printed)
+        assert found, self.printed
+        return found[0]
+
+    async def line(self, timeout_s: float = START_S) -> str:
+        """The next line of its stdout."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(timeout_s):
+            return (await self.process.stdout.readline()).decode().rstrip("\n")
+
+    def say(self, text: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{text}\n".encode())
+
+    async def ask(self, verb: str, **body: Any) -> dict[str, Any]:
+        """A POST of the control API."""
+        async with self.http.post(f"{self.url}/_sim/{verb}", json=body) as response:
+            assert response.status == 200, await response.text()
+            return dict(await response.json())
+
+    async def show(self, what: str) -> str:
+        async with self.http.get(f"{self.url}/_sim/{what}") as response:
+            assert response.status == 200
+            return await response.text()
+
+    async def ended(self, timeout_s: float = START_S) -> int:
+        async with asyncio.timeout(timeout_s):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def alone(
+    http: aiohttp.ClientSession, *arguments: str, stdin: int = asyncio.subprocess.PIPE
+) -> AsyncIterator[Alone]:
+    """Started and listening. Its hints come on stderr where stdin is a pipe, else on stdout."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-X", "dev", "-W", "error", "-m", "dingbridge", "demo", "--gateway-only", *arguments),
+        stdin=stdin,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE if stdin == asyncio.subprocess.PIPE else asyncio.subprocess.STDOUT,
+    )
+    running = Alone(process, http)
+    source = process.stderr or process.stdout
+    assert source is not None
+    try:
+        async with asyncio.timeout(START_S):
+            while "/_sim/state" not in running.printed and (line := await source.readline()):
+                running.printed += line.decode()
+        yield running
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@asynccontextmanager
+async def bot(which: str, one: Alone, folder: Path) -> AsyncIterator[None]:
+    """An official SDK's bot, pointed there as the command prints it."""
+    if which == "python":
+        assert f"DINGTALK_OPENAPI_ENDPOINT={one.url} NO_PROXY=127.0.0.1" in one.printed
+        async with python_bot(one.url, **WHO):
+            yield
+        return
+    install_node_sdk()
+    lines = interceptor(one.printed) if which == "node with axios" else endpoint(one.printed)
+    async with node_bot(lines, folder, **WHO):
+        yield
+
+
+@pytest.mark.parametrize("which", ["python", "node with axios", "node without axios"])
+async def test_an_sdk_receives_acks_and_survives_a_rotation(
+    http: aiohttp.ClientSession, tmp_path: Path, which: str
+) -> None:
+    """A line is answered, also after a rotation; each is acknowledged once; at the end of the pipe the exit code is 0."""
+    async with alone(http, "--port", "0") as one:
+        one.say("年假有几天？")  # before there is a bot
+        async with bot(which, one, tmp_path):
+            assert await one.line() == "echo: 年假有几天？"
+            if which == "python":
+                assert await one.line() == "**张三**"
+            assert len((await one.ask("rotate", close_after_s=0.3))["rotated"]) == 1
+            one.say("还在吗")
+            assert await one.line() == "echo: 还在吗"
+            state = json.loads(await one.show("state"))
+            traffic = [json.loads(line) for line in (await one.show("traffic")).splitlines()]
+            assert one.process.stdin is not None
+            one.process.stdin.close()
+            assert await one.ended() == 0
+    assert (state["opens"], state["ack_on_wrong_connection"]) == (2, 0)
+    kinds = [entry["kind"] for entry in traffic]
+    assert kinds.count("connected") == 2
+    said = [entry["frame"]["headers"]["messageId"] for entry in traffic if entry["kind"] == "frame"]
+    acked = [entry["message_id"] for entry in traffic if entry["kind"] == "ack" and entry["message_id"]]
+    assert set(acked) <= set(said)
+    assert len(acked) == len(set(acked))
+    assert "simulated-secret" not in json.dumps(traffic)
+
+
+async def test_a_pipe_without_a_bot_ends_with_1(http: aiohttp.ClientSession) -> None:
+    """An empty pipe is 0 at once."""
+    async with alone(http, "--port", "0") as one:
+        assert one.process.stdin is not None
+        one.process.stdin.close()
+        assert await one.ended() == 0
+
+
+async def test_with_nothing_on_stdin_it_runs_until_a_signal(http: aiohttp.ClientSession) -> None:
+    """With /dev/null it stays, shows what happens, and SIGTERM ends it with 0."""
+    async with alone(http, "--port", "0", stdin=asyncio.subprocess.DEVNULL) as one:
+        async with python_bot(one.url, **WHO):
+            while "机器人已连接" not in (line := await one.line()):
+                assert line or not one.process.stdout.at_eof()  # type: ignore[union-attr]
+            answered = await one.ask("say", text="你好", wait_s=30)
+            assert answered["posts"][0]["text"] == "echo: 你好"
+            shown = [await one.line() for _ in range(2)]
+        one.process.send_signal(signal.SIGTERM)
+        assert await one.ended() == 0
+    assert [line.partition(" ")[2] for line in shown] == ["→ 张三：你好", "← echo: 你好"]
+
+
+async def test_on_a_terminal_lines_are_said_and_ctrl_d_does_not_end_it(http: aiohttp.ClientSession) -> None:
+    """A typed line reaches the bot; after Ctrl-D it goes on until SIGINT, which is 0."""
+    ours, theirs = pty.openpty()
+    try:
+        async with alone(http, "--port", "0", stdin=theirs) as one, python_bot(one.url, **WHO):
+            while "机器人已连接" not in await one.line():
+                pass
+            os.write(ours, "你好\n\x04".encode())
+            assert "→ 张三：你好" in await one.line()
+            assert "← echo: 你好" in await one.line()
+            assert one.process.returncode is None
+            one.process.send_signal(signal.SIGINT)
+            assert await one.ended() == 0
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+async def test_a_port_that_is_taken_is_not_the_end(http: aiohttp.ClientSession) -> None:
+    """The next free one is used, and printed."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with alone(http, "--port", str(port), stdin=asyncio.subprocess.DEVNULL) as one:
+            assert int(one.url.rpartition(":")[2]) in range(port + 1, port + 21)
+            assert json.loads(await one.show("state"))["url"] == one.url
+
+
+async def test_the_traffic_is_recorded(http: aiohttp.ClientSession, tmp_path: Path) -> None:
+    """--record writes what a bug report needs, for the owner alone, and nothing secret."""
+    path = tmp_path / "traffic.jsonl"
+    async with alone(http, "--port", "0", "--record", str(path)) as one, python_bot(one.url, **WHO):
+        one.say("你好")
+        await one.line()
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    assert [line["kind"] for line in lines[:5]] == ["open", "connected", "live", "frame", "post"]
+    assert path.stat().st_mode & 0o077 == 0
+    assert "session=***" in lines[3]["frame"]["data"]
+    assert lines[0]["body"]["clientSecret"] == "***"
+    assert "simulated-secret" not in path.read_text("utf-8")
+
+
+async def test_a_record_that_cannot_be_written_is_said_at_once(http: aiohttp.ClientSession, tmp_path: Path) -> None:
+    """The exit code is 1, and stderr names the file."""
+    async with alone(http, "--port", "0", "--record", str(tmp_path / "none" / "t.jsonl")) as one:
+        assert await one.ended() == 1
+    assert "t.jsonl" in one.printed
+
+
+async def test_options_that_do_not_go_together_are_a_usage_error() -> None:
+    """--record belongs to --gateway-only."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "dingbridge", "demo", "--record", "x"), stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await process.communicate()
+    assert process.returncode == 2
+    assert b"--gateway-only" in err
