@@ -1,4 +1,4 @@
-"""`dingbridge demo --gateway-only` as a process: both official SDKs are developed against it, from a pipe and by HTTP."""
+"""`dingbridge demo --gateway-only` as a process: bots on both official SDKs, driven from a pipe and by HTTP."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import re
 import signal
 import socket
 import sys
+import textwrap
+import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +21,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from dingbridge.sim.anythingllm import AnythingLLM
+from dingbridge.sim.gateway import Gateway
+from tests.gateway_client import BOT, JSON, OPEN
+from tests.house import NOTICE, House, settings, write
 from tests.sdk_bots import endpoint, install_node_sdk, interceptor, node_bot, python_bot
 
 WHO = {"client_id": "dingsimulated0001", "client_secret": "simulated-secret"}
@@ -108,7 +114,7 @@ async def bot(which: str, one: Alone, folder: Path) -> AsyncIterator[None]:
 async def test_an_sdk_receives_acks_and_survives_a_rotation(
     http: aiohttp.ClientSession, tmp_path: Path, which: str
 ) -> None:
-    """A line is answered, also after a rotation; each is acknowledged once; at the end of the pipe the exit code is 0."""
+    """A line is answered, also after a rotation; each is acknowledged once; the end of the pipe is 0."""
     async with alone(http, "--port", "0") as one:
         one.say("年假有几天？")  # before there is a bot
         async with bot(which, one, tmp_path):
@@ -133,12 +139,38 @@ async def test_an_sdk_receives_acks_and_survives_a_rotation(
     assert "simulated-secret" not in json.dumps(traffic)
 
 
-async def test_a_pipe_without_a_bot_ends_with_1(http: aiohttp.ClientSession) -> None:
-    """An empty pipe is 0 at once."""
+async def test_an_empty_pipe_is_0(http: aiohttp.ClientSession) -> None:
+    """There was nothing to say."""
     async with alone(http, "--port", "0") as one:
         assert one.process.stdin is not None
         one.process.stdin.close()
         assert await one.ended() == 0
+
+
+@pytest.mark.parametrize(("connects", "why"), [(False, "没有等到机器人连接"), (True, "没有等到回答")])
+async def test_no_bot_or_no_answer_is_1(*, connects: bool, why: str) -> None:
+    """A pipe does not wait for ever: it says what it waited for."""
+    quick = "import asyncio, sys; from dingbridge.demo import gateway_only as one; one.CONNECT_S = one.ANSWER_S = {}; "
+    silent = "sys.exit(asyncio.run(one.run(port=0, record=None)))"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-X", "dev", "-W", "error", "-c", quick.format(3 if connects else 0.3) + silent),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+    process.stdin.write("你好\n".encode())
+    async with asyncio.timeout(START_S), aiohttp.ClientSession() as http:
+        url = (await process.stderr.readline()).decode().partition("：")[2].partition("（")[0]
+        if connects:
+            bot = {"clientId": WHO["client_id"], "clientSecret": WHO["client_secret"], "subscriptions": BOT}
+            async with http.post(url + OPEN, json=bot, headers=JSON) as response:
+                ticket = await response.json()
+            await http.ws_connect(f"{ticket['endpoint']}?ticket={ticket['ticket']}")
+        out, err = await process.communicate()
+    assert (process.returncode, out) == (1, b"")
+    assert why in err.decode()
 
 
 async def test_with_nothing_on_stdin_it_runs_until_a_signal(http: aiohttp.ClientSession) -> None:
@@ -180,6 +212,26 @@ async def test_a_port_that_is_taken_is_not_the_end(http: aiohttp.ClientSession) 
         async with alone(http, "--port", str(port), stdin=asyncio.subprocess.DEVNULL) as one:
             assert int(one.url.rpartition(":")[2]) in range(port + 1, port + 21)
             assert json.loads(await one.show("state"))["url"] == one.url
+
+
+async def test_dingbridge_is_pointed_there_as_printed(
+    http: aiohttp.ClientSession, backend: AnythingLLM, tmp_path: Path
+) -> None:
+    """Its waiting notice is no answer: the line after it is."""
+    backend.answer, backend.answer_delay_s = str, 2.5
+    async with alone(http, "--port", "0") as one:
+        block = re.search(r"^  \[dingtalk\]\n(?:  \w+ = .*\n)+", one.printed, flags=re.MULTILINE)
+        assert block, one.printed
+        tables = settings(Gateway(), backend, tmp_path, reply={"notice_after_s": 0.2})
+        write(tmp_path / "dingbridge.toml", tables | tomllib.loads(textwrap.dedent(block[0])))
+        daemon = await House(Gateway(), backend, tmp_path).daemon()
+        try:
+            one.say("北京住宿标准")
+            lines = [await one.line() for _ in range(2)]
+        finally:
+            assert await daemon.stop() == 0
+    assert lines[0] == NOTICE
+    assert lines[1].startswith("北京住宿标准")
 
 
 async def test_the_traffic_is_recorded(http: aiohttp.ClientSession, tmp_path: Path) -> None:

@@ -265,12 +265,7 @@ def _guarded(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) ->
     """Only this machine, only under its own name (DNS rebinding), and no other origin's page."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        host = re.sub(r":\d+$", "", request.headers.get("Host", "")).lower()
-        origin = request.headers.get("Origin", "").partition("://")[2]
-        foreign = origin not in ("", request.headers.get("Host", "")) or (
-            "Sec-Fetch-Site" in request.headers and (request.headers["Sec-Fetch-Site"] not in ("same-origin", "none"))
-        )
-        if not _is_loopback(request.remote) or host not in HOSTS or foreign:
+        if not _is_loopback(request.remote) or _is_foreign(request):
             return answer({"error": "only for this machine"}, 403)
         try:
             return await handler(request)
@@ -299,6 +294,14 @@ def _is_loopback(address: str | None) -> bool:
         return ipaddress.ip_address(address or "").is_loopback
     except ValueError:
         return False
+
+
+def _is_foreign(request: web.Request) -> bool:
+    host = request.headers.get("Host", "")
+    ours = {None, f"{request.scheme}://{host}"}
+    if re.sub(r":\d+$", "", host).lower() not in HOSTS or request.headers.get("Origin") not in ours:
+        return True
+    return request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}
 
 
 def _take(body: dict[str, Any], name: str, kind: type | tuple[type, ...], default: Any) -> Any:
