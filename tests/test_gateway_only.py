@@ -12,7 +12,7 @@ import socket
 import sys
 import textwrap
 import tomllib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +66,12 @@ class Alone:
             assert response.status == 200
             return await response.text()
 
+    async def state(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        async with asyncio.timeout(START_S):
+            while not holds(state := dict(json.loads(await self.show("state")))):
+                await asyncio.sleep(0.05)
+        return state
+
     async def ended(self, timeout_s: float = START_S) -> int:
         async with asyncio.timeout(timeout_s):
             return await self.process.wait()
@@ -114,7 +120,7 @@ async def bot(which: str, one: Alone, folder: Path) -> AsyncIterator[None]:
 async def test_an_sdk_receives_acks_and_survives_a_rotation(
     http: aiohttp.ClientSession, tmp_path: Path, which: str
 ) -> None:
-    """A line is answered, also after a rotation; each is acknowledged once; the end of the pipe is 0."""
+    """A line is answered, also after a rotation and once more when redelivered; the end of the pipe is 0."""
     async with alone(http, "--port", "0") as one:
         one.say("年假有几天？")  # before there is a bot
         async with bot(which, one, tmp_path):
@@ -124,18 +130,23 @@ async def test_an_sdk_receives_acks_and_survives_a_rotation(
             assert len((await one.ask("rotate", close_after_s=0.3))["rotated"]) == 1
             one.say("还在吗")
             assert await one.line() == "echo: 还在吗"
-            state = json.loads(await one.show("state"))
+            before = json.loads(await one.show("posts"))["posts"][-1]["number"]
+            assert (await one.ask("redeliver"))["deliveries"] == 2
+            again = json.loads(await one.show(f"posts?after={before}&wait_s=30"))["posts"]
+            state = await one.state(lambda state: state["acks"] >= 3 + (which == "python"))  # it acks `disconnect` too
             traffic = [json.loads(line) for line in (await one.show("traffic")).splitlines()]
             assert one.process.stdin is not None
             one.process.stdin.close()
             assert await one.ended() == 0
+    assert "echo: 还在吗" in [post["text"] for post in again]
     assert (state["opens"], state["ack_on_wrong_connection"]) == (2, 0)
     kinds = [entry["kind"] for entry in traffic]
     assert kinds.count("connected") == 2
-    said = [entry["frame"]["headers"]["messageId"] for entry in traffic if entry["kind"] == "frame"]
-    acked = [entry["message_id"] for entry in traffic if entry["kind"] == "ack" and entry["message_id"]]
-    assert set(acked) <= set(said)
-    assert len(acked) == len(set(acked))
+    frames = [entry["frame"] for entry in traffic if entry["kind"] == "frame"]
+    said = [frame["headers"]["messageId"] for frame in frames if frame["type"] == "CALLBACK"]
+    acked = [entry["message_id"] for entry in traffic if entry["kind"] == "ack"]
+    assert len(said) == 3
+    assert sorted(said) == sorted(set(acked) & set(said))
     assert "simulated-secret" not in json.dumps(traffic)
 
 

@@ -41,6 +41,21 @@ async def test_official_sdk_answers_and_survives_a_rotation(gateway: Gateway) ->
     assert [o.outcome for o in gateway.opens] == ["ticket", "ticket"]
 
 
+async def test_what_the_official_sdk_does_not_ack_comes_once_more(gateway: Gateway) -> None:
+    """With a new messageId and the same msgId, and after the ack not again."""
+    gateway.redeliver_after_s, gateway.redeliver_at_most = 0.5, 1
+    who = {"client_id": gateway.client_id, "client_secret": gateway.client_secret}
+    async with python_bot(gateway.url, **who, FORGETS="1"):
+        await gateway.connected(timeout_s=60)
+        sent = await gateway.say("你好")
+        ack = await gateway.acked(sent, timeout_s=30)
+        with pytest.raises(TimeoutError):
+            await gateway.until(lambda: sent.deliveries > 2, 1.2)
+    assert ack.push is sent.pushes[1]
+    assert len({push.message_id for push in sent.pushes}) == 2
+    assert {json.loads(push.frame["data"])["msgId"] for push in sent.pushes} == {sent.msg_id}
+
+
 async def test_a_ticket_opens_one_connection_once(gateway: Gateway, http: aiohttp.ClientSession) -> None:
     """A used, an unknown and an outdated ticket are refused with 4xx on the handshake."""
     url = await ticket(gateway, http)

@@ -81,13 +81,18 @@ class StreamSide(Record):
         self.acks: list[Ack] = []
         self.wrong_socket_acks: list[Ack] = []
         self.sessions: dict[str, Session] = {}
-        self.tickets: dict[str, None] = {}  # all ever given, in order: what no log may show
+        self._given: dict[str, None] = {}  # tickets, in order
         self._tickets: dict[str, tuple[float, list[Any]]] = {}
         self._lists += [self.opens, self.accepted, self.sent, self.acks, self.wrong_socket_acks]
-        self._tables += [self.sessions, self.tickets, self._tickets]
-        self._secrets += [self.sessions, self.tickets]
+        self._tables += [self.sessions, self._given, self._tickets]
+        self._secrets += [self.sessions, self._given]
 
     # ---- what a test or a chat page does
+
+    @property
+    def tickets(self) -> set[str]:
+        """All that were given: what no log may show."""
+        return set(self._given)
 
     async def say(
         self,
@@ -219,7 +224,7 @@ class StreamSide(Record):
         if "application/json" not in request.headers.get("Accept", ""):  # the real API answers XML then
             return web.Response(text=XML.format(self.endpoint), content_type="text/xml")
         ticket = str(uuid.uuid4())
-        self.tickets[ticket] = None
+        self._given[ticket] = None
         self._tickets[ticket] = (time.monotonic() + self.ticket_ttl_s, (body or {}).get("subscriptions", []))
         parts = {"endpoint": self.endpoint, "ticket": ticket}
         parts.pop(str(fault).removeprefix("no_"), None)
@@ -293,10 +298,10 @@ class StreamSide(Record):
     async def _deliver(self, sent: Sent, *, hold: bool, to: Connection | None = None) -> None:
         if await self.redeliver(sent, to) is not None:
             return
-        if hold:
+        sent.lost = not hold or (self.keep is not None and len(self.held) >= self.keep)
+        if not sent.lost:
             self.held.append(sent)
-        sent.lost = not hold
-        self.note("held" if hold else "lost", msg_id=sent.msg_id)
+        self.note("lost" if sent.lost else "held", msg_id=sent.msg_id)
 
     def _patience_s(self, sent: Sent) -> float | None:
         """How long to wait for an ack before it is sent again; None: for ever."""
@@ -331,6 +336,8 @@ class StreamSide(Record):
         )
         self.acks.append(ack)
         connection.acks.append(ack)
+        if self.keep is not None:
+            del connection.acks[: -self.keep]
         if push is not None:
             push.ack = push.ack or ack
             if push.connection_id != connection.id:
