@@ -89,6 +89,9 @@ def install_node_sdk() -> None:
     missing = [program for program in ("node", "npm") if shutil.which(program) is None]
     if missing:
         _cannot(f"not installed: {' and '.join(missing)}")
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
+    if int(version.strip().removeprefix("v").partition(".")[0] or 0) < 18:
+        _cannot(f"node 18 or newer is needed, here is {version.strip() or 'none that runs'}")
     wanted = (BOTS / "package.json").read_text("utf-8")
     stamp = BOTS / "node_modules" / ".for"
     if stamp.exists() and stamp.read_text("utf-8") == wanted:
