@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn, TextIO
 
-from dingbridge.sim.gateway import Gateway, Sent
+from dingbridge.sim.gateway import Gateway, Post, Sent
 from dingbridge.texts import NOTICE, Texts
 
 PORT = 8786
@@ -125,7 +125,7 @@ def _stays() -> bool:
 
 async def _converse(gateway: Gateway) -> int:
     lines = Lines()
-    waits_for = "机器人连接"
+    waits_for, shown = "", 0
     try:
         while (line := await lines.get()) is not None:
             if not line.strip():
@@ -133,28 +133,34 @@ async def _converse(gateway: Gateway) -> int:
             waits_for = "机器人连接"
             await gateway.connected(timeout_s=CONNECT_S)
             waits_for = "回答"
-            await _show_answer(gateway, await gateway.say(line.strip(), user="zhangsan", nick="张三"))
+            shown = await _show_answer(gateway, await gateway.say(line.strip(), user="zhangsan", nick="张三"), shown)
     except TimeoutError:
         _say(f"没有等到{waits_for}。", sys.stderr)
         return 1
     return 0
 
 
-async def _show_answer(gateway: Gateway, sent: Sent) -> None:
-    """Print what the chat would show, until nothing more comes. TimeoutError where nothing comes at all."""
-    seen = 0
+async def _show_answer(gateway: Gateway, sent: Sent, shown: int) -> int:
+    """Print what the chat would show, until nothing more comes; the number of the last post that is shown.
+
+    TimeoutError where nothing comes at all. What came late for the line before is shown too, and answers nothing.
+    """
+    whole = False
+
+    def news() -> list[Post]:
+        return [post for post in gateway.posts_in(sent.conversation) if post.number > shown]
+
     async with asyncio.timeout(ANSWER_S):
         while True:
-            posts = gateway.posts_in(sent)
-            for post in posts[seen:]:
+            for post in news():
                 _say(post.text)
-            seen = len(posts)
-            whole = bool(posts) and _is_whole(posts[-1].text)
+                shown = post.number
+                whole = post.at >= sent.at and _is_whole(post.text)
             try:
-                await gateway.wait_posts(sent, seen + 1, QUIET_S if whole else ANSWER_S)
+                await gateway.until(news, QUIET_S if whole else ANSWER_S)
             except TimeoutError:
                 if whole:
-                    return
+                    return shown
                 raise
 
 
