@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from dingbridge.sim.gateway import BOT_TOPIC, MISSING, Gateway
-from tests.gateway_client import JSON, OPEN, ack, connect, opening, post, text, ticket, webhook
+from tests.gateway_client import BOT, JSON, OPEN, ack, connect, opening, post, text, ticket, webhook
 from tests.sdk_bots import python_bot
 
 
@@ -104,6 +104,41 @@ async def test_open_answers_nobody_can_use(gateway: Gateway, http: aiohttp.Clien
     assert bodies[1] == ""
     assert list(json.loads(bodies[2])) == ["endpoint"]
     assert list(json.loads(bodies[3])) == ["ticket"]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"ua": "", "subscriptions": [{"type": "EVENT", "topic": "*"}, *BOT]},
+        {"ua": "dingtalk-sdk-go/v0.9.1", "extras": None, "subscriptions": [{"type": "SYSTEM", "topic": "ping"}, *BOT]},
+        {"ua": "x", "localIp": "10.0.0.1,10.0.0.2", "extras": {"a": "b"}, "subscriptions": list(reversed(BOT))},
+    ],
+)
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+async def test_open_takes_what_the_sdks_send(
+    gateway: Gateway, http: aiohttp.ClientSession, shape: dict[str, Any], separators: tuple[str, str]
+) -> None:
+    """Any order of keys, spaced or compact, with and without what is optional: a ticket, and then the messages."""
+    asked = opening(gateway, **shape)
+    for body in (asked, dict(reversed(asked.items()))):
+        raw = json.dumps(body, separators=separators)
+        headers = JSON | {"Content-Type": "application/json"}
+        async with http.post(gateway.url + OPEN, data=raw, headers=headers) as response:
+            parts = await response.json()
+        ws = await http.ws_connect(f"{parts['endpoint']}?ticket={parts['ticket']}")
+        await gateway.connected()
+        await gateway.say("你好")
+        assert (await ws.receive_json(timeout=10))["type"] == "CALLBACK"
+        await ws.close()
+        await gateway.until(lambda: not gateway.connections)
+
+
+async def test_an_endpoint_at_which_nobody_listens(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """The fault refused is a ticket for a port that refuses; the next one is good."""
+    gateway.open_faults.append("refused")
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await http.ws_connect(await ticket(gateway, http))
+    await (await http.ws_connect(await ticket(gateway, http))).close()
 
 
 async def test_hang_and_reset_on_open_and_handshake(gateway: Gateway, http: aiohttp.ClientSession) -> None:

@@ -7,7 +7,7 @@
 It follows the published protocol and what captures show, so the unmodified official SDK can talk to it. Faults are
 planted through attributes, each as a sticky value (`open_fault`) and as a queue used up one per call (`open_faults`):
 
-    open_fault       401 400 403 429 500 503, "html" "no_ticket" "no_endpoint" "empty" "hang" "reset"
+    open_fault       401 400 403 429 500 503, "html" "no_ticket" "no_endpoint" "empty" "refused" "hang" "reset"
     handshake_fault  an HTTP status, "hang" "reset"
     webhook_fault    an errcode, "html" "hang" "reset_before" "lost_response" "http<status>" "http<status>_delivered"
     openapi_fault    the same, an HTTP status, or (status, code)

@@ -39,7 +39,7 @@ STATUS: Final = range(400, 600)
 ERRCODE: Final = range(-1, 10_000_000)
 # What may be planted where: words, and which numbers.
 PLACES: Final[dict[str, tuple[re.Pattern[str], range]]] = {
-    "open": (re.compile("hang|reset|html|empty|no_ticket|no_endpoint"), STATUS),
+    "open": (re.compile("hang|reset|html|empty|no_ticket|no_endpoint|refused"), STATUS),
     "handshake": (re.compile("hang|reset|html"), STATUS),
     "webhook": (re.compile(_SENT), ERRCODE),
     "openapi": (re.compile(_SENT), STATUS),

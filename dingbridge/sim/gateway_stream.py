@@ -29,6 +29,8 @@ from dingbridge.sim.gateway_records import (
     build_message,
 )
 
+NOBODY = 1
+"""A port at which nobody listens: tcpmux, reserved and unused."""
 OPEN_REFUSALS = {
     400: ("invalidParameter", "ua invalid"),
     401: ("authFailed", "鉴权失败"),
@@ -57,6 +59,7 @@ class StreamSide(Record):
     def __init__(self, client_id: str, client_secret: str) -> None:
         super().__init__(client_id, client_secret)
         self.endpoint = ""
+        self.port = 0
         self.ticket_ttl_s = 90.0
         self.open_fault: Fault = None
         self.open_faults: deque[Fault] = deque()
@@ -206,7 +209,7 @@ class StreamSide(Record):
         self.note("open", outcome=outcome, headers=asked, body=body)
         if status:
             return _refusal(status)
-        if fault in {None, "no_ticket", "no_endpoint", "empty"}:
+        if fault in {None, "no_ticket", "no_endpoint", "empty", "refused"}:
             return self._ticket(request, body, fault)
         return await self.play(request, fault, _refusal)
 
@@ -226,7 +229,8 @@ class StreamSide(Record):
         ticket = str(uuid.uuid4())
         self._given[ticket] = None
         self._tickets[ticket] = (time.monotonic() + self.ticket_ttl_s, (body or {}).get("subscriptions", []))
-        parts = {"endpoint": self.endpoint, "ticket": ticket}
+        endpoint = self.endpoint.replace(f":{self.port}/", f":{NOBODY}/") if fault == "refused" else self.endpoint
+        parts = {"endpoint": endpoint, "ticket": ticket}
         parts.pop(str(fault).removeprefix("no_"), None)
         return answer(parts)
 
