@@ -226,6 +226,19 @@ async def test_on_a_terminal_lines_are_said_and_ctrl_d_does_not_end_it(http: aio
         os.close(theirs)
 
 
+async def test_each_printed_call_works(http: aiohttp.ClientSession) -> None:
+    """What it says can be done from another terminal can be done."""
+    async with alone(http, "--port", "0", stdin=asyncio.subprocess.DEVNULL) as one, python_bot(one.url, **WHO):
+        while "机器人已连接" not in await one.line():
+            pass
+        calls = re.findall(r"^  curl (?:-d '(.*)' )?(\S+)$", one.printed, flags=re.MULTILINE)
+        for body, url in calls:
+            await one.state(lambda state: bool(state["connections"]))
+            async with http.request("POST" if body else "GET", url, data=body or None) as response:
+                assert response.status == 200, await response.text()
+    assert [url.rpartition("/")[2] for _, url in calls] == ["say", "rotate", "fault", "state"]
+
+
 async def test_a_port_that_is_taken_is_not_the_end(http: aiohttp.ClientSession) -> None:
     """The next free one is used, and printed."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

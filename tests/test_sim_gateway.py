@@ -7,6 +7,7 @@ import errno
 import json
 import ssl
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest

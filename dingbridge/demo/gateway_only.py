@@ -66,8 +66,8 @@ dingbridge（dingbridge.toml）：
 
 另一个终端里可以：
   curl -d '{{"text":"你好"}}' {url}/_sim/say
-  curl -d '{{"at":"connection","fault":"half_open"}}' {url}/_sim/fault
   curl -d '{{}}' {url}/_sim/rotate
+  curl -d '{{"at":"connection","fault":"half_open"}}' {url}/_sim/fault
   curl {url}/_sim/state
 """
 
