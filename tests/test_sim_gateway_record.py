@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import stat
 import time
@@ -127,6 +128,20 @@ def test_a_full_file_makes_room(tmp_path: Path) -> None:
     assert len(numbers) >= 10
     assert all(one.stat().st_size <= 100 for one in tmp_path.iterdir())
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_is_no_file_is_never_moved(tmp_path: Path) -> None:
+    """A named pipe, and so a device, stays where it is, however much goes into it."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    tape = Tape(str(path), limit_bytes=10)
+    for _ in range(5):
+        tape.write("0123456789")
+    assert os.read(reader, 1000) == b"0123456789\n" * 5
+    tape.close()
+    os.close(reader)
+    assert [one.name for one in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_a_file_that_cannot_be_written_ends_the_recording_only() -> None:

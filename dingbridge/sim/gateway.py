@@ -67,7 +67,7 @@ class Gateway(OpenApiSide):
         ssl_context: ssl.SSLContext | None = None,
         public_host: str | None = None,
         control: bool = False,
-        record: Path | TextIO | None = None,
+        record: str | Path | TextIO | None = None,
         keep: int | None = None,
     ) -> None:
         super().__init__(client_id, client_secret)

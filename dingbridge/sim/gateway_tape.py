@@ -71,12 +71,12 @@ class Mask:
 class Tape:
     """Lines into a file or a stream. A file that is full becomes FILE.1, so at most two are kept."""
 
-    def __init__(self, target: Path | TextIO, limit_bytes: int = FILE_LIMIT) -> None:
+    def __init__(self, target: str | Path | TextIO, limit_bytes: int = FILE_LIMIT) -> None:
         self.error = ""
-        self._path = target if isinstance(target, Path) else None
+        self._path = Path(target) if isinstance(target, str | Path) else None
         self._limit = limit_bytes
         self._size = 0
-        self._stream: TextIO | None = target if not isinstance(target, Path) else self._open(target)
+        self._stream: TextIO | None = self._open(Path(target)) if isinstance(target, str | Path) else target
 
     def write(self, line: str) -> None:
         """Write a line and hand it to the system; after an error nothing more is written, and `error` says why."""
@@ -100,7 +100,8 @@ class Tape:
                 self.error = self.error or str(error)
 
     def _turn(self, more: int) -> None:
-        if self._path is not None and self._stream is not None and self._size and self._size + more > self._limit:
+        full = self._size and self._size + more > self._limit
+        if full and self._stream is not None and self._path is not None and self._path.is_file():  # never a device
             self._stream.close()
             self._path.replace(self._path.with_name(self._path.name + ".1"))
             self._stream = self._open(self._path)
