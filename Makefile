@@ -38,7 +38,7 @@ lint: .venv/.for-lint ## ruff and mypy
 	$(BIN)/mypy
 
 clean: ## remove everything made here, .venv too
-	rm -rf .venv .venv-sdk build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-sdk tests/bots/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.for-demo: pyproject.toml .venv/.made

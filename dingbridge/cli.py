@@ -166,8 +166,19 @@ def ask(config_path: Path | None, user: str, group: str, question: str) -> None:
 
 @main.command()
 @click.option("--verbose", is_flag=True, help="Show the daemon's log.")
-def demo(*, verbose: bool) -> None:
+@click.option("--gateway-only", is_flag=True, help="Only DingTalk's stand-in, for a bot of your own.")
+@click.option("--port", type=click.IntRange(0, 65_535), metavar="N", help="Or the next free one.")
+@click.option(
+    "--record", type=click.Path(path_type=Path), metavar="FILE", help="Traffic as JSON lines, secrets masked."
+)
+def demo(*, verbose: bool, gateway_only: bool, port: int | None, record: Path | None) -> None:
     """Chat with a real daemon, without a DingTalk account: both servers are stand-ins on this machine."""
+    if gateway_only:
+        from dingbridge.demo import gateway_only as alone  # noqa: PLC0415
+
+        sys.exit(asyncio.run(alone.run(port=port, record=record)))
+    if record is not None:
+        raise click.UsageError("--record goes with --gateway-only")
     from dingbridge.demo import terminal  # noqa: PLC0415
 
     sys.exit(asyncio.run(terminal.run(verbose=verbose)))

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 import structlog
 
@@ -35,6 +36,13 @@ async def gateway() -> AsyncIterator[Gateway]:
     """DingTalk's stand-in."""
     async with Gateway() as one:
         yield one
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """A client for the stand-ins' HTTP."""
+    async with aiohttp.ClientSession() as session:
+        yield session
 
 
 @pytest.fixture
