@@ -60,14 +60,12 @@ class Bridge:
     def texts(self) -> Texts:
         return self._setup.texts
 
-    async def use(self, setup: Setup) -> None:
-        """From now on by this one; returns when nothing runs by the one before any more."""
+    def use(self, setup: Setup) -> list[asyncio.Task[None]]:
+        """From now on by this one; what still runs by the one before is returned."""
         self._setup = setup
         self._notices.change(after_s=setup.notice_after_s, enabled=setup.notice)
         self._questions.change(crew=setup.workers)
-        running = [*self._notices.sending, *(task for one in self._dispatchers for task in one.tasks)]
-        if running:
-            await asyncio.wait(running)
+        return [*self._notices.sending, *(task for one in self._dispatchers for task in one.tasks)]
 
     async def _send_notice(self, message: Message, text: str | None) -> bool:
         return await self._setup.replies.notice(message, text)

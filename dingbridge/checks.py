@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from dingbridge.answerer import ANYTHINGLLM, load_handlers
-from dingbridge.app import import_handlers_from, open_backend
+from dingbridge.building import import_handlers_from, open_backend
 from dingbridge.config import Config
 from dingbridge.dingtalk import gateway, stream
 from dingbridge.errors import BridgeError, ConfigError, StoreLocked

@@ -78,7 +78,8 @@ async def _run(config: Config) -> int:
     import structlog  # noqa: PLC0415 - the other verbs start without it
 
     from dingbridge import log  # noqa: PLC0415
-    from dingbridge.app import App, redactor_for  # noqa: PLC0415
+    from dingbridge.app import App  # noqa: PLC0415
+    from dingbridge.building import redactor_for  # noqa: PLC0415
 
     sink = log.Sink(sys.stderr)
     log.configure(redactor_for(config), stream=sink, own_process=True)
@@ -195,7 +196,7 @@ def _load(explicit: Path | None) -> Config:
 
 def _log_to_stderr(config: Config) -> None:
     from dingbridge import log  # noqa: PLC0415
-    from dingbridge.app import redactor_for  # noqa: PLC0415
+    from dingbridge.building import redactor_for  # noqa: PLC0415
 
     log.configure(redactor_for(config), level=logging.WARNING, own_process=True)
 

@@ -202,12 +202,12 @@ async def test_a_backend_that_is_down_is_told_once_and_stands_on_the_status_page
     async with house.app() as app:
         sent = [await house.gateway.say("年假有几天？", user=f"u{number}") for number in range(5)]
         await until(lambda: len(told_in(log_file, "message.later")) >= 10)
-        assert "backend    NOT OK: " in app.status()
+        assert "backend    NOT OK: " in app.vitals.page()
         assert "HTTP 503" in app.outages.backend.state()["why"]
         house.backend.fault = None
         for one in sent:
             await house.gateway.wait_posts(one, 2)  # the trouble, and the answer
-        assert "backend    ok" in app.status()
+        assert "backend    ok" in app.vitals.page()
 
     told = told_in(log_file, "backend.lost", "backend.found")
     assert [line["event"] for line in told] == ["backend.lost", "backend.found"]

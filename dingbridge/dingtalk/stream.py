@@ -74,12 +74,14 @@ class Timing:
 
 @dataclass(slots=True)
 class LinkState:
-    """What the status page and readiness know of the link."""
+    """What the status page and readiness know of the link. Times are monotonic seconds."""
 
     connected: bool = False
     why: str = "not connected yet"
     cause: str = ""
     opens: int = 0
+    since: float = field(default_factory=time.monotonic)
+    last_frame: float | None = None
 
 
 class _Inbound(CallbackHandler):  # type: ignore[misc] # the SDK has no type information
@@ -242,12 +244,15 @@ class Stream:
         return any(link.is_open for link in self._links)
 
     def _set(self, *, connected: bool, why: str = "", cause: str = "") -> None:
+        if connected is not self.state.connected:
+            self.state.since = time.monotonic()
         self.state.connected, self.state.why, self.state.cause = connected, why, cause
 
     # -- one frame
 
     async def dispatch(self, frame: Frame) -> dict[str, Any] | None:
         """The ack for a frame, or None for none: `disconnect`, and whatever could not be kept."""
+        self.state.last_frame = time.monotonic()
         if frame.whole is None:
             self._on_event("bad_frame")
             log.warning("stream.bad_frame", size=frame.size)
