@@ -82,14 +82,16 @@ async def _run(config: Config) -> int:
     from dingbridge.building import redactor_for  # noqa: PLC0415
 
     sink = log.Sink(sys.stderr)
-    log.configure(redactor_for(config), stream=sink, own_process=True)
+    redactor = redactor_for(config)
+    log.configure(redactor, stream=sink, own_process=True)
     try:
-        return await _daemon(App(config), structlog.get_logger("dingbridge.daemon"))
+        app = App(config, redactor=redactor, recent=sink.recent)
+        return await _daemon(app, structlog.get_logger("dingbridge.daemon"), terminal=sys.stderr.isatty())
     finally:
         sink.close()
 
 
-async def _daemon(app: App, logger: Any) -> int:
+async def _daemon(app: App, logger: Any, *, terminal: bool) -> int:
     running = asyncio.create_task(app.run())
     signals = 0
 
@@ -104,6 +106,8 @@ async def _daemon(app: App, logger: Any) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    # In a terminal it means that the terminal is gone; to a service it means a changed configuration.
+    loop.add_signal_handler(signal.SIGHUP, on_signal if terminal else app.ask_to_reload)
     try:
         await running
     except asyncio.CancelledError:

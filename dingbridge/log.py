@@ -22,6 +22,9 @@ __all__ = ["Redactor", "Sink", "configure", "pseudonym"]
 logger = structlog.get_logger("dingbridge.log")
 
 
+RECENT = 2_000
+
+
 class Sink:
     """An open file that never fails and never blocks its caller: a thread writes, and what does not fit is dropped.
 
@@ -32,11 +35,17 @@ class Sink:
         self._stream = stream
         self._descriptor = stream.fileno()
         self._lines: queue.Queue[str | threading.Event] = queue.Queue(lines)
+        self._recent: deque[str] = deque(maxlen=RECENT)
         self.dropped = 0
         threading.Thread(target=self._main, name="log", daemon=True).start()
         atexit.register(self.close)  # what is logged while the interpreter ends
 
+    def recent(self) -> list[str]:
+        """The last lines, oldest first."""
+        return list(self._recent)
+
     def write(self, text: str) -> int:
+        self._recent.append(text)
         try:
             self._lines.put_nowait(text)
         except queue.Full:

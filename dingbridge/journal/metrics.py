@@ -74,6 +74,10 @@ class Metrics:
             buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5),
             registry=self.registry,
         )
+        self._reloads()
+        Gauge("dingbridge_build_info", "Constant 1", ["version"], registry=self.registry).labels(version).set(1)
+
+    def _reloads(self) -> None:
         self.reload_ok = Gauge(
             "dingbridge_config_last_reload_successful", "1 unless the last reload was refused", registry=self.registry
         )
@@ -82,7 +86,6 @@ class Metrics:
             "When the configuration in use was read",
             registry=self.registry,
         )
-        Gauge("dingbridge_build_info", "Constant 1", ["version"], registry=self.registry).labels(version).set(1)
 
     def reloaded(self, *, ok: bool) -> None:
         self.reload_ok.set(ok)
