@@ -9,6 +9,7 @@ import os
 import queue
 import sys
 import threading
+from collections import deque
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, TextIO, cast
