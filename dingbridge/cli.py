@@ -165,12 +165,41 @@ def ask(config_path: Path | None, user: str, group: str, question: str) -> None:
 
 
 @main.command()
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), metavar="FILE", help="Run your own routes in it."
+)
+@click.option("--port", type=click.IntRange(0, 65_535), metavar="N", help="Of the page; 0 takes any.  [default: 8787]")
+@click.option("--no-browser", is_flag=True, help="Serve the page, open nothing.")
+@click.option("--chat", is_flag=True, help="Chat in this terminal instead of a page.")
+@click.option("--anythingllm", metavar="URL", help="Ask this AnythingLLM instead of the stand-in.")
+@click.option("--api-key-file", type=click.Path(path_type=Path), metavar="FILE", help="Its API key.")
 @click.option("--verbose", is_flag=True, help="Show the daemon's log.")
-def demo(*, verbose: bool) -> None:
-    """Chat with a real daemon, without a DingTalk account: both servers are stand-ins on this machine."""
-    from dingbridge.demo import terminal  # noqa: PLC0415
+def demo(
+    config_path: Path | None,
+    port: int | None,
+    anythingllm: str | None,
+    api_key_file: Path | None,
+    *,
+    no_browser: bool,
+    chat: bool,
+    verbose: bool,
+) -> None:
+    """See a real daemon at work, without a DingTalk account: both servers are stand-ins on this machine.
 
-    sys.exit(asyncio.run(terminal.run(verbose=verbose)))
+    Opens a page with chats, the wire and a tour. With questions piped in it answers each line on stdout.
+    """
+    if (anythingllm is None) != (api_key_file is None):
+        raise click.UsageError("--anythingllm URL and --api-key-file FILE (with its API key) go together")
+    from dingbridge.demo import serve, setting, terminal  # noqa: PLC0415
+
+    remote = setting.Remote(anythingllm, api_key_file) if anythingllm is not None and api_key_file is not None else None
+    try:
+        chosen = setting.read(config_path, remote, verbose=verbose)
+        if chat or (port is None and not no_browser and terminal.is_fed(sys.stdin)):
+            sys.exit(asyncio.run(terminal.run(chosen)))
+        sys.exit(asyncio.run(serve.run(chosen, port=serve.PORT if port is None else port, browser=not no_browser)))
+    except ConfigError as error:
+        _exit_for(error)
 
 
 def _load(explicit: Path | None) -> Config:

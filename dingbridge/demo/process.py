@@ -1,0 +1,99 @@
+"""A child process of the demo: started, stopped in order, killed on purpose, and never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+STOP_S = 30.0
+_NOT_INHERITED = ("DINGBRIDGE_", "NOTIFY_", "WATCHDOG_", "CREDENTIALS_DIRECTORY", "STATE_DIRECTORY")
+
+
+class Process:
+    """`python -m ARGUMENTS`, one run after another. Its stderr goes to `log`, or to ours where that is None."""
+
+    def __init__(self, *arguments: str, log: Path | None, environ: Mapping[str, str] | None = None) -> None:
+        self._arguments = arguments
+        self._log = log
+        self._environ = environ or {}
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None and self.running else None
+
+    @property
+    def returncode(self) -> int | None:
+        """How the last run ended; None while it runs."""
+        return self._process.returncode if self._process is not None else None
+
+    async def start(self) -> None:
+        if self.running:
+            return
+        log = self._log.open("ab") if self._log is not None else None
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", *self._arguments),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the demo, which then stops its children in order
+                preexec_fn=_end_with_parent,
+                env={**_inherited(), **self._environ},
+            )
+        finally:
+            if log is not None:
+                log.close()
+
+    async def ended(self) -> int:
+        """The exit code, as soon as there is one."""
+        if self._process is None:
+            raise RuntimeError("never started")
+        return await self._process.wait()
+
+    def kill_now(self) -> None:
+        """SIGKILL without waiting, as at a power cut."""
+        if self._process is not None and self.running:
+            self._process.kill()
+
+    async def kill(self) -> None:
+        self.kill_now()
+        if self._process is not None:
+            await self._process.wait()
+
+    async def stop(self, within_s: float = STOP_S) -> None:
+        """SIGTERM; SIGKILL for one that does not end in time."""
+        if self._process is None or not self.running:
+            return
+        self._process.terminate()
+        try:
+            async with asyncio.timeout(within_s):
+                await self._process.wait()
+        except TimeoutError:
+            await self.kill()
+
+    def last_words(self, lines: int = 20) -> str:
+        """The end of its log."""
+        if self._log is None or not self._log.exists():
+            return ""
+        return "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+def _inherited() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith(_NOT_INHERITED)}
+
+
+def _end_with_parent() -> None:
+    """Even if the demo is killed, its child is told to stop: Linux, prctl(2), PR_SET_PDEATHSIG."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
