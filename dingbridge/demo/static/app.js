@@ -59,12 +59,12 @@ const tour = new Tour(store, byId("tour"), byId("tour-start"), {
 function showChats() {
   const alone = store.open.length === 1;
   const writing = document.activeElement?.id === "ask";
+  for (const chat of chats) chat.leave();
   chats = store.open.map((id, index) => new Chat(store, store.chat(id), { main: index === 0, alone, screens }));
   const main = byId("main");
   main.replaceChildren(...chats.map((chat) => chat.element));
-  main.dataset.count = String(chats.length);
+  document.body.dataset.count = String(chats.length);
   main.dataset.look = store.look;
-  for (const chat of chats) chat.scrollToEnd();
   if (writing) byId("ask")?.focus({ preventScroll: true });
   list.refresh();
 }

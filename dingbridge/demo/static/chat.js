@@ -21,7 +21,14 @@ export class Chat {
     // A new log for every chat: its first filling is not read out, what comes later is.
     this.log = h("div", {
       class: "log", role: "log", "aria-live": "polite", "aria-relevant": "additions", "aria-label": `${chat.title}的消息`, tabindex: "0",
+      on: { scroll: () => this.#scrolled() },
     });
+    this.lines = h("div", { class: "lines" });
+    this.log.append(this.lines);
+    this.atEnd = true;
+    this.sizes = new ResizeObserver(() => this.atEnd && this.toEnd()); // grown, shrunk or shown again: the end stays in sight
+    this.sizes.observe(this.log);
+    this.sizes.observe(this.lines);
     this.element = h(
       "section",
       { class: "chat", data: { chat: chat.id, bot: chat.bot }, "aria-label": chat.title },
@@ -49,7 +56,7 @@ export class Chat {
       avatar(this.chat.title, kind),
       h("div", { class: "chat-title" }, h("h2", { text: this.chat.title }), h("p", {}, this.status, this.expiry)),
       alone ? this.#looks() : null,
-      h("button", { type: "button", class: "only-small plain", on: { click: () => screens.show("panel") } }, icon("pulse"), "后台"),
+      h("button", { type: "button", class: "only-small plain", on: { click: () => screens.show("panel") } }, icon("pulse"), h("span", { text: "后台" })),
     );
   }
 
@@ -127,7 +134,7 @@ export class Chat {
       await post("/api/say", { chat: this.chat.id, as: this.speaker, text });
       if (typed) this.input.value = "";
       this.#typed();
-      this.#toEnd();
+      this.toEnd();
     } catch (error) {
       setText(this.error, error.message);
     } finally {
@@ -149,17 +156,16 @@ export class Chat {
   /** Takes a message of this chat, new or changed. */
   put(message) {
     const view = this.views.get(message.id);
-    const atEnd = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < NEAR_END_PX;
     if (view) view.update(message, this.store.look);
     else this.#add(message);
     this.#welcome();
-    if (atEnd || message.from !== "bot") this.#toEnd();
+    if (message.from === this.speaker) this.toEnd();
     this.tick();
   }
 
   #add(message) {
     const between = pause(message, this.newest);
-    if (between) this.log.append(between);
+    if (between) this.lines.append(between);
     const view = new MessageView(message, {
       own: message.from === this.speaker,
       look: this.store.look,
@@ -168,20 +174,20 @@ export class Chat {
       say: (text) => this.say(text),
     });
     this.views.set(message.id, view);
-    this.log.append(view.element);
+    this.lines.append(view.element);
     this.newest = message;
   }
 
   /** Builds the log anew: another look, or another speaker. */
   refill() {
     this.log.setAttribute("aria-live", "off");
-    this.log.replaceChildren();
+    this.lines.replaceChildren();
     this.views.clear();
     this.newest = undefined;
     for (const message of this.#messages()) this.#add(message);
     this.#welcome();
     for (const button of this.element.querySelectorAll("[data-look]")) button.setAttribute("aria-pressed", String(button.dataset.look === this.store.look));
-    this.#toEnd();
+    this.toEnd();
     requestAnimationFrame(() => this.log.setAttribute("aria-live", "polite"));
   }
 
@@ -190,15 +196,21 @@ export class Chat {
     if (empty === (this.greeting !== undefined)) return;
     this.greeting?.remove();
     this.greeting = empty ? greeting(this.chat) : undefined;
-    if (this.greeting) this.log.append(this.greeting);
+    if (this.greeting) this.lines.append(this.greeting);
   }
 
-  scrollToEnd() {
-    this.#toEnd();
+  #scrolled() {
+    if (this.log.clientHeight > 0) this.atEnd = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < NEAR_END_PX;
   }
 
-  #toEnd() {
+  toEnd() {
+    this.atEnd = true;
     this.log.scrollTop = this.log.scrollHeight;
+  }
+
+  /** Off the screen for good. */
+  leave() {
+    this.sizes.disconnect();
   }
 
   showStatus() {

@@ -15,7 +15,7 @@ export class Wire {
     this.store = store;
     this.list = h("ol", { class: "wire" });
     this.empty = h("p", { class: "empty", text: "还没有动静。问一句，就能看到帧、确认和回复。" });
-    this.element = h("div", {}, h("p", { class: "sheet-note" }, legend("down", "钉钉发来"), legend("up", "发往钉钉"), legend("info", "状态"), "，点开看 JSON"), this.empty, this.list);
+    this.element = h("div", {}, h("p", { class: "sheet-note" }, legend("down", "钉钉发来"), legend("up", "发往钉钉"), legend("info", "状态"), h("span", { text: "点开看 JSON" })), this.empty, this.list);
   }
 
   build() {
@@ -65,7 +65,7 @@ function row(entry) {
       h("span", { class: "wire-kind", text: KINDS[entry.kind] ?? entry.kind }),
       h("span", { class: "wire-title", text: entry.title }),
       entry.bot === "bare" ? h("span", { class: "wire-bot", text: "普通机器人" }) : null,
-      h("time", { datetime: new Date(entry.at).toISOString(), text: fineClock(entry.at) }),
+      h("time", { datetime: new Date(entry.at).toISOString(), title: new Date(entry.at).toLocaleString("zh-CN"), text: fineClock(entry.at) }),
     ),
     detail,
   );
