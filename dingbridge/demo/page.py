@@ -19,6 +19,7 @@ from aiohttp import web
 from dingbridge.demo.people import QUICK
 from dingbridge.demo.room import Refused, Room
 from dingbridge.demo.switches import Switches
+from dingbridge.sim.gateway import Sent
 
 STATIC: Final = Path(__file__).with_name("static")
 BEAT_S: Final = 10.0
@@ -36,6 +37,8 @@ HEADERS: Final = {
 TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+Say = Callable[[str, str, str], Awaitable[tuple[str, Sent]]]
 
 
 class Tours(Protocol):
@@ -56,6 +59,7 @@ class Page:
         switches: Switches,
         *,
         port: int = 0,
+        say: Say | None = None,
         daemon: Callable[[], Awaitable[dict[str, Any]]] | None = None,
         tour: Tours | None = None,
         reset: Callable[[], Awaitable[None]] | None = None,
@@ -64,6 +68,7 @@ class Page:
         self._room = room
         self._switches = switches
         self._port = port
+        self._say = say or room.say
         self._daemon = daemon
         self._tour = tour
         self._reset = reset
@@ -160,7 +165,7 @@ class Page:
         return handler
 
     async def _post_say(self, body: dict[str, Any]) -> dict[str, Any]:
-        message_id, _ = await self._room.say(_text(body, "chat"), _text(body, "as"), _text(body, "text"))
+        message_id, _ = await self._say(_text(body, "chat"), _text(body, "as"), _text(body, "text"))
         return {"id": message_id}
 
     async def _post_fault(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -72,15 +72,16 @@ class Process:
             await self._process.wait()
 
     async def stop(self, within_s: float = STOP_S) -> None:
-        """SIGTERM; SIGKILL for one that does not end in time."""
-        if self._process is None or not self.running:
-            return
-        self._process.terminate()
-        try:
-            async with asyncio.timeout(within_s):
-                await self._process.wait()
-        except TimeoutError:
-            await self.kill()
+        """SIGTERM; SIGKILL for one that does not end in time. Afterwards it is as if it had never run."""
+        process = self._process
+        if process is not None and process.returncode is None:
+            process.terminate()
+            try:
+                async with asyncio.timeout(within_s):
+                    await process.wait()
+            except TimeoutError:
+                await self.kill()
+        self._process = None
 
     def last_words(self, lines: int = 20) -> str:
         """The end of its log."""

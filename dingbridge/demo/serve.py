@@ -16,6 +16,7 @@ from dingbridge.demo.page import Page
 from dingbridge.demo.setting import Setting
 from dingbridge.demo.stage import NotStarted, Stage, staged
 from dingbridge.demo.switches import Switches
+from dingbridge.demo.tour import Tour
 from dingbridge.errors import ConfigError
 
 PORT = 8787
@@ -61,7 +62,16 @@ async def _run(setting: Setting, port: int, opened: Callable[[Stage], None], *, 
 
 async def _serve(stage: Stage, port: int, *, browser: bool) -> None:
     switches = Switches(stage.room, stage.gateway, stage)
-    async with Page(stage.room, switches, port=port, daemon=stage.watch.look, reset=stage.reset) as page:
+    tour = None if stage.backend is None or stage.bare is None else Tour(stage, stage.backend)
+
+    async def reset() -> None:
+        if tour is not None:
+            await tour.stop()
+        await stage.reset()
+
+    async with Page(
+        stage.room, switches, port=port, say=stage.say, daemon=stage.watch.look, tour=tour, reset=reset
+    ) as page:
         _say(welcome(page.port, port, os.environ))
         if browser and opens_a_browser(os.environ):
             threading.Thread(target=webbrowser.open, args=(page.url,), daemon=True, name="browser").start()

@@ -22,6 +22,7 @@ from dingbridge.demo.setting import Setting
 from dingbridge.demo.watch import DaemonWatch
 from dingbridge.errors import ConfigError
 from dingbridge.sim.anythingllm import AnythingLLM, Asked
+from dingbridge.sim.gateway import Sent
 
 START_S: Final = 30.0
 TOKEN_DELAY_S: Final = 0.02
@@ -80,6 +81,28 @@ class Stage:
         if self.bare is not None and not self.bare.running:
             await self._start(self.bare, BARE, "普通机器人")
 
+    async def start_both(self) -> None:
+        """The daemon, and the bot beside it where somebody has already talked to it."""
+        await self.start_daemon()
+        if self.bare is not None and self.bare.returncode is not None:
+            await self.start_bare()
+
+    async def kill_both(self) -> None:
+        """SIGKILL to both at the same moment; until the gateways see their connections gone."""
+        for process in (self.daemon, self.bare):
+            if process is not None:
+                process.kill_now()
+        for gateway in self.room.gateways.values():
+            await gateway.until(lambda gateway=gateway: not gateway.connections)  # type: ignore[misc]
+        await self.watch.look()
+
+    async def say(self, chat: str, person: str, text: str) -> tuple[str, Sent]:
+        """As `Room.say`; the bot beside ours is started by the first word to it."""
+        if chat == BARE and self.bare is not None and self.bare.returncode is None and not self.bare.running:
+            await self.start_bare()
+            await self.connected(self.room.gateways[BARE], self.bare)
+        return await self.room.say(chat, person, text)
+
     async def _start(self, process: Process, bot: str, name: str) -> None:
         await process.start()
         self.room.board.note(Wire("process", f"{name}已启动（pid {process.pid}）", bot=bot))
@@ -120,11 +143,14 @@ class Stage:
     async def reset(self) -> None:
         """New conversations: nothing said so far is known to anybody. Takes a restart of the daemon."""
         await self.daemon.stop()
+        if self.bare is not None:
+            await self.bare.stop()
         for file in self.config.parent.glob(f"{setting.STORE}*"):
             file.unlink(missing_ok=True)
         if self.backend is not None:
             await _forget(self.backend)
-        self.gateway.held.clear()
+        for gateway in self.room.gateways.values():
+            gateway.held.clear()
         self.room.last = None
         self.room.expire_next = False
         self.room.board.clear()

@@ -36,7 +36,7 @@ class Switches:
             "expire_webhooks": self._expire_webhooks,
         }
         if stage is not None:
-            self._actions |= {"kill": self._kill, "start": stage.start_daemon}
+            self._actions |= {"kill": self._kill, "start": stage.start_both}
 
     @property
     def state(self) -> dict[str, bool]:
@@ -106,7 +106,7 @@ class Switches:
     async def _kill(self) -> None:
         if self._stage is None or not self._stage.daemon.running:
             raise Refused("守护进程没有在运行。")
-        await self._stage.daemon.kill()
+        await self._stage.kill_both()
 
     def _say(self, title: str, *, ok: bool = True) -> None:
         self._room.board.note(Wire("fault", title, ok=ok))

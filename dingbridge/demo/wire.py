@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from dingbridge.demo.board import Wire
+from dingbridge.demo.people import BARE
+from dingbridge.sim.anythingllm import Asked
 from dingbridge.sim.gateway import Gateway
 
 MASK: Final = "•••"
@@ -162,16 +164,16 @@ def _parsed(data: Any) -> Any:
     return data
 
 
-def backend(asked: Any, state: str, took_s: float | None = None) -> Wire:
+def backend(asked: Asked, state: str) -> Wire:
     """A question to AnythingLLM: "asked", "answered", "failed" or "left" (the client went away)."""
     words = asked.message.strip().splitlines()[-1][:40] if asked.message.strip() else ""
-    took = "" if took_s is None else f"，{took_s:.1f} 秒"
     titles = {
         "asked": f"问 AnythingLLM：「{words}」",
-        "answered": f"AnythingLLM 答完{took}",
+        "answered": "AnythingLLM 答完",
         "failed": f"AnythingLLM 出错：{asked.fault}",
         "left": "AnythingLLM 还在回答，提问的一方已经离开",
     }
     detail = {"workspace": asked.workspace, "session": asked.session, "message": asked.message, "mode": asked.mode}
     direction = "up" if state == "asked" else "down"
-    return Wire("backend", titles[state], direction, masked(detail), state in ("asked", "answered"))
+    bot = BARE if asked.session.startswith(BARE) else "ours"
+    return Wire("backend", titles[state], direction, masked(detail), state in ("asked", "answered"), bot)
