@@ -82,6 +82,7 @@ store.on("state", () => {
   daemon.refresh();
   faults.refresh();
   tour.refresh(null);
+  byId("reset").hidden = store.mode !== "demo";
 });
 store.on("open", showChats);
 store.on("look", () => {
@@ -94,7 +95,7 @@ store.on("message", (message) => {
 });
 store.on("wire", (entry) => wire.put(entry));
 store.on("daemon", () => {
-  daemon.refresh();
+  if (panel.shows("daemon")) daemon.refresh();
   faults.refresh();
   for (const chat of chats) chat.showStatus();
 });

@@ -81,7 +81,7 @@ export class Chat {
     });
     this.input.value = this.store.drafts.get(this.chat.id) ?? "";
     this.error = h("p", { class: "error", role: "alert" });
-    this.send = h("button", { type: "submit", class: "primary send" }, icon("send"), h("span", { text: "发送" }));
+    this.send = h("button", { type: "submit", class: "primary send", "aria-label": "发送" }, icon("send"), h("span", { text: "发送" }));
     return h(
       "form",
       { class: "composer", on: { submit: (event) => this.#submit(event) } },
@@ -195,7 +195,7 @@ export class Chat {
     const empty = this.views.size === 0;
     if (empty === (this.greeting !== undefined)) return;
     this.greeting?.remove();
-    this.greeting = empty ? greeting(this.chat) : undefined;
+    this.greeting = empty ? greeting(this.chat, this.store) : undefined;
     if (this.greeting) this.lines.append(this.greeting);
   }
 
@@ -238,25 +238,35 @@ export class Chat {
 
 /** What stands below a chat's name, and whether it is good news. */
 function botStatus(chat, daemon) {
-  if (chat.bot === "bare") return { word: "照 SDK 示例写的，收到就确认，只记在内存里", ok: true };
+  if (chat.bot === "bare") return { word: "照官方 SDK 的示例写成，问题只在内存里", ok: true };
+  if (daemon === null) return { word: "由您自己的机器人作答", ok: true };
   if (!daemon.running) return { word: "守护进程停了", ok: false };
   if (daemon.status?.link?.connected === false) return { word: "连接断了，正在重连…", ok: false };
   if (!daemon.ready) return { word: "正在启动…", ok: false };
   return { word: "在线", ok: true };
 }
 
-function greeting(chat) {
-  if (chat.bot === "bare")
-    return h("div", { class: "greeting" }, h("h3", { text: "一个照示例写的机器人" }), h("p", { text: "它和 dingbridge 连着同样的替身，只是先确认、后处理，问题只在内存里。进程一死，正在答的问题就没了。导览会让两个机器人并排比一次。" }));
+function greeting(chat, store) {
+  const { title, text } = opening(chat, store);
+  const hints = [
+    store.tour_available ? ["第一次来？", "点“三分钟导览”，每一步都会说明发生了什么。"] : null,
+    ["想看里面？", "“线路”里是每一帧、每次确认和每条回复。"],
+    chat.bot === "bare" ? null : ["想弄坏它？", "“故障”里可以断线、强杀进程、让知识库停机。"],
+  ];
   return h(
     "div",
     { class: "greeting" },
-    h("h3", { text: chat.kind === "group" ? "三个人和一个机器人" : "问公司的员工手册" }),
-    h("p", { text: "点下面的问题，或者自己写一句。答案摘自 12 份示例制度，并注明出处。" }),
-    h("ul", {},
-      h("li", {}, h("b", { text: "第一次来？" }), "点“三分钟导览”，每一步都会说明发生了什么。"),
-      h("li", {}, h("b", { text: "想看里面？" }), "“线路”里是每一帧、每次确认和每条回复。"),
-      h("li", {}, h("b", { text: "想弄坏它？" }), "“故障”里可以断线、强杀进程、让知识库停机。"),
-    ),
+    h("h3", { text: title }),
+    h("p", { text }),
+    h("ul", {}, hints.filter(Boolean).map(([question, answer]) => h("li", {}, h("b", { text: question }), answer))),
   );
+}
+
+function opening(chat, store) {
+  if (chat.bot === "bare")
+    return { title: "用来对比的机器人", text: "它照官方 SDK 的示例写成，和 dingbridge 连着同样的替身，只是问题都在内存里：进程一死，正在答的就没了。" };
+  if (store.mode !== "demo") return { title: "等您的机器人来答", text: "把它接到这个替身网关上，然后在下面写一句。" };
+  const title = chat.kind === "group" ? "三个人和一个机器人" : "问一句试试";
+  if (store.ownSetting) return { title, text: "在下面写一句，按您自己的设置作答。" };
+  return { title, text: "点下面的问题，或者自己写一句。答案摘自 12 份示例制度，并注明出处。" };
 }

@@ -16,7 +16,7 @@ export class ChatList {
     this.element.replaceChildren(
       h("h2", { class: "column-head", text: "消息" }),
       h("ul", {}, [...this.rows.values()].map((row) => h("li", {}, row.button))),
-      h("p", { class: "foot" }, h("b", { text: "真的：" }), "dingbridge 守护进程、它的磁盘队列、每一条连接。", h("br"), h("b", { text: "替身：" }), "钉钉，和只会摘抄员工手册的 AnythingLLM（不是大模型）。不访问互联网。"),
+      h("p", { class: "foot" }, ...foot(this.store)),
     );
     this.refresh();
   }
@@ -54,6 +54,14 @@ export class ChatList {
       else row.button.removeAttribute("aria-current");
     }
   }
+}
+
+/** What is real here and what is not. */
+function foot(store) {
+  if (store.mode !== "demo") return ["这里只有替身网关：用官方 SDK 写的机器人接上来，就能在这里和它对话。不访问互联网。"];
+  const real = store.ownSetting ? "dingbridge 守护进程，和您自己的设置。" : "dingbridge 守护进程、它的磁盘队列、每一条连接。";
+  const standIn = store.ownSetting ? "钉钉。" : "钉钉，和只会摘抄员工手册的 AnythingLLM（不是大模型）。不访问互联网。";
+  return [h("b", { text: "真的：" }), real, h("br"), h("b", { text: "替身：" }), standIn];
 }
 
 function preview(message, chat) {

@@ -17,15 +17,20 @@ export class DaemonView {
     this.element = h("div", { class: "daemon" });
   }
 
+  shown() {
+    this.refresh();
+  }
+
   refresh() {
     const { daemon } = this.store;
-    const { status } = daemon;
-    const focused = this.element.contains(document.activeElement);
-    if (focused) return; // someone reads here with the keyboard; the next change comes soon
+    const status = daemon?.status;
+    const selection = getSelection();
+    if (!selection.isCollapsed && this.element.contains(selection.anchorNode)) return; // someone is about to copy
+    const scrolled = this.element.querySelector(".scroll:focus") !== null;
     this.element.replaceChildren(
       ...[
         this.#gateway(),
-        this.#summary(daemon),
+        daemon ? this.#summary(daemon) : null,
         status ? lineOf("钉钉连接", linkFact(status.link ?? {})) : null,
         status ? lineOf("知识库", backendFact(status.backend ?? {})) : null,
         ...otherParts(status?.parts ?? {}),
@@ -34,6 +39,7 @@ export class DaemonView {
         status ? failures(status.failures ?? []) : null,
       ].filter(Boolean),
     );
+    if (scrolled) this.element.querySelector(".scroll")?.focus();
   }
 
   #gateway() {

@@ -16,9 +16,9 @@ const GROUPS = [
   {
     title: "守护进程",
     faults: [
-      { name: "kill", label: "强杀（SIGKILL）", verb: "强杀", effect: "像断电一样消失。确认过的问题都在磁盘上，启动后接着答。", when: (daemon) => daemon.running },
-      { name: "start", label: "启动", verb: "启动", effect: "从磁盘接着处理；也许已经发出过的答案会标上（可能重复）。", when: (daemon) => !daemon.running },
-      { name: "expire_webhooks", label: "会话 webhook 过期", verb: "作废", effect: "手里的 webhook 全部失效，还没发出的答案改走 OpenAPI。" },
+      { name: "kill", label: "强杀（SIGKILL）", verb: "强杀", effect: "像断电一样消失。确认过的问题都在磁盘上，启动后接着答。", when: (daemon) => daemon?.running === true },
+      { name: "start", label: "启动", verb: "启动", effect: "从磁盘接着处理；也许已经发出过的答案会标上（可能重复）。", when: (daemon) => daemon?.running === false },
+      { name: "expire_webhooks", label: "会话 webhook 过期", verb: "作废", effect: "已有的和下一个问题的 webhook 都失效，答案改走 OpenAPI，照样送到。" },
     ],
   },
   {
@@ -49,8 +49,9 @@ export class Faults {
       ? h("button", { type: "button", role: "switch", class: "switch", "aria-checked": "false", "aria-label": fault.label, "aria-describedby": effect.id, data: { fault: fault.name } })
       : h("button", { type: "button", class: "plain", text: fault.verb, "aria-label": `${fault.label}：${fault.verb}`, "aria-describedby": effect.id, data: { fault: fault.name } });
     control.addEventListener("click", () => this.#ask(fault, control));
-    this.controls.set(fault, control);
-    return h("div", { class: "fault" }, h("div", {}, h("p", { class: "fault-name", text: fault.label }), effect), control);
+    const row = h("div", { class: "fault" }, h("div", {}, h("p", { class: "fault-name", text: fault.label }), effect), control);
+    this.controls.set(fault, { control, row });
+    return row;
   }
 
   async #ask(fault, control) {
@@ -68,14 +69,11 @@ export class Faults {
   }
 
   refresh() {
-    for (const [fault, control] of this.controls) {
+    for (const [fault, { control, row }] of this.controls) {
+      row.hidden = !(fault.name in this.store.faults);
       if (fault.toggle) control.setAttribute("aria-checked", String(this.store.faults[fault.name] === true));
       if (fault.when) control.setAttribute("aria-disabled", String(!fault.when(this.store.daemon)));
     }
-  }
-
-  /** Faults that are switched on now, in words. */
-  active() {
-    return GROUPS.flatMap((group) => group.faults).filter((fault) => fault.toggle && this.store.faults[fault.name]).map((fault) => fault.label);
+    for (const section of this.element.querySelectorAll("section")) section.hidden = !section.querySelector(".fault:not([hidden])");
   }
 }

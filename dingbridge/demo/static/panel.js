@@ -38,6 +38,10 @@ export class Panel {
     this.buttons[target].focus();
   }
 
+  shows(id) {
+    return this.tabs.some((tab, index) => tab.id === id && !this.sheets[index].hidden);
+  }
+
   select(id) {
     this.tabs.forEach((tab, index) => {
       const chosen = tab.id === id;

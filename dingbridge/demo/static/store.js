@@ -11,6 +11,7 @@ export class Store extends EventTarget {
   daemon = { running: false, pid: null, ready: false, status: null };
   faults = {};
   tour = null;
+  tour_available = false;
   quick = [];
   mode = "demo";
   gateway = null;
@@ -74,6 +75,11 @@ export class Store extends EventTarget {
     if (this.online === online) return;
     this.online = online;
     this.#tell("online");
+  }
+
+  /** Whether the handbook's stand-in answers, or somebody's own AnythingLLM or handlers. */
+  get ownSetting() {
+    return !("slow" in this.faults) || !this.chats.some((chat) => chat.bot === "bare");
   }
 
   chat(id) {

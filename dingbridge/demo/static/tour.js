@@ -54,7 +54,7 @@ export class Tour {
     const { tour } = this.store;
     const wasHidden = this.element.hidden;
     this.element.hidden = tour === null;
-    this.startButton.hidden = tour !== null;
+    this.startButton.hidden = tour !== null || !this.store.tour_available;
     if (tour === null) {
       if (!wasHidden) this.#end();
       return;

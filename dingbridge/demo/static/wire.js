@@ -6,16 +6,16 @@ const KEPT = 300;
 const NEAR_END_PX = 60;
 const KINDS = {
   frame: "帧", ack: "确认", webhook: "回复", openapi: "OpenAPI", open: "取票", connected: "连上", closed: "断开", backend: "知识库",
-  process: "进程", disconnect: "换连接", ping: "心跳",
+  process: "进程", fault: "故障",
 };
-const DIRECTIONS = { down: "钉钉发来", up: "发往钉钉", info: "状态" };
+const DIRECTIONS = { down: "收到", up: "发出", info: "状态" }; // as the daemon sees it
 
 export class Wire {
   constructor(store) {
     this.store = store;
     this.list = h("ol", { class: "wire" });
     this.empty = h("p", { class: "empty", text: "还没有动静。问一句，就能看到帧、确认和回复。" });
-    this.element = h("div", {}, h("p", { class: "sheet-note" }, legend("down", "钉钉发来"), legend("up", "发往钉钉"), legend("info", "状态"), h("span", { text: "点开看 JSON" })), this.empty, this.list);
+    this.element = h("div", {}, h("p", { class: "sheet-note" }, Object.keys(DIRECTIONS).map(legend), h("span", { text: "点开看 JSON" })), this.empty, this.list);
   }
 
   build() {
@@ -43,8 +43,8 @@ export class Wire {
   }
 }
 
-function legend(direction, words) {
-  return h("span", { class: `legend ${direction}` }, icon(direction), words);
+function legend(direction) {
+  return h("span", { class: `legend ${direction}` }, icon(direction), DIRECTIONS[direction]);
 }
 
 function row(entry) {
@@ -54,7 +54,9 @@ function row(entry) {
     {
       on: {
         toggle: () => {
-          if (box.open && detail.textContent === "") detail.textContent = JSON.stringify(entry.detail ?? null, null, 2);
+          if (!box.open) return;
+          if (detail.textContent === "") detail.textContent = JSON.stringify(entry.detail ?? null, null, 2);
+          box.scrollIntoView({ block: "nearest" });
         },
       },
     },
