@@ -44,15 +44,12 @@ const panel = new Panel(
 );
 const tour = new Tour(store, byId("tour"), byId("tour-start"), {
   chats: (ids) => store.show(...ids),
-  panel(id) {
-    panel.select(id);
-    document.body.dataset.view = "panel";
-  },
-  chatScreen() {
-    document.body.dataset.view = "chat";
+  panel: (id) => panel.select(id),
+  screen(view) {
+    document.body.dataset.view = view;
   },
   lines(lines) {
-    for (const chat of chats) chat.showResult(chats.length > 1 ? lines.find((line) => line.chat === chat.chat.id) : null);
+    for (const chat of chats) chat.showResult(chats.length > 1 ? lines.filter((line) => line.chat === chat.chat.id) : []);
   },
 });
 
@@ -100,7 +97,10 @@ store.on("daemon", () => {
   for (const chat of chats) chat.showStatus();
 });
 store.on("faults", () => faults.refresh());
-store.on("tour", (before) => tour.refresh(before));
+store.on("tour", (before) => {
+  tour.refresh(before);
+  daemon.refresh();
+});
 store.on("online", () => {
   banners.offline = store.online ? "" : "和演示程序的连接断了，正在重连…（它还在终端里运行吗？）";
   document.body.classList.toggle("offline", !store.online);

@@ -17,7 +17,7 @@ export class Chat {
     this.botName = chat.bot_name ?? BOT_NAMES[chat.bot];
     this.status = h("span", { class: "bot-status" });
     this.expiry = h("span", { class: "expiry" });
-    this.result = h("p", { class: "result", hidden: true });
+    this.results = h("ul", { class: "results" });
     // A new log for every chat: its first filling is not read out, what comes later is.
     this.log = h("div", {
       class: "log", role: "log", "aria-live": "polite", "aria-relevant": "additions", "aria-label": `${chat.title}的消息`, tabindex: "0",
@@ -33,7 +33,7 @@ export class Chat {
       "section",
       { class: "chat", data: { chat: chat.id, bot: chat.bot }, "aria-label": chat.title },
       this.#head(alone, screens),
-      this.result,
+      this.results,
       this.log,
       this.#composer(main),
     );
@@ -219,11 +219,9 @@ export class Chat {
     this.status.dataset.ok = String(ok);
   }
 
-  showResult(line) {
-    this.result.hidden = !line;
-    if (!line) return;
-    this.result.dataset.ok = String(line.ok);
-    this.result.replaceChildren(icon(line.ok ? "check" : "cross"), h("span", { text: line.text }));
+  /** How it went here, from the tour: [{ok, text}]. */
+  showResult(lines) {
+    this.results.replaceChildren(...lines.map((line) => h("li", { data: { ok: String(line.ok) } }, icon(line.ok ? "check" : "cross"), h("span", { text: line.text }))));
   }
 
   /** How long the newest session webhook may still be answered on. */

@@ -30,6 +30,7 @@ export class DaemonView {
     this.element.replaceChildren(
       ...[
         this.#gateway(),
+        trace(this.store.tour?.result?.trace),
         daemon ? this.#summary(daemon) : null,
         status ? lineOf("钉钉连接", linkFact(status.link ?? {})) : null,
         status ? lineOf("知识库", backendFact(status.backend ?? {})) : null,
@@ -131,6 +132,26 @@ function failures(rows) {
     h("ul", { class: "failures" }, rows.map((row) => h("li", {}, h("p", {}, h("code", { text: row.code }), ` ${row.reason || row.cause || row.outcome}`), h("p", { class: "quiet", text: [moment(row.at), row.outcome, row.cause].filter(Boolean).join("，") })))),
     h("p", { class: "quiet" }, "聊天里的编号，用 ", h("code", { text: "dingbridge trace 编号" }), " 查到原因。"),
   );
+}
+
+/** The way of one message, as `dingbridge trace` tells it: each step with the time since the first. */
+function trace(told) {
+  if (!Array.isArray(told?.steps)) return null;
+  const start = told.steps[0]?.at ?? 0;
+  return h(
+    "div",
+    { class: "trace" },
+    h("h3", { text: `编号 ${told.code} 的全程` }),
+    h("ol", {}, told.steps.map(({ at, name, ...facts }) => h("li", {}, h("time", { text: `+${((at - start) * 1000).toFixed(0)} ms` }), h("code", { text: name }), h("span", { class: "quiet", text: words(facts) })))),
+    told.why ? h("p", { class: "trace-why" }, h("b", { text: "原因：" }), told.why, told.cause ? h("code", { text: told.cause }) : null) : null,
+  );
+}
+
+function words(facts) {
+  return Object.entries(facts)
+    .filter(([, value]) => ["string", "number", "boolean"].includes(typeof value) && value !== "")
+    .map(([name, value]) => `${name}=${value}`)
+    .join(" ");
 }
 
 /** Epoch seconds, epoch ms or a written time. */

@@ -6,7 +6,7 @@ import { post } from "./server.js";
 const PANELS = { wire: "wire", operator: "daemon" };
 
 export class Tour {
-  /** `lead.chats(ids)`, `lead.panel(id)`, `lead.chatScreen()`, `lead.lines(lines)` show what the step is about. */
+  /** `lead.chats(ids)`, `lead.panel(id)`, `lead.screen(view)`, `lead.lines(lines)` show what the step is about. */
   constructor(store, element, startButton, lead) {
     this.store = store;
     this.element = element;
@@ -82,7 +82,8 @@ export class Tour {
   #lead(tour) {
     this.lead.chats(tour.chats);
     if (PANELS[tour.panel]) this.lead.panel(PANELS[tour.panel]);
-    else this.lead.chatScreen();
+    // Where only one fits on the screen, two chats side by side are the point, and then the panel.
+    this.lead.screen(PANELS[tour.panel] && tour.chats.length === 1 ? "panel" : "chat");
     if (!this.element.contains(document.activeElement)) this.next.focus({ preventScroll: true });
   }
 
