@@ -188,8 +188,10 @@ def demo(
 
     Opens a page with chats, the wire and a tour. With questions piped in it answers each line on stdout.
     """
-    if (anythingllm is None) != (api_key_file is None):
-        raise click.UsageError("--anythingllm URL and --api-key-file FILE (with its API key) go together")
+    if anythingllm is not None and api_key_file is None:
+        raise click.UsageError("--anythingllm needs --api-key-file FILE: save a key from Settings, Developer API in it")
+    if anythingllm is None and api_key_file is not None:
+        raise click.UsageError("--api-key-file needs --anythingllm URL, the server whose key it is")
     from dingbridge.demo import serve, setting, terminal  # noqa: PLC0415
 
     remote = setting.Remote(anythingllm, api_key_file) if anythingllm is not None and api_key_file is not None else None
@@ -200,6 +202,9 @@ def demo(
         sys.exit(asyncio.run(serve.run(chosen, port=serve.PORT if port is None else port, browser=not no_browser)))
     except ConfigError as error:
         _exit_for(error)
+    except BridgeError as error:
+        click.echo(error.detail, err=True)
+        sys.exit(FAILED)
 
 
 def _load(explicit: Path | None) -> Config:

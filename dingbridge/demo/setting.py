@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from dingbridge import config
+from dingbridge.app import open_backend
 from dingbridge.decode import Bad, read_toml
-from dingbridge.errors import ConfigError
+from dingbridge.errors import BridgeError, ConfigError
 from dingbridge.sim.anythingllm import AnythingLLM, Workspace, handbook_folder
 from dingbridge.sim.gateway import Gateway
 
@@ -52,6 +53,10 @@ class Setting:
         return {name: Workspace("员工手册", handbook_folder()) for name in dict.fromkeys([*named, HANDBOOK])}
 
     @property
+    def workspace(self) -> str:
+        return next(iter(self.workspaces))
+
+    @property
     def users(self) -> list[str]:
         return self._named("users")
 
@@ -88,6 +93,15 @@ def write(setting: Setting, folder: Path, gateway: Gateway, backend: AnythingLLM
     path.write_text("".join(_lines(document)), encoding="utf-8")
     config.load(path, {})
     return path
+
+
+async def with_first_workspace(setting: Setting, path: Path) -> Setting:
+    """The sample's route, to the first workspace of the real server. Raises BridgeError where it has none."""
+    async with open_backend(config.load(path, {})) as backend:
+        names = list(await backend.workspaces())
+    if not names:
+        raise BridgeError("this AnythingLLM has no workspace: create one, or name one in a --config FILE")
+    return replace(setting, document={**setting.document, "route": [{"workspace": names[0]}]})
 
 
 def _merged(setting: Setting, gateway: Gateway, backend: AnythingLLM | None, web_port: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from dingbridge.demo.setting import Setting
 from dingbridge.demo.watch import DaemonWatch
 from dingbridge.errors import ConfigError
 from dingbridge.sim.anythingllm import AnythingLLM, Asked
-from dingbridge.sim.gateway import Sent
+from dingbridge.sim.gateway import Connection, Sent
 
 START_S: Final = 30.0
 TOKEN_DELAY_S: Final = 0.02
@@ -88,12 +88,13 @@ class Stage:
             await self.start_bare()
 
     async def kill_both(self) -> None:
-        """SIGKILL to both at the same moment; until the gateways see their connections gone."""
-        for process in (self.daemon, self.bare):
-            if process is not None:
-                process.kill_now()
+        """SIGKILL to both at the same moment; until both are gone and the gateways see it."""
+        processes = [process for process in (self.daemon, self.bare) if process is not None]
+        for process in processes:
+            process.kill_now()
+        await asyncio.gather(*(process.kill() for process in processes))
         for gateway in self.room.gateways.values():
-            await gateway.until(lambda gateway=gateway: not gateway.connections)  # type: ignore[misc]
+            await gateway.until(lambda gateway=gateway: not live(gateway))  # type: ignore[misc]
         await self.watch.look()
 
     async def say(self, chat: str, person: str, text: str) -> tuple[str, Sent]:
@@ -176,6 +177,11 @@ class Stage:
         self.room.board.note(wire.backend(asked, state))
 
 
+def live(gateway: Watched) -> list[Connection]:
+    """Connections that may be chosen for a message; a half-open one is never seen to end."""
+    return [connection for connection in gateway.connections if connection.state.value in {"greeting", "live"}]
+
+
 def _is_over(asked: Asked) -> bool:
     return asked.finished or asked.cancelled or asked.fault in {"down", "cut"}
 
@@ -197,7 +203,10 @@ async def _forget(backend: AnythingLLM) -> None:
 
 @asynccontextmanager
 async def staged(chosen: Setting, *, bare: bool = True) -> AsyncIterator[Stage]:
-    """A stage whose daemon has been started. Raises ConfigError for a faulty configuration."""
+    """A stage whose daemon has been started.
+
+    Raises ConfigError for a faulty configuration, BridgeError where a real server cannot be used.
+    """
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dingbridge-demo-")))
         backend = None
@@ -209,6 +218,10 @@ async def staged(chosen: Setting, *, bare: bool = True) -> AsyncIterator[Stage]:
         gateway = await stack.enter_async_context(room.gateway())
         web_port = _free_port()
         config = setting.write(chosen, folder, gateway, backend, web_port)
+        if chosen.remote is not None and not chosen.own:
+            chosen = await setting.with_first_workspace(chosen, config)
+            config = setting.write(chosen, folder, gateway, backend, web_port)
+            room.board.note(Wire("process", f"问这个 AnythingLLM 的第一个工作区：{chosen.workspace}"))
         log = None if chosen.verbose else folder / "daemon.log"
         daemon = Process("dingbridge", "run", "--config", str(config), log=log)
         stack.push_async_callback(daemon.stop)

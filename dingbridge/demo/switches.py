@@ -7,7 +7,7 @@ from typing import Final
 
 from dingbridge.demo.board import Wire
 from dingbridge.demo.room import Refused, Room, Watched
-from dingbridge.demo.stage import Stage
+from dingbridge.demo.stage import Stage, live
 from dingbridge.sim.anythingllm import Fault
 from dingbridge.sim.gateway import Connection
 
@@ -84,10 +84,9 @@ class Switches:
         self._say("长连接半开：TCP 还在，但不再有任何回应", ok=False)
 
     def _live(self) -> list[Connection]:
-        connections = [one for one in self._gateway.connections if one.state.value in {"live", "greeting"}]
-        if not connections:
-            raise Refused("现在没有长连接。")
-        return connections
+        if connections := live(self._gateway):
+            return connections
+        raise Refused("现在没有长连接。")
 
     async def _redeliver(self) -> None:
         if self._room.last is None:
