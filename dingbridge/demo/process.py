@@ -63,8 +63,7 @@ class Process:
 
     def kill_now(self) -> None:
         """SIGKILL without waiting, as at a power cut."""
-        if self._process is not None and self.running:
-            self._process.kill()
+        self._signal(signal.SIGKILL)
 
     async def kill(self) -> None:
         self.kill_now()
@@ -75,13 +74,19 @@ class Process:
         """SIGTERM; SIGKILL for one that does not end in time. Afterwards it is as if it had never run."""
         process = self._process
         if process is not None and process.returncode is None:
-            process.terminate()
+            self._signal(signal.SIGTERM)
             try:
                 async with asyncio.timeout(within_s):
                     await process.wait()
             except TimeoutError:
                 await self.kill()
         self._process = None
+
+    def _signal(self, number: int) -> None:
+        """Not by asyncio's own methods: those may reap the child, whose exit code its watcher then never sees."""
+        if self._process is not None and self.running:
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
 
     def last_words(self, lines: int = 20) -> str:
         """The end of its log."""

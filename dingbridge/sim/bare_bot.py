@@ -9,8 +9,6 @@ The demo runs it beside dingbridge. It is given nothing worse than dingbridge is
 from __future__ import annotations
 
 import os
-import signal
-import sys
 from typing import Any
 
 import aiohttp
@@ -41,7 +39,6 @@ async def ask(question: str, session_id: str) -> str:
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     credential = dingtalk_stream.Credential(os.environ["CLIENT_ID"], os.environ["CLIENT_SECRET"])
     client = dingtalk_stream.DingTalkStreamClient(credential)
     client.register_callback_handler(dingtalk_stream.ChatbotMessage.TOPIC, Bot())
