@@ -20,7 +20,7 @@ class Process:
 
     def __init__(self, *arguments: str, log: Path | None, environ: Mapping[str, str] | None = None) -> None:
         self._arguments = arguments
-        self._log = log
+        self.log = log
         self._environ = environ or {}
         self._process: asyncio.subprocess.Process | None = None
 
@@ -40,7 +40,7 @@ class Process:
     async def start(self) -> None:
         if self.running:
             return
-        log = self._log.open("ab") if self._log is not None else None
+        log = self.log.open("ab") if self.log is not None else None
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", *self._arguments),
@@ -90,9 +90,9 @@ class Process:
 
     def last_words(self, lines: int = 20) -> str:
         """The end of its log."""
-        if self._log is None or not self._log.exists():
+        if self.log is None or not self.log.exists():
             return ""
-        return "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
 def _inherited() -> dict[str, str]:

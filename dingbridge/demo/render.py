@@ -61,6 +61,8 @@ def _parser(client: Client) -> MarkdownIt:
         "text": _text,
         "image": _image,
         "link_open": _link_open,
+        "th_open": _cell_open,
+        "td_open": _cell_open,
         "html_inline": _tag_shown if client == "pc" else _tag_dropped,
         "html_block": _tag_shown if client == "pc" else _tag_dropped,
         **(dict.fromkeys(("fence", "code_block", "code_inline"), _code_as_lines) if client == "phone" else {}),
@@ -89,6 +91,10 @@ def _image(_: RendererHTML, tokens: Sequence[Token], at: int, __: Any, env: Env)
 def _link_open(_: RendererHTML, tokens: Sequence[Token], at: int, __: Any, ___: Env) -> str:
     address = str(tokens[at].attrGet("href") or "")
     return f'<a href="{escape(address)}" target="_blank" rel="noopener noreferrer nofollow">'
+
+
+def _cell_open(_: RendererHTML, tokens: Sequence[Token], at: int, __: Any, ___: Env) -> str:
+    return f"<{tokens[at].tag}>"  # an alignment would be an inline style
 
 
 def _tag_shown(_: RendererHTML, tokens: Sequence[Token], at: int, __: Any, ___: Env) -> str:

@@ -73,6 +73,8 @@ async def _serve(stage: Stage, port: int, *, browser: bool) -> None:
         stage.room, switches, port=port, say=stage.say, daemon=stage.watch.look, tour=tour, reset=reset
     ) as page:
         _say(welcome(page.port, port, os.environ))
+        if stage.setting.own and not stage.setting.verbose:
+            _say(f"守护进程的日志：{stage.daemon.log}")
         if browser and opens_a_browser(os.environ):
             threading.Thread(target=webbrowser.open, args=(page.url,), daemon=True, name="browser").start()
         await asyncio.Event().wait()  # until a signal cancels it
