@@ -60,12 +60,21 @@ class Demo:
     url: str
     process: subprocess.Popen[str]
 
-    def post(self, path: str, body: dict[str, Any]) -> None:
-        """What the page's own buttons send."""
+    def clear(self) -> None:
+        """Nothing said, nothing broken; a restart of the daemon only where it is needed."""
+        state = self._ask("/api/state")
+        used = state["messages"] or state["tour"] or not state["daemon"]["running"]
+        for name in (name for name, on in state["faults"].items() if on):
+            self._ask("/api/fault", {"name": name, "on": False})
+        if used:
+            self._ask("/api/tour", {"action": "stop"})
+            self._ask("/api/reset", {})
+
+    def _ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
-        with _DIRECT.open(request, timeout=START_S) as response:
-            response.read()
+        data = None if body is None else json.dumps(body).encode()
+        with _DIRECT.open(urllib.request.Request(self.url + path, data, headers), timeout=START_S) as response:
+            return json.load(response)
 
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -168,7 +177,7 @@ def demo() -> Iterator[Demo]:
 def running(port: int = 0) -> Iterator[Demo]:
     """A demo of one's own; its address is what it prints."""
     with subprocess.Popen(
-        [sys.executable, "-X", "dev", "-m", "dingbridge", "demo", "--no-browser", "--port", str(port)],
+        [sys.executable, "-m", "dingbridge", "demo", "--no-browser", "--port", str(port)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
@@ -203,7 +212,7 @@ def _address(process: subprocess.Popen[str]) -> str:
 @pytest.fixture
 def visit(chromium: Browser, demo: Demo) -> Iterator[Visit]:
     """Opens the page, by default on a desk in daylight; at the end no page has complained or called out."""
-    demo.post("/api/reset", {})
+    demo.clear()
     opened: list[tuple[BrowserContext, Seen]] = []
 
     def open_page(size: tuple[int, int] = DESKTOP, url: str = demo.url, **settings: Any) -> Visitor:

@@ -104,6 +104,8 @@ def test_the_whole_way_on_a_phone(visit: Visit) -> None:
     expect(page.locator("#ask")).to_be_visible()
     page.get_by_role("button", name="返回会话列表").click()
     expect(page.get_by_role("navigation", name="会话")).to_be_visible()
+    page.set_viewport_size({"width": 320, "height": 640})
+    assert visitor.overflow_px() == 0
 
 
 def test_a_long_answer_stays_inside_its_bubble(visit: Visit) -> None:

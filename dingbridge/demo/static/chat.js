@@ -222,6 +222,8 @@ export class Chat {
   /** How it went here, from the tour: [{ok, text}]. */
   showResult(lines) {
     this.results.replaceChildren(...lines.map((line) => h("li", { data: { ok: String(line.ok) } }, icon(line.ok ? "check" : "cross"), h("span", { text: line.text }))));
+    const lost = lines.some((line) => !line.ok) ? this.lines.querySelector('[data-state="lost"]') : null;
+    if (lost) this.log.scrollTop = lost.offsetTop - this.log.offsetTop - this.log.clientHeight / 3;
   }
 
   /** How long the newest session webhook may still be answered on. */

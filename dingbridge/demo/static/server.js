@@ -31,22 +31,26 @@ export function follow(store) {
   let waiting = null; // events that came while the state was still on its way
   const source = new EventSource("/api/events");
 
-  source.addEventListener("open", async () => {
-    waiting = [];
+  async function load() {
+    const mine = (waiting = []);
+    let state;
     try {
-      store.replace(await fetchState());
+      state = await fetchState();
     } catch {
       again();
       return;
     }
-    const missed = waiting;
+    if (waiting !== mine) return; // a newer load is under way
     waiting = null;
-    missed.forEach((event) => store.apply(event));
+    store.replace(state);
+    mine.forEach((event) => store.apply(event));
     store.setOnline(true);
-  });
-  source.addEventListener("message", async ({ data }) => {
+  }
+
+  source.addEventListener("open", load);
+  source.addEventListener("message", ({ data }) => {
     const event = JSON.parse(data);
-    if (event.type === "reset") store.replace(await fetchState().catch(() => again()));
+    if (event.type === "reset") load();
     else if (waiting !== null) waiting.push(event);
     else store.apply(event);
   });

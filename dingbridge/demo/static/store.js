@@ -38,7 +38,7 @@ export class Store extends EventTarget {
     Object.assign(this, rest);
     this.messages = new Map(this.chats.map((chat) => [chat.id, new Map()]));
     for (const message of messages) this.messages.get(message.chat)?.set(message.id, message);
-    if (first) for (const chat of this.chats) this.seen.set(chat.id, this.#heard(chat.id));
+    for (const { id } of this.chats) this.seen.set(id, first ? this.#heard(id) : Math.min(this.seen.get(id) ?? 0, this.#heard(id)));
     this.open = this.open.filter((id) => this.chat(id));
     if (this.open.length === 0 && this.chats.length > 0) this.open = [this.chats[0].id];
     this.#tell("state");
@@ -66,6 +66,7 @@ export class Store extends EventTarget {
   }
 
   #putWire(entry) {
+    if (this.wire.some((known) => known.id === entry.id)) return; // it came with the state already
     this.wire.push(entry);
     if (this.wire.length > WIRE_KEPT) this.wire.splice(0, this.wire.length - WIRE_KEPT);
     this.#tell("wire", entry);

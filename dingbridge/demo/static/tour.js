@@ -73,9 +73,10 @@ export class Tour {
     if (this.title.textContent !== tour.title) this.title.textContent = tour.title;
     if (this.text.textContent !== tour.text) this.text.textContent = tour.text;
     const lines = tour.result?.lines ?? [];
-    this.lines.replaceChildren(...lines.map((line) => h("li", { data: { ok: String(line.ok) } }, icon(line.ok ? "check" : "cross"), h("span", { text: line.text }))));
+    this.lines.replaceChildren(...lines.map((line) => row(line, tour.result.command)));
     this.next.setAttribute("aria-disabled", String(busy));
     this.next.classList.toggle("busy", busy);
+    this.stop.hidden = tour.status === "done";
     this.next.textContent = busy ? "进行中…" : tour.status === "done" ? "完成" : "继续";
   }
 
@@ -92,4 +93,11 @@ export class Tour {
     this.lead.chats(this.store.open.slice(0, 1));
     this.startButton.focus();
   }
+}
+
+/** A result; `command`, where the sentence holds it, stands out as something to type. */
+function row({ ok, text }, command) {
+  const at = command ? text.indexOf(command) : -1;
+  const words = at === -1 ? h("span", { text }) : h("span", {}, text.slice(0, at), h("code", { text: command }), text.slice(at + command.length));
+  return h("li", { data: { ok: String(ok) } }, icon(ok ? "check" : "cross"), words);
 }
