@@ -160,6 +160,33 @@ def test_a_browser_is_opened_only_where_somebody_sits() -> None:
     assert not serve.opens_a_browser({}) or sys.platform == "darwin"
 
 
+async def test_without_questions_it_serves_a_page() -> None:
+    """/dev/null is neither a pipe nor a person: the page is served, on the usual port or the next free one."""
+    async with demo() as running:
+        assert running.port >= serve.PORT
+        assert (await running.visitor.state())["mode"] == "demo"
+        assert await running.end() == 0
+
+
+async def test_a_chat_in_the_terminal() -> None:
+    """--chat on a terminal greets, answers what is typed, and ends with Ctrl-D."""
+    ours, theirs = os.openpty()
+    try:
+        process = await start("--chat", stdin=theirs)
+        os.write(ours, "年假有几天？\n".encode())
+        said = b""
+        async with asyncio.timeout(60):
+            while "来源：" not in said.decode():
+                said += await process.stdout.readline()  # type: ignore[union-attr]
+        os.write(ours, b"\x04")
+        code, _, err = await rest_of(process)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert (code, err) == (0, "")
+    assert "/help 看命令" in said.decode()
+
+
 async def test_questions_from_a_file_are_answered_on_stdout(tmp_path: Path) -> None:
     """A regular file as stdin is read like a pipe; nothing is served."""
     questions = tmp_path / "questions.txt"

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, Self
 
 from aiohttp import web
 
+from dingbridge.demo.board import Queue
 from dingbridge.demo.people import QUICK
 from dingbridge.demo.room import Refused, Room
 from dingbridge.demo.switches import Switches
@@ -132,23 +133,21 @@ class Page:
         with self._room.board.listen() as queue, suppress(ConnectionError):
             await response.prepare(request)
             await response.write(b": here\n\n")
-            while not self._closing.is_set():
-                try:
-                    async with asyncio.timeout(BEAT_S):
-                        event = await self._next(queue)
-                except TimeoutError:
-                    await response.write(b": beat\n\n")
-                else:
-                    if event is not None:
-                        await response.write(f"data: {_dumps(event)}\n\n".encode())
+            await self._tell(response, queue)
         return response
 
-    async def _next(self, queue: asyncio.Queue[Any]) -> Any:
-        """The next event, or None at the page's end."""
-        event, end = asyncio.ensure_future(queue.get()), asyncio.ensure_future(self._closing.wait())
+    async def _tell(self, response: web.StreamResponse, queue: Queue) -> None:
+        """Each event as it comes, a sign of life where none does, until the page ends or its reader left."""
+        end = asyncio.ensure_future(self._closing.wait())
+        event = asyncio.ensure_future(queue.get())
         try:
-            await asyncio.wait({event, end}, return_when=asyncio.FIRST_COMPLETED)
-            return event.result() if event.done() else None
+            while not end.done():
+                await asyncio.wait({event, end}, timeout=BEAT_S, return_when=asyncio.FIRST_COMPLETED)
+                if event.done():
+                    told, event = event.result(), asyncio.ensure_future(queue.get())
+                    await response.write(f"data: {_dumps(told)}\n\n".encode())
+                elif not end.done():
+                    await response.write(b": beat\n\n")
         finally:
             event.cancel()
             end.cancel()

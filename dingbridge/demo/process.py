@@ -23,6 +23,7 @@ class Process:
         self.log = log
         self._environ = environ or {}
         self._process: asyncio.subprocess.Process | None = None
+        self._starting = asyncio.Lock()
 
     @property
     def running(self) -> bool:
@@ -38,8 +39,12 @@ class Process:
         return self._process.returncode if self._process is not None else None
 
     async def start(self) -> None:
-        if self.running:
-            return
+        """Nothing where it runs already, also where somebody else is just starting it."""
+        async with self._starting:
+            if not self.running:
+                await self._start()
+
+    async def _start(self) -> None:
         log = self.log.open("ab") if self.log is not None else None
         try:
             self._process = await asyncio.create_subprocess_exec(

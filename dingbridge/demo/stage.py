@@ -17,7 +17,7 @@ from dingbridge.demo import people, setting, wire
 from dingbridge.demo.board import Wire
 from dingbridge.demo.people import BARE
 from dingbridge.demo.process import Process
-from dingbridge.demo.room import Room, Watched
+from dingbridge.demo.room import Refused, Room, Watched
 from dingbridge.demo.setting import Setting
 from dingbridge.demo.watch import DaemonWatch
 from dingbridge.errors import ConfigError
@@ -101,7 +101,7 @@ class Stage:
         """As `Room.say`; the bot beside ours is started by the first word to it."""
         if chat == BARE and self.bare is not None and self.bare.returncode is None and not self.bare.running:
             await self.start_bare()
-            await self.connected(self.room.gateways[BARE], self.bare)
+            await self._up(self.room.gateways[BARE], self.bare)
         return await self.room.say(chat, person, text)
 
     async def _start(self, process: Process, bot: str, name: str) -> None:
@@ -156,7 +156,14 @@ class Stage:
         self.room.expire_next = False
         self.room.board.clear()
         await self.start_daemon()
-        await self.connected(self.gateway, self.daemon)
+        await self._up(self.gateway, self.daemon)
+
+    async def _up(self, gateway: Watched, process: Process) -> None:
+        """As `connected`, for somebody at the page. Raises Refused."""
+        try:
+            await self.connected(gateway, process)
+        except (ConfigError, NotStarted):
+            raise Refused("它没有启动成功，请看看它的日志。") from None
 
     # ---- what the backend is asked
 

@@ -18,6 +18,8 @@ _SAID: Final = {
     "down": "AnythingLLM 没有回应（连接被重置）",
 }
 
+NO_LINK: Final = "现在没有长连接。"
+
 Action = Callable[[], Awaitable[None]]
 
 
@@ -53,7 +55,10 @@ class Switches:
         if name in BACKEND:
             self._switch_backend(name, on=on)
         elif on:
-            await self._actions[name]()
+            try:
+                await self._actions[name]()
+            except ConnectionError:  # it ended by itself at this very moment
+                raise Refused(NO_LINK) from None
         self._room.board.tell("faults", self.state)
 
     def _switch_backend(self, name: str, *, on: bool) -> None:
@@ -86,7 +91,7 @@ class Switches:
     def _live(self) -> list[Connection]:
         if connections := live(self._gateway):
             return connections
-        raise Refused("现在没有长连接。")
+        raise Refused(NO_LINK)
 
     async def _redeliver(self) -> None:
         if self._room.last is None:

@@ -33,13 +33,15 @@ class Tour:
         self._pace = pace
         self._task: asyncio.Task[None] | None = None
         self._goes_on = asyncio.Event()
+        self._changing = asyncio.Lock()
         self.state: dict[str, Any] | None = None
 
     async def act(self, action: str, *, auto: bool = False) -> None:
         """Raises Refused for what cannot be done now."""
         if action == "start":
-            await self.stop()
-            self._task = self._stage.spawn(self._play(auto=auto))
+            async with self._changing:
+                await self._stop()
+                self._task = self._stage.spawn(self._play(auto=auto))
         elif action == "next":
             if self.state is None or self.state["status"] == "running":
                 raise Refused("这一步还没有演完。")
@@ -51,6 +53,10 @@ class Tour:
 
     async def stop(self) -> None:
         """Leave the stage as somebody finds it who was never on the tour."""
+        async with self._changing:
+            await self._stop()
+
+    async def _stop(self) -> None:
         task, self._task = self._task, None
         if task is None:
             return

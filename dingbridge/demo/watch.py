@@ -15,6 +15,7 @@ import aiohttp
 from dingbridge.demo.board import Board
 from dingbridge.demo.process import Process
 from dingbridge.demo.wire import masked
+from dingbridge.net import BodyTooLarge, read_capped
 
 EVERY_S: Final = 1.0
 TIMEOUT: Final = aiohttp.ClientTimeout(total=2.0)
@@ -40,13 +41,15 @@ class DaemonWatch:
     async def look(self) -> dict[str, Any]:
         """What holds now; pages are told when it differs."""
         running = self._process.running
-        status = masked(await self.ask("/status")) if running else None
+        status = await self.ask("/status") if running else None
         ready = False
         if isinstance(status, Mapping):
             ready = status.get("ready") is True
         elif running:
             ready = await self._is_ready()
-        state = {"running": running, "pid": self._process.pid, "ready": ready, "status": status}
+        if not self._process.running:  # it ended while it was asked
+            ready, status = False, None
+        state = {"running": self._process.running, "pid": self._process.pid, "ready": ready, "status": status}
         if state != self.state:
             self.state = state
             self._board.tell("daemon", state)
@@ -54,13 +57,13 @@ class DaemonWatch:
 
     async def trace(self, code: str) -> Any:
         """The way of one message, or None while the daemon cannot tell it."""
-        return masked(await self.ask(f"/trace/{quote(code, safe='')}"))
+        return await self.ask(f"/trace/{quote(code, safe='')}")
 
     async def ask(self, path: str) -> Any:
-        """JSON from the control socket; None without one."""
+        """JSON from the control socket, without secrets; None where there is none."""
         if not self._control.exists():
             return None
-        return await _json(f"http://daemon{path}", aiohttp.UnixConnector(str(self._control)))
+        return masked(await _json(f"http://daemon{path}", aiohttp.UnixConnector(str(self._control))))
 
     async def _is_ready(self) -> bool:
         body = await _json(f"{self._web}/readyz", aiohttp.TCPConnector())
@@ -69,9 +72,9 @@ class DaemonWatch:
 
 async def _json(url: str, connector: aiohttp.BaseConnector) -> Any:
     """The body of an answer below 500 or of /readyz's refusal; None where there is none that can be read."""
-    with suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):
+    with suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError, BodyTooLarge):
         async with aiohttp.ClientSession(connector=connector, timeout=TIMEOUT) as http, http.get(url) as response:
             if response.status not in {200, 503}:
                 return None
-            return json.loads(await response.content.read(MOST))
+            return json.loads(await read_capped(response, MOST))
     return None
