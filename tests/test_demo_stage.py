@@ -153,6 +153,19 @@ async def test_reset_forgets_what_was_said() -> None:
         assert "没有找到" in (await visitor.answer())["text"]
 
 
+async def test_reset_drops_what_was_not_answered_yet() -> None:
+    """A question that waits for AnythingLLM belongs to what was said before."""
+    async with opened() as (_, visitor):
+        await _switch(visitor, "failing")
+        await visitor.say(QUESTION)
+        await visitor.answer()
+        await visitor.act("reset")
+        await _switch(visitor, "failing", on=False)
+        await visitor.say(OTHER)
+        assert "会议室" in (await visitor.answer())["text"]
+        assert len(answers_in(await visitor.state(), "zhangsan")) == 1
+
+
 async def test_the_bare_bot_starts_with_the_first_word_to_it() -> None:
     """It answers too; it acknowledges only when it has answered."""
     async with opened() as (stage, visitor):
