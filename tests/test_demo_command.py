@@ -79,8 +79,12 @@ async def demo(*arguments: str, environ: Mapping[str, str] | None = None) -> Asy
 
 
 async def rest_of(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
-    async with asyncio.timeout(60):
-        out, err = await process.communicate()
+    try:
+        async with asyncio.timeout(60):
+            out, err = await process.communicate()
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
     return process.returncode or 0, out.decode(), err.decode()
 
 
