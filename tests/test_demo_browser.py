@@ -16,6 +16,11 @@ chromium, demo, visit = (
 )  # fixtures: one browser and one demo for this module
 
 QUESTION = "北京出差住宿标准是多少？"
+LISI_ASKS = """fetch("/api/say", {
+  method: "POST",
+  headers: {"Content-Type": "application/json"},
+  body: JSON.stringify({chat: "group", as: "lisi", text: "年假有几天？"}),
+}).then((response) => response.ok)"""
 
 
 def test_a_newcomer_sees_what_this_is_and_what_to_click(visit: Visit) -> None:
@@ -23,7 +28,7 @@ def test_a_newcomer_sees_what_this_is_and_what_to_click(visit: Visit) -> None:
     visitor = visit()
     page = visitor.page
     expect(page.get_by_role("banner")).to_contain_text("守护进程是真的，钉钉和 AnythingLLM 是替身")
-    expect(page.get_by_role("button", name="三分钟导览")).to_be_visible()
+    expect(page.get_by_role("button", name="三分钟导览", exact=True)).to_be_visible()
     expect(page.get_by_role("group", name="试着问").get_by_role("button").first).to_be_visible()
     expect(visitor.log).to_contain_text("第一次来？")
 
@@ -145,7 +150,7 @@ def test_the_tour_from_start_to_end(visit: Visit) -> None:
     """Clicking 继续 leads through every step; side by side the bare bot loses the question and ours answers it."""
     visitor = visit()
     page = visitor.page
-    page.get_by_role("button", name="三分钟导览").click()
+    page.get_by_role("button", name="三分钟导览", exact=True).click()
     tour = page.get_by_role("region", name="三分钟导览")
     go_on = page.locator("#tour-next")
     steps = int(re.findall(r"\d+", tour.locator(".tour-count").inner_text())[1])
@@ -164,7 +169,7 @@ def test_the_tour_from_start_to_end(visit: Visit) -> None:
         go_on.click()
     assert compared
     expect(tour).to_be_hidden()
-    expect(page.get_by_role("button", name="三分钟导览")).to_be_focused()
+    expect(page.get_by_role("button", name="三分钟导览", exact=True)).to_be_focused()
 
 
 def test_a_lost_demo_is_told_and_found_again(visit: Visit) -> None:
@@ -235,6 +240,25 @@ def test_many_messages_stay_as_they_are_when_one_comes(visit: Visit) -> None:
     expect(visitor.page.locator(".message")).to_have_count(402)
     expect(visitor.answers).to_be_in_viewport()
     assert visitor.page.evaluate("document.querySelector('.message').known") is True
+
+
+def test_the_newest_message_stays_in_sight_unless_somebody_reads_above(visit: Visit) -> None:
+    """Who is at the end sees each new message, however fast they come; who has scrolled up is left there."""
+    visitor = visit()
+    visitor.stock([said(number, text="一行\n" * 8) for number in range(20)])
+    expect(visitor.page.locator(".message").last).to_be_in_viewport()
+    for number in range(3):
+        visitor.ask(f"第 {number} 问：年假有几天？")
+    expect(visitor.answers).to_have_count(3)
+    expect(visitor.answers.last).to_be_in_viewport(ratio=1)
+    visitor.open_chat("行政人事群")
+    visitor.ask("会议室怎么预订？")
+    visitor.ask("忘记密码怎么办？")
+    expect(visitor.answers).to_have_count(2)
+    visitor.log.evaluate("log => { log.scrollTop = 30; }")
+    visitor.page.evaluate(LISI_ASKS)
+    expect(visitor.answers).to_have_count(3)
+    assert visitor.log.evaluate("log => log.scrollTop") == 30
 
 
 def test_phone_and_pc_show_what_dingtalk_shows_there(visit: Visit) -> None:

@@ -26,6 +26,7 @@ export class Chat {
     this.lines = h("div", { class: "lines" });
     this.log.append(this.lines);
     this.atEnd = true;
+    this.top = 0;
     this.sizes = new ResizeObserver(() => this.atEnd && this.toEnd()); // grown, shrunk or shown again: the end stays in sight
     this.sizes.observe(this.log);
     this.sizes.observe(this.lines);
@@ -120,27 +121,27 @@ export class Chat {
 
   #submit(event) {
     event.preventDefault();
-    const text = this.input.value.trim();
-    if (text !== "") this.say(text, { typed: true });
     this.input.focus();
+    const text = this.input.value.trim();
+    if (text === "") return;
+    this.input.value = "";
+    this.#typed();
+    this.say(text, { typed: true });
   }
 
-  async say(text, { typed = false } = {}) {
-    if (this.sending) return;
-    this.sending = true;
-    this.send.disabled = true;
-    setText(this.error, "");
-    try {
-      await post("/api/say", { chat: this.chat.id, as: this.speaker, text });
-      if (typed) this.input.value = "";
-      this.#typed();
-      this.toEnd();
-    } catch (error) {
-      setText(this.error, error.message);
-    } finally {
-      this.sending = false;
-      this.send.disabled = false;
-    }
+  /** One after the other, in the order they were written; what could not be sent comes back into an empty input. */
+  say(text, { typed = false } = {}) {
+    this.sending = (this.sending ?? Promise.resolve()).then(async () => {
+      setText(this.error, "");
+      try {
+        await post("/api/say", { chat: this.chat.id, as: this.speaker, text });
+        this.toEnd();
+      } catch (error) {
+        setText(this.error, error.message);
+        if (typed && this.input.value === "") this.input.value = text;
+        this.#typed();
+      }
+    });
   }
 
   #typed() {
@@ -159,7 +160,7 @@ export class Chat {
     if (view) view.update(message, this.store.look);
     else this.#add(message);
     this.#welcome();
-    if (message.from === this.speaker) this.toEnd();
+    if (!view && message.from === this.speaker) this.toEnd();
     this.tick();
   }
 
@@ -199,8 +200,13 @@ export class Chat {
     if (this.greeting) this.lines.append(this.greeting);
   }
 
+  /** Only a reader moves up; our own way down may be reported when more has come already. */
   #scrolled() {
-    if (this.log.clientHeight > 0) this.atEnd = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < NEAR_END_PX;
+    const { scrollTop, scrollHeight, clientHeight } = this.log;
+    if (clientHeight === 0) return;
+    if (scrollHeight - scrollTop - clientHeight < NEAR_END_PX) this.atEnd = true;
+    else if (scrollTop < this.top) this.atEnd = false;
+    this.top = scrollTop;
   }
 
   toEnd() {
@@ -223,7 +229,9 @@ export class Chat {
   showResult(lines) {
     this.results.replaceChildren(...lines.map((line) => h("li", { data: { ok: String(line.ok) } }, icon(line.ok ? "check" : "cross"), h("span", { text: line.text }))));
     const lost = lines.some((line) => !line.ok) ? this.lines.querySelector('[data-state="lost"]') : null;
-    if (lost) this.log.scrollTop = lost.offsetTop - this.log.offsetTop - this.log.clientHeight / 3;
+    if (!lost) return;
+    this.atEnd = false;
+    this.log.scrollTop = lost.offsetTop - this.log.offsetTop - this.log.clientHeight / 3;
   }
 
   /** How long the newest session webhook may still be answered on. */
@@ -249,7 +257,7 @@ function botStatus(chat, daemon) {
 function greeting(chat, store) {
   const { title, text } = opening(chat, store);
   const hints = [
-    store.tour_available ? ["第一次来？", "点“三分钟导览”，每一步都会说明发生了什么。"] : null,
+    store.tour_available ? ["第一次来？", tourLink()] : null,
     ["想看里面？", "“线路”里是每一帧、每次确认和每条回复。"],
     chat.bot === "bare" ? null : ["想弄坏它？", "“故障”里可以断线、强杀进程、让知识库停机。"],
   ];
@@ -260,6 +268,10 @@ function greeting(chat, store) {
     h("p", { text }),
     h("ul", {}, hints.filter(Boolean).map(([question, answer]) => h("li", {}, h("b", { text: question }), answer))),
   );
+}
+
+function tourLink() {
+  return h("button", { type: "button", class: "linklike", text: "看三分钟导览，每一步都说明发生了什么", on: { click: () => document.getElementById("tour-start").click() } });
 }
 
 function opening(chat, store) {

@@ -36,7 +36,7 @@ export class Faults {
     this.store = store;
     this.controls = new Map();
     this.message = h("p", { class: "fault-message", role: "status" });
-    this.element = h("div", { class: "faults" }, this.message, GROUPS.map((group) => this.#group(group)));
+    this.element = h("div", { class: "faults" }, GROUPS.map((group) => this.#group(group)), this.message);
   }
 
   #group({ title, faults }) {
