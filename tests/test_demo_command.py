@@ -135,6 +135,29 @@ async def test_a_killed_demo_leaves_no_daemon() -> None:
         await until(lambda: is_gone(daemon))
 
 
+async def test_a_second_signal_does_not_wait_for_the_daemon(tmp_path: Path) -> None:
+    """Where the daemon would still finish an answer for minutes, a second Ctrl-C ends it at once."""
+    key, own = tmp_path / "key", tmp_path / "mine.toml"
+    key.write_text("REAL-KEY\n", encoding="utf-8")
+    own.write_text('[[route]]\nworkspace = "handbook"\n[limits]\ndrain_s = 600\n', encoding="utf-8")
+    async with AnythingLLM(api_key="REAL-KEY") as server:
+        server.answer_delay_s = 600.0
+        arguments = ("--config", str(own), "--anythingllm", server.url, "--api-key-file", str(key))
+        async with demo("--port", "0", "--no-browser", *arguments) as running:
+            await running.visitor.say("年假有几天？")
+            async with asyncio.timeout(40):
+                await server.until(lambda: server.running > 0)
+            (daemon,) = pids((await running.visitor.state())["wire"])
+            running.process.send_signal(signal.SIGINT)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(running.process.wait(), 3.0)
+            assert not is_gone(daemon)
+            running.process.send_signal(signal.SIGINT)
+            async with asyncio.timeout(20):
+                assert await running.process.wait() == 0
+            assert is_gone(daemon)
+
+
 async def test_a_taken_port_gives_the_next_one() -> None:
     """The page is served one port further, and says so."""
     with socket.socket() as taken:
@@ -279,6 +302,15 @@ async def test_a_real_server_answers_in_the_place_of_the_stand_in(tmp_path: Path
             assert "slow" not in state["faults"]
             assert not state["tour_available"]
             assert "REAL-KEY" not in str(state)
+            assert await running.end() == 0
+
+        server.workspaces["hr-docs"] = Workspace("人事", handbook_folder())
+        own = tmp_path / "mine.toml"
+        own.write_text('[[route]]\nworkspace = "hr-docs"\n', encoding="utf-8")
+        async with demo(*arguments, "--config", str(own)) as running:
+            await running.visitor.say("年假有几天？")
+            assert "来源" in (await running.visitor.answer())["text"]
+            assert server.asked[-1].workspace == "hr-docs"
             assert await running.end() == 0
 
         key.write_text("WRONG-KEY\n", encoding="utf-8")

@@ -185,6 +185,28 @@ async def test_a_gateway_alone_has_a_page_too() -> None:
         assert "bare" not in [chat["id"] for chat in state["chats"]]
 
 
+@pytest.mark.parametrize(
+    ("body", "kind", "text"),
+    [
+        ({"msgtype": "text", "text": {"content": "好 @lisi"}, "at": {"atUserIds": ["lisi", 7]}}, "text", "好 @李四"),
+        ({"msgtype": "text", "text": {"content": "好"}, "at": None}, "text", "好"),
+        ({"msgtype": "text", "text": {"content": "好"}, "at": {"atUserIds": None}}, "text", "好"),
+        ({"msgtype": "markdown", "markdown": {"title": 5, "text": ["x"]}}, "markdown", "['x']"),
+        ({"msgtype": "feedCard", "feedCard": {"links": [{"title": "a"}]}}, "markdown", "〔feedCard〕"),
+    ],
+)
+async def test_whatever_a_bot_sends_is_shown(body: dict[str, object], kind: str, text: str) -> None:
+    """A message that the gateway takes becomes a bubble, however odd it is."""
+    async with alone() as (room, visitor):
+        await visitor.say("你好")
+        session = next(iter(room.gateways["ours"].sessions))
+        url = f"{room.gateways['ours'].url}/robot/sendBySession?session={session}"
+        async with visitor.http.post(url, json=body) as response:
+            assert (await response.json())["errcode"] == 0
+        shown = (await visitor.state())["messages"][-1]
+        assert (shown["from"], shown["kind"], shown["text"]) == ("bot", kind, text)
+
+
 async def test_a_page_that_does_not_keep_up_fetches_everything_anew() -> None:
     """A listener's queue is bounded; what it missed is replaced by one reset."""
     board = Board()

@@ -138,8 +138,27 @@ async def test_an_expired_webhook_takes_the_other_way() -> None:
         question = state["messages"][0]
         assert question["webhook_expires_at"] - question["at"] < 60_000
 
+        await _switch(visitor, "expire_webhooks")
+        await _switch(visitor, "expire_webhooks", on=False)
         await visitor.say(OTHER)
         assert (await visitor.answer(2))["note"] == ""
+
+
+async def test_pages_are_told_when_a_switch_goes_off_by_itself() -> None:
+    """The question that used up the expired webhooks, and the tour that mends what was broken, show it everywhere."""
+    async with opened() as (_, visitor), visitor.events() as events:
+        await _switch(visitor, "expire_webhooks")
+        await visitor.say(QUESTION)
+        await _switch(visitor, "slow")
+        await visitor.act("tour", action="start")
+        told: list[tuple[bool, bool]] = []
+        async with asyncio.timeout(60):
+            async for event in events:
+                if event["type"] == "faults":
+                    told.append((event["faults"]["expire_webhooks"], event["faults"]["slow"]))
+                if told[-1:] == [(False, False)] and len(told) > 2:
+                    break
+        assert told == [(True, False), (False, False), (False, True), (False, False)]
 
 
 async def test_reset_forgets_what_was_said() -> None:

@@ -50,6 +50,7 @@ class Room:
         self.gateways: dict[str, Watched] = {}
         self.last: Sent | None = None  # the newest thing said to our bot
         self.expire_next = False
+        self.switched: Callable[[], None] = lambda: None  # to be called by who changes what a switch shows
 
     def gateway(self, bot: str = "ours", **settings: Any) -> Watched:
         """A new gateway, to be entered by its owner."""
@@ -88,6 +89,7 @@ class Room:
         self.last = sent
         if self.expire_next:
             self.expire_next = False
+            self.switched()
             gateway.sessions[sent.session].expires_at = 0.0
             self.board.change(sent.msg_id, webhook_expires_at=now_ms(), note="会话 webhook 提前失效")
 
@@ -126,7 +128,6 @@ class Room:
             return
         kind, title, text = _content(post)
         names = self.cast.names
-        mentioned = [str(user) for user in post.body.get("at", {}).get("atUserIds", [])]
         draw = render.plain if kind == "text" else render.markdown
         self.board.put(
             Message(
@@ -139,11 +140,18 @@ class Room:
                 title=title,
                 text=render.named(text, names),
                 html=draw(text, names),
-                mentions=tuple(names[user] for user in mentioned if user in names),
+                mentions=tuple(names[user] for user in _mentioned(post) if user in names),
                 notice=text in NOTICES,
                 note="" if post.path == "webhook" else _VIA_OPENAPI,
             )
         )
+
+
+def _mentioned(post: Post) -> list[str]:
+    """User ids; whatever a bot wrote there is no reason to fail."""
+    at = post.body.get("at")
+    users = at.get("atUserIds") if isinstance(at, dict) else None
+    return [user for user in users if isinstance(user, str)] if isinstance(users, list) else []
 
 
 def _content(post: Post) -> tuple[str, str, str]:

@@ -154,6 +154,7 @@ class Stage:
             gateway.held.clear()
         self.room.last = None
         self.room.expire_next = False
+        self.room.switched()
         self.room.board.clear()
         await self.start_daemon()
         await self._up(self.gateway, self.daemon)

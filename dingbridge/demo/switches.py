@@ -30,6 +30,7 @@ class Switches:
         self._room = room
         self._gateway = gateway
         self._stage = stage
+        room.switched = self._tell
         self._actions: dict[str, Action] = {
             "cut": self._cut,
             "disconnect": self._disconnect,
@@ -55,11 +56,19 @@ class Switches:
         if name in BACKEND:
             self._switch_backend(name, on=on)
         elif on:
-            try:
-                await self._actions[name]()
-            except ConnectionError:  # it ended by itself at this very moment
-                raise Refused(NO_LINK) from None
+            await self._act(name)
+        elif name == "expire_webhooks":
+            self._room.expire_next = False
+        self._tell()
+
+    def _tell(self) -> None:
         self._room.board.tell("faults", self.state)
+
+    async def _act(self, name: str) -> None:
+        try:
+            await self._actions[name]()
+        except ConnectionError:  # it ended by itself at this very moment
+            raise Refused(NO_LINK) from None
 
     def _switch_backend(self, name: str, *, on: bool) -> None:
         if self._stage is None or self._stage.backend is None:

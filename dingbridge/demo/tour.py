@@ -94,6 +94,7 @@ class Tour:
         self._backend.fault = None
         self._backend.faults.clear()
         self._stage.room.expire_next = False
+        self._stage.room.switched()
         if self._stage.room.board.messages:
             await self._stage.reset()
         await self._stage.start_daemon()
