@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = [
@@ -107,14 +107,14 @@ class Visitor:
 
     def stock(self, messages: list[dict[str, Any]]) -> None:
         """Load the page anew with these said before."""
-
-        def answer(route: Route) -> None:
-            state = route.fetch().json()
-            route.fulfill(json={**state, "messages": [*messages, *state["messages"]]})
-
-        self.page.route("**/api/state", answer)
-        self.page.reload()
+        self.alter(lambda state: {**state, "messages": [*messages, *state["messages"]]})
         expect(self.page.locator(".message")).to_have_count(len(messages))
+
+    def alter(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Load the page anew with a changed state."""
+        self.page.route("**/api/state", lambda route: route.fulfill(json=change(route.fetch().json())))
+        self.page.reload()
+        self.page.locator(".row").first.wait_for(state="attached")
 
     def overflow_px(self) -> int:
         """By how much the page is wider than its window."""

@@ -273,3 +273,25 @@ def test_phone_and_pc_show_what_dingtalk_shows_there(visit: Visit) -> None:
     assert wide is not None
     assert narrow is not None
     assert narrow["width"] <= 420 < wide["width"]
+
+
+def test_a_gateway_alone_says_how_to_connect(visit: Visit) -> None:
+    """Without a daemon there is its address instead, no tour, and only the faults that a link has."""
+    visitor = visit()
+    visitor.alter(
+        lambda state: {
+            **state,
+            "mode": "gateway-only",
+            "daemon": None,
+            "tour_available": False,
+            "faults": {"cut": False},
+            "gateway": {"url": "http://127.0.0.1:9999", "client_id": "dingsimulated0001"},
+        }
+    )
+    page = visitor.page
+    expect(visitor.log).to_contain_text("等您的机器人来答")
+    expect(page.get_by_role("button", name="三分钟导览", exact=True)).to_be_hidden()
+    visitor.open_tab("守护进程")
+    expect(page.get_by_role("tabpanel", name="守护进程")).to_contain_text("http://127.0.0.1:9999")
+    visitor.open_tab("故障")
+    expect(page.locator("[data-fault]:visible")).to_have_count(1)

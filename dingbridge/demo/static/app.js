@@ -49,7 +49,8 @@ const tour = new Tour(store, byId("tour"), byId("tour-start"), {
     document.body.dataset.view = view;
   },
   lines(lines) {
-    for (const chat of chats) chat.showResult(chats.length > 1 ? lines.filter((line) => line.chat === chat.chat.id) : []);
+    for (const chat of chats)
+      chat.showResult(chats.length > 1 ? lines.filter((line) => line.chat === chat.chat.id) : []);
   },
 });
 

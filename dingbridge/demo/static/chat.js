@@ -1,6 +1,7 @@
 // One chat on screen: who it is with, what was said, and where to write.
 
 import { avatar, clock, h, icon, setText, span } from "./dom.js";
+import { greeting } from "./greeting.js";
 import { MessageView, pause } from "./messages.js";
 import { post } from "./server.js";
 
@@ -20,7 +21,12 @@ export class Chat {
     this.results = h("ul", { class: "results" });
     // A new log for every chat: its first filling is not read out, what comes later is.
     this.log = h("div", {
-      class: "log", role: "log", "aria-live": "polite", "aria-relevant": "additions", "aria-label": `${chat.title}的消息`, tabindex: "0",
+      class: "log",
+      role: "log",
+      "aria-live": "polite",
+      "aria-relevant": "additions",
+      "aria-label": `${chat.title}的消息`,
+      tabindex: "0",
       on: { scroll: () => this.#scrolled() },
     });
     this.lines = h("div", { class: "lines" });
@@ -53,11 +59,25 @@ export class Chat {
     return h(
       "header",
       { class: "chat-head" },
-      h("button", { type: "button", class: "only-phone square", "aria-label": "返回会话列表", on: { click: () => screens.show("list") } }, icon("back")),
+      h(
+        "button",
+        {
+          type: "button",
+          class: "only-phone square",
+          "aria-label": "返回会话列表",
+          on: { click: () => screens.show("list") },
+        },
+        icon("back"),
+      ),
       avatar(this.chat.title, kind),
       h("div", { class: "chat-title" }, h("h2", { text: this.chat.title }), h("p", {}, this.status, this.expiry)),
       alone ? this.#looks() : null,
-      h("button", { type: "button", class: "only-small plain", on: { click: () => screens.show("panel") } }, icon("pulse"), h("span", { text: "后台" })),
+      h(
+        "button",
+        { type: "button", class: "only-small plain", on: { click: () => screens.show("panel") } },
+        icon("pulse"),
+        h("span", { text: "后台" }),
+      ),
     );
   }
 
@@ -65,35 +85,63 @@ export class Chat {
     const look = (value, words) =>
       h(
         "button",
-        { type: "button", data: { look: value }, "aria-pressed": String(this.store.look === value), on: { click: () => this.store.setLook(value) } },
+        {
+          type: "button",
+          data: { look: value },
+          "aria-pressed": String(this.store.look === value),
+          on: { click: () => this.store.setLook(value) },
+        },
         icon(value),
         words,
       );
-    return h("div", { class: "looks", role: "group", "aria-label": "钉钉在哪里显示", title: "同一条消息，钉钉在电脑和手机上显示得不一样" }, look("pc", "电脑"), look("phone", "手机"));
+    return h(
+      "div",
+      {
+        class: "looks",
+        role: "group",
+        "aria-label": "钉钉在哪里显示",
+        title: "同一条消息，钉钉在电脑和手机上显示得不一样",
+      },
+      look("pc", "电脑"),
+      look("phone", "手机"),
+    );
   }
 
   #composer(main) {
     const group = this.chat.kind === "group";
     this.input = h("textarea", {
-      id: main ? "ask" : null, rows: "1", maxlength: "20000", enterkeyhint: "send",
+      id: main ? "ask" : null,
+      rows: "1",
+      maxlength: "20000",
+      enterkeyhint: "send",
       "aria-label": `发消息到${this.chat.title}`,
       placeholder: group ? `@${this.botName} 问点什么…` : "问点什么，回车发送",
       on: { input: () => this.#typed(), keydown: (event) => this.#key(event) },
     });
     this.input.value = this.store.drafts.get(this.chat.id) ?? "";
     this.error = h("p", { class: "error", role: "alert" });
-    this.send = h("button", { type: "submit", class: "primary send", "aria-label": "发送" }, icon("send"), h("span", { text: "发送" }));
+    this.send = h(
+      "button",
+      { type: "submit", class: "primary send", "aria-label": "发送" },
+      icon("send"),
+      h("span", { text: "发送" }),
+    );
     return h(
       "form",
       { class: "composer", on: { submit: (event) => this.#submit(event) } },
       h(
         "div",
         { class: "quick", role: "group", "aria-label": "试着问" },
-        this.store.quick.map((text) => h("button", { type: "button", class: "chip", text, on: { click: () => this.say(text) } })),
+        this.store.quick.map((text) =>
+          h("button", { type: "button", class: "chip", text, on: { click: () => this.say(text) } }),
+        ),
       ),
       h("div", { class: "write" }, group ? this.#speakers() : null, this.input, this.send),
       this.error,
-      h("p", { class: "hint", text: group ? "群里的话会自动 @机器人。Enter 发送，Shift + Enter 换行" : "Enter 发送，Shift + Enter 换行" }),
+      h("p", {
+        class: "hint",
+        text: group ? "群里的话会自动 @机器人。Enter 发送，Shift + Enter 换行" : "Enter 发送，Shift + Enter 换行",
+      }),
     );
   }
 
@@ -101,7 +149,9 @@ export class Chat {
     const select = h(
       "select",
       { "aria-label": "以谁的身份说话", on: { change: () => this.#speakAs(select.value) } },
-      this.chat.people.map((id) => h("option", { value: id, text: this.store.nick(id), selected: id === this.speaker })),
+      this.chat.people.map((id) =>
+        h("option", { value: id, text: this.store.nick(id), selected: id === this.speaker }),
+      ),
     );
     return select;
   }
@@ -187,7 +237,8 @@ export class Chat {
     this.newest = undefined;
     for (const message of this.#messages()) this.#add(message);
     this.#welcome();
-    for (const button of this.element.querySelectorAll("[data-look]")) button.setAttribute("aria-pressed", String(button.dataset.look === this.store.look));
+    for (const button of this.element.querySelectorAll("[data-look]"))
+      button.setAttribute("aria-pressed", String(button.dataset.look === this.store.look));
     this.toEnd();
     requestAnimationFrame(() => this.log.setAttribute("aria-live", "polite"));
   }
@@ -227,7 +278,11 @@ export class Chat {
 
   /** How it went here, from the tour: [{ok, text}]. */
   showResult(lines) {
-    this.results.replaceChildren(...lines.map((line) => h("li", { data: { ok: String(line.ok) } }, icon(line.ok ? "check" : "cross"), h("span", { text: line.text }))));
+    this.results.replaceChildren(
+      ...lines.map((line) =>
+        h("li", { data: { ok: String(line.ok) } }, icon(line.ok ? "check" : "cross"), h("span", { text: line.text })),
+      ),
+    );
     const lost = lines.some((line) => !line.ok) ? this.lines.querySelector('[data-state="lost"]') : null;
     if (!lost) return;
     this.atEnd = false;
@@ -252,33 +307,4 @@ function botStatus(chat, daemon) {
   if (daemon.status?.link?.connected === false) return { word: "连接断了，正在重连…", ok: false };
   if (!daemon.ready) return { word: "正在启动…", ok: false };
   return { word: "在线", ok: true };
-}
-
-function greeting(chat, store) {
-  const { title, text } = opening(chat, store);
-  const hints = [
-    store.tour_available ? ["第一次来？", tourLink()] : null,
-    ["想看里面？", "“线路”里是每一帧、每次确认和每条回复。"],
-    chat.bot === "bare" ? null : ["想弄坏它？", "“故障”里可以断线、强杀进程、让知识库停机。"],
-  ];
-  return h(
-    "div",
-    { class: "greeting" },
-    h("h3", { text: title }),
-    h("p", { text }),
-    h("ul", {}, hints.filter(Boolean).map(([question, answer]) => h("li", {}, h("b", { text: question }), answer))),
-  );
-}
-
-function tourLink() {
-  return h("button", { type: "button", class: "linklike", text: "看三分钟导览，每一步都说明发生了什么", on: { click: () => document.getElementById("tour-start").click() } });
-}
-
-function opening(chat, store) {
-  if (chat.bot === "bare")
-    return { title: "用来对比的机器人", text: "它照官方 SDK 的示例写成，和 dingbridge 连着同样的替身，只是问题都在内存里：进程一死，正在答的就没了。" };
-  if (store.mode !== "demo") return { title: "等您的机器人来答", text: "把它接到这个替身网关上，然后在下面写一句。" };
-  const title = chat.kind === "group" ? "三个人和一个机器人" : "问一句试试";
-  if (store.ownSetting) return { title, text: "在下面写一句，按您自己的设置作答。" };
-  return { title, text: "点下面的问题，或者自己写一句。答案摘自 12 份示例制度，并注明出处。" };
 }

@@ -15,7 +15,11 @@ export class ChatList {
     this.rows = new Map(this.store.chats.map((chat) => [chat.id, this.#row(chat)]));
     this.element.replaceChildren(
       h("h2", { class: "column-head", text: "消息" }),
-      h("ul", {}, [...this.rows.values()].map((row) => h("li", {}, row.button))),
+      h(
+        "ul",
+        {},
+        [...this.rows.values()].map((row) => h("li", {}, row.button)),
+      ),
       h("p", { class: "foot" }, ...foot(this.store)),
     );
     this.refresh();
@@ -32,7 +36,12 @@ export class ChatList {
       "button",
       { type: "button", class: "row", data: { chat: chat.id }, on: { click: () => this.#open(chat.id) } },
       avatar(chat.title, kind),
-      h("span", { class: "row-text" }, h("span", { class: "row-line" }, h("span", { class: "row-title", text: chat.title }), row.time), h("span", { class: "row-line" }, row.preview, row.unread)),
+      h(
+        "span",
+        { class: "row-text" },
+        h("span", { class: "row-line" }, h("span", { class: "row-title", text: chat.title }), row.time),
+        h("span", { class: "row-line" }, row.preview, row.unread),
+      ),
     );
     return row;
   }
@@ -58,14 +67,21 @@ export class ChatList {
 
 /** What is real here and what is not. */
 function foot(store) {
-  if (store.mode !== "demo") return ["这里只有替身网关：用官方 SDK 写的机器人接上来，就能在这里和它对话。不访问互联网。"];
-  const real = store.ownSetting ? "dingbridge 守护进程，和您自己的设置。" : "dingbridge 守护进程、它的磁盘队列、每一条连接。";
+  if (store.mode !== "demo")
+    return ["这里只有替身网关：用官方 SDK 写的机器人接上来，就能在这里和它对话。不访问互联网。"];
+  const real = store.ownSetting
+    ? "dingbridge 守护进程，和您自己的设置。"
+    : "dingbridge 守护进程、它的磁盘队列、每一条连接。";
   const standIn = store.ownSetting ? "钉钉。" : "钉钉，和只会摘抄员工手册的 AnythingLLM（不是大模型）。不访问互联网。";
   return [h("b", { text: "真的：" }), real, h("br"), h("b", { text: "替身：" }), standIn];
 }
 
 function preview(message, chat) {
-  const text = (message.title || message.text).replace(/[#*>`|]/g, "").replace(/\s+/g, " ").trim().slice(0, 60);
+  const text = (message.title || message.text)
+    .replace(/[#*>`|]/g, "")
+    .replace(/\s+/g, " ")
+    .trim()
+    .slice(0, 60);
   return chat.kind === "group" && message.nick ? `${message.nick}：${text}` : text;
 }
 

@@ -46,7 +46,19 @@ export class DaemonView {
   #gateway() {
     const { gateway, mode } = this.store;
     if (mode !== "gateway-only" || !gateway) return null;
-    return h("div", {}, h("h3", { text: "替身网关" }), h("p", { class: "fact" }, "把机器人的接口地址设为 ", h("code", { text: gateway.url }), "，Client ID 为 ", h("code", { text: gateway.client_id })));
+    return h(
+      "div",
+      {},
+      h("h3", { text: "替身网关" }),
+      h(
+        "p",
+        { class: "fact" },
+        "把机器人的接口地址设为 ",
+        h("code", { text: gateway.url }),
+        "，Client ID 为 ",
+        h("code", { text: gateway.client_id }),
+      ),
+    );
   }
 
   #summary(daemon) {
@@ -56,11 +68,15 @@ export class DaemonView {
       "div",
       { class: "summary", data: { ok: String(daemon.running && daemon.ready) } },
       h("p", { class: "summary-word", text: word }),
-      h("p", { class: "quiet" }, [
-        daemon.pid ? `进程 ${daemon.pid}` : "没有进程",
-        status?.uptime_s !== undefined ? `，已运行 ${span(status.uptime_s)}` : "",
-        status?.version ? `，版本 ${status.version}` : "",
-      ].join("")),
+      h(
+        "p",
+        { class: "quiet" },
+        [
+          daemon.pid ? `进程 ${daemon.pid}` : "没有进程",
+          status?.uptime_s !== undefined ? `，已运行 ${span(status.uptime_s)}` : "",
+          status?.version ? `，版本 ${status.version}` : "",
+        ].join(""),
+      ),
       daemon.running && !status ? h("p", { class: "quiet", text: "控制接口还没有回答。" }) : null,
     );
   }
@@ -83,7 +99,11 @@ function linkFact(link) {
     link.opens != null ? `第 ${link.opens} 次取票` : "",
     link.last_frame_s != null ? `上一帧在 ${span(link.last_frame_s)}前` : "还没有收到过帧",
   ];
-  return { ok: link.connected === true, words: link.connected ? "已连接" : `断开${link.why ? `：${link.why}` : ""}`, more: more.filter(Boolean).join("，") };
+  return {
+    ok: link.connected === true,
+    words: link.connected ? "已连接" : `断开${link.why ? `：${link.why}` : ""}`,
+    more: more.filter(Boolean).join("，"),
+  };
 }
 
 function backendFact(backend) {
@@ -106,7 +126,18 @@ function queue(numbers) {
     "div",
     {},
     h("h3", { text: "队列" }),
-    h("dl", { class: "tiles" }, QUEUE.map(([key, words, title]) => h("div", { title, data: { count: String(numbers[key] ?? 0) } }, h("dt", { text: words }), h("dd", { text: String(numbers[key] ?? 0) })))),
+    h(
+      "dl",
+      { class: "tiles" },
+      QUEUE.map(([key, words, title]) =>
+        h(
+          "div",
+          { title, data: { count: String(numbers[key] ?? 0) } },
+          h("dt", { text: words }),
+          h("dd", { text: String(numbers[key] ?? 0) }),
+        ),
+      ),
+    ),
     numbers.oldest_s > 0 ? h("p", { class: "quiet", text: `最早的一个已经等了 ${span(numbers.oldest_s)}` }) : null,
   );
 }
@@ -118,7 +149,16 @@ function lanes(rows) {
     "div",
     {},
     head,
-    table(["编号", "谁", "状态", "等待", "已等"], rows.map((row) => [row.code, row.person, LANE_STATES[row.state] ?? row.state, String(row.waiting), span(row.oldest_s ?? 0)])),
+    table(
+      ["编号", "谁", "状态", "等待", "已等"],
+      rows.map((row) => [
+        row.code,
+        row.person,
+        LANE_STATES[row.state] ?? row.state,
+        String(row.waiting),
+        span(row.oldest_s ?? 0),
+      ]),
+    ),
   );
 }
 
@@ -129,7 +169,18 @@ function failures(rows) {
     "div",
     {},
     head,
-    h("ul", { class: "failures" }, rows.map((row) => h("li", {}, h("p", {}, h("code", { text: row.code }), ` ${row.reason || row.cause || row.outcome}`), h("p", { class: "quiet", text: [moment(row.at), row.outcome, row.cause].filter(Boolean).join("，") })))),
+    h(
+      "ul",
+      { class: "failures" },
+      rows.map((row) =>
+        h(
+          "li",
+          {},
+          h("p", {}, h("code", { text: row.code }), ` ${row.reason || row.cause || row.outcome}`),
+          h("p", { class: "quiet", text: [moment(row.at), row.outcome, row.cause].filter(Boolean).join("，") }),
+        ),
+      ),
+    ),
     h("p", { class: "quiet" }, "聊天里的编号，用 ", h("code", { text: "dingbridge trace 编号" }), " 查到原因。"),
   );
 }
@@ -142,8 +193,28 @@ function trace(told) {
     "div",
     { class: "trace" },
     h("h3", { text: `编号 ${told.code} 的全程` }),
-    h("ol", {}, told.steps.map(({ at, name, ...facts }) => h("li", {}, h("time", { text: `+${((at - start) * 1000).toFixed(0)} ms` }), h("code", { text: name }), h("span", { class: "quiet", text: words(facts) })))),
-    told.why ? h("p", { class: "trace-why" }, h("b", { text: "原因：" }), told.why, told.cause ? h("code", { text: told.cause }) : null) : null,
+    h(
+      "ol",
+      {},
+      told.steps.map(({ at, name, ...facts }) =>
+        h(
+          "li",
+          {},
+          h("time", { text: `+${((at - start) * 1000).toFixed(0)} ms` }),
+          h("code", { text: name }),
+          h("span", { class: "quiet", text: words(facts) }),
+        ),
+      ),
+    ),
+    told.why
+      ? h(
+          "p",
+          { class: "trace-why" },
+          h("b", { text: "原因：" }),
+          told.why,
+          told.cause ? h("code", { text: told.cause }) : null,
+        )
+      : null,
   );
 }
 
@@ -165,6 +236,29 @@ function table(heads, rows) {
   return h(
     "div",
     { class: "scroll", tabindex: "0", role: "group", "aria-label": "车道，可以左右滚动" },
-    h("table", {}, h("thead", {}, h("tr", {}, heads.map((text) => h("th", { scope: "col", text })))), h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map((text) => h("td", { text: text ?? "" })))))),
+    h(
+      "table",
+      {},
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          heads.map((text) => h("th", { scope: "col", text })),
+        ),
+      ),
+      h(
+        "tbody",
+        {},
+        rows.map((cells) =>
+          h(
+            "tr",
+            {},
+            cells.map((text) => h("td", { text: text ?? "" })),
+          ),
+        ),
+      ),
+    ),
   );
 }

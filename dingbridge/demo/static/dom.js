@@ -8,7 +8,8 @@ export function h(tag, props = {}, ...children) {
     if (value === null || value === undefined || value === false) continue;
     if (name === "class") element.className = value;
     else if (name === "text") element.textContent = value;
-    else if (name === "on") for (const [event, listener] of Object.entries(value)) element.addEventListener(event, listener);
+    else if (name === "on")
+      for (const [event, listener] of Object.entries(value)) element.addEventListener(event, listener);
     else if (name === "data") Object.assign(element.dataset, value);
     else element.setAttribute(name, value === true ? "" : value);
   }
@@ -70,6 +71,7 @@ export function tint(name) {
 }
 
 export function avatar(name, kind = "person") {
-  if (kind === "person") return h("span", { class: `avatar ${tint(name)}`, "aria-hidden": "true", text: initials(name) });
+  if (kind === "person")
+    return h("span", { class: `avatar ${tint(name)}`, "aria-hidden": "true", text: initials(name) });
   return h("span", { class: `avatar avatar-${kind}`, "aria-hidden": "true" }, icon(kind));
 }

@@ -35,7 +35,12 @@ export class MessageView {
   update(message, look) {
     const before = this.message;
     this.message = message;
-    if (before === undefined || look !== this.look || before.text !== message.text || before.html?.[look] !== message.html?.[look])
+    if (
+      before === undefined ||
+      look !== this.look ||
+      before.text !== message.text ||
+      before.html?.[look] !== message.html?.[look]
+    )
       this.#fill(message, look);
     this.look = look;
     this.element.classList.toggle("notice", message.notice === true);
@@ -49,7 +54,9 @@ export class MessageView {
 
   #fill(message, look) {
     const html = message.kind === "markdown" ? message.html?.[look] : "";
-    const content = html ? h("div", { class: "markdown" }, fragment(html, this.say)) : h("p", { class: "plain-text", text: message.text });
+    const content = html
+      ? h("div", { class: "markdown" }, fragment(html, this.say))
+      : h("p", { class: "plain-text", text: message.text });
     mention(content, message.mentions ?? []);
     const waiting = message.notice ? h("span", { class: "dots", "aria-hidden": "true" }, h("i"), h("i"), h("i")) : null;
     this.bubble.replaceChildren(content, ...(waiting ? [waiting] : []));
@@ -70,7 +77,11 @@ function mention(content, names) {
       middle.replaceWith(h("span", { class: "mention", text: called }));
       found = true;
     }
-    if (!found) (content.querySelector("p, h1, h2, h3, h4, li") ?? content).prepend(h("span", { class: "mention", text: called }), " ");
+    if (!found)
+      (content.querySelector("p, h1, h2, h3, h4, li") ?? content).prepend(
+        h("span", { class: "mention", text: called }),
+        " ",
+      );
   }
 }
 

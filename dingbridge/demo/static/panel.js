@@ -8,13 +8,26 @@ export class Panel {
     this.tabs = tabs;
     this.buttons = tabs.map((tab, index) => this.#button(tab, index));
     this.sheets = tabs.map((tab) =>
-      h("div", { class: "sheet", id: `sheet-${tab.id}`, role: "tabpanel", "aria-labelledby": `tab-${tab.id}`, tabindex: "0" }, tab.view.element),
+      h(
+        "div",
+        { class: "sheet", id: `sheet-${tab.id}`, role: "tabpanel", "aria-labelledby": `tab-${tab.id}`, tabindex: "0" },
+        tab.view.element,
+      ),
     );
     element.replaceChildren(
       h(
         "div",
         { class: "panel-head" },
-        h("button", { type: "button", class: "only-small square", "aria-label": "返回聊天", on: { click: () => screens.show("chat") } }, icon("back")),
+        h(
+          "button",
+          {
+            type: "button",
+            class: "only-small square",
+            "aria-label": "返回聊天",
+            on: { click: () => screens.show("chat") },
+          },
+          icon("back"),
+        ),
         h("div", { class: "tabs", role: "tablist", "aria-label": "后台" }, this.buttons),
       ),
       ...this.sheets,
@@ -24,14 +37,23 @@ export class Panel {
 
   #button(tab, index) {
     return h("button", {
-      type: "button", role: "tab", id: `tab-${tab.id}`, "aria-controls": `sheet-${tab.id}`, text: tab.title,
+      type: "button",
+      role: "tab",
+      id: `tab-${tab.id}`,
+      "aria-controls": `sheet-${tab.id}`,
+      text: tab.title,
       on: { click: () => this.select(tab.id), keydown: (event) => this.#move(event, index) },
     });
   }
 
   #move(event, index) {
     const last = this.tabs.length - 1;
-    const target = { ArrowRight: index === last ? 0 : index + 1, ArrowLeft: index === 0 ? last : index - 1, Home: 0, End: last }[event.key];
+    const target = {
+      ArrowRight: index === last ? 0 : index + 1,
+      ArrowLeft: index === 0 ? last : index - 1,
+      Home: 0,
+      End: last,
+    }[event.key];
     if (target === undefined) return;
     event.preventDefault();
     this.select(this.tabs[target].id);

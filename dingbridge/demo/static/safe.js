@@ -2,8 +2,10 @@
 // and only known elements with known attributes are copied over.
 
 const ELEMENTS = new Set(
-  ("A B BLOCKQUOTE BR CODE DEL DIV EM FONT H1 H2 H3 H4 H5 H6 HR I LI OL P PRE S SPAN STRONG TABLE TBODY TD TH THEAD TR " +
-    "UL").split(" "),
+  (
+    "A B BLOCKQUOTE BR CODE DEL DIV EM FONT H1 H2 H3 H4 H5 H6 HR I LI OL P PRE S SPAN STRONG TABLE TBODY TD TH THEAD TR " +
+    "UL"
+  ).split(" "),
 );
 const DROPPED = new Set("SCRIPT STYLE TEMPLATE IFRAME OBJECT EMBED SVG MATH NOSCRIPT HEAD TITLE".split(" "));
 const COLOUR = /^#[0-9a-f]{3,8}$|^[a-z]{3,20}$/i;

@@ -38,7 +38,8 @@ export class Store extends EventTarget {
     Object.assign(this, rest);
     this.messages = new Map(this.chats.map((chat) => [chat.id, new Map()]));
     for (const message of messages) this.messages.get(message.chat)?.set(message.id, message);
-    for (const { id } of this.chats) this.seen.set(id, first ? this.#heard(id) : Math.min(this.seen.get(id) ?? 0, this.#heard(id)));
+    for (const { id } of this.chats)
+      this.seen.set(id, first ? this.#heard(id) : Math.min(this.seen.get(id) ?? 0, this.#heard(id)));
     this.open = this.open.filter((id) => this.chat(id));
     if (this.open.length === 0 && this.chats.length > 0) this.open = [this.chats[0].id];
     this.#tell("state");

@@ -26,7 +26,13 @@ export class Tour {
     this.text = h("p", { class: "tour-text" });
     this.lines = h("ul", { class: "tour-lines" });
     this.next = h("button", { type: "button", class: "primary", id: "tour-next", on: { click: () => this.#next() } });
-    this.stop = h("button", { type: "button", class: "plain", id: "tour-stop", text: "结束", on: { click: () => this.#act("stop") } });
+    this.stop = h("button", {
+      type: "button",
+      class: "plain",
+      id: "tour-stop",
+      text: "结束",
+      on: { click: () => this.#act("stop") },
+    });
     this.error = h("p", { class: "error", role: "alert" });
     this.element.replaceChildren(
       h("div", { class: "tour-where" }, this.count, this.bar),
@@ -98,6 +104,9 @@ export class Tour {
 /** A result; `command`, where the sentence holds it, stands out as something to type. */
 function row({ ok, text }, command) {
   const at = command ? text.indexOf(command) : -1;
-  const words = at === -1 ? h("span", { text }) : h("span", {}, text.slice(0, at), h("code", { text: command }), text.slice(at + command.length));
+  const words =
+    at === -1
+      ? h("span", { text })
+      : h("span", {}, text.slice(0, at), h("code", { text: command }), text.slice(at + command.length));
   return h("li", { data: { ok: String(ok) } }, icon(ok ? "check" : "cross"), words);
 }

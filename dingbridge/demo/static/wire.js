@@ -5,8 +5,16 @@ import { fineClock, h, icon } from "./dom.js";
 const KEPT = 300;
 const NEAR_END_PX = 60;
 const KINDS = {
-  frame: "帧", ack: "确认", webhook: "回复", openapi: "OpenAPI", open: "取票", connected: "连上", closed: "断开", backend: "知识库",
-  process: "进程", fault: "故障",
+  frame: "帧",
+  ack: "确认",
+  webhook: "回复",
+  openapi: "OpenAPI",
+  open: "取票",
+  connected: "连上",
+  closed: "断开",
+  backend: "知识库",
+  process: "进程",
+  fault: "故障",
 };
 const DIRECTIONS = { down: "收到", up: "发出", info: "状态" }; // as the daemon sees it
 
@@ -15,7 +23,13 @@ export class Wire {
     this.store = store;
     this.list = h("ol", { class: "wire" });
     this.empty = h("p", { class: "empty", text: "还没有动静。问一句，就能看到帧、确认和回复。" });
-    this.element = h("div", {}, h("p", { class: "sheet-note" }, Object.keys(DIRECTIONS).map(legend), h("span", { text: "点开看 JSON" })), this.empty, this.list);
+    this.element = h(
+      "div",
+      {},
+      h("p", { class: "sheet-note" }, Object.keys(DIRECTIONS).map(legend), h("span", { text: "点开看 JSON" })),
+      this.empty,
+      this.list,
+    );
   }
 
   build() {
@@ -63,11 +77,19 @@ function row(entry) {
     h(
       "summary",
       {},
-      h("span", { class: `direction ${entry.direction}`, role: "img", "aria-label": DIRECTIONS[entry.direction] ?? "" }, icon(entry.direction)),
+      h(
+        "span",
+        { class: `direction ${entry.direction}`, role: "img", "aria-label": DIRECTIONS[entry.direction] ?? "" },
+        icon(entry.direction),
+      ),
       h("span", { class: "wire-kind", text: KINDS[entry.kind] ?? entry.kind }),
       h("span", { class: "wire-title", text: entry.title }),
       entry.bot === "bare" ? h("span", { class: "wire-bot", text: "普通机器人" }) : null,
-      h("time", { datetime: new Date(entry.at).toISOString(), title: new Date(entry.at).toLocaleString("zh-CN"), text: fineClock(entry.at) }),
+      h("time", {
+        datetime: new Date(entry.at).toISOString(),
+        title: new Date(entry.at).toLocaleString("zh-CN"),
+        text: fineClock(entry.at),
+      }),
     ),
     detail,
   );
