@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,6 +70,12 @@ class Demo:
         if used:
             self._ask("/api/tour", {"action": "stop"})
             self._ask("/api/reset", {})
+
+    def hear(self, text: str) -> None:
+        """Somebody asks, from another window, and has the answer."""
+        said = self._ask("/api/say", {"chat": "zhangsan", "as": "zhangsan", "text": text})
+        while self._ask("/api/state")["messages"][-1]["id"] == said["id"]:
+            time.sleep(0.05)
 
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         headers = {"Content-Type": "application/json"}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from playwright.sync_api import expect
 
 from tests import browser
-from tests.browser import Visit, running, said
+from tests.browser import Demo, Visit, running, said
 
 chromium, demo, visit = (
     browser.chromium,
@@ -259,6 +260,19 @@ def test_the_newest_message_stays_in_sight_unless_somebody_reads_above(visit: Vi
     visitor.page.evaluate(LISI_ASKS)
     expect(visitor.answers).to_have_count(3)
     assert visitor.log.evaluate("log => log.scrollTop") == 30
+
+
+def test_what_happens_while_the_page_loads_is_shown(visit: Visit, demo: Demo) -> None:
+    """A message that comes after the state was read and before it arrives is not lost."""
+    visitor = visit()
+
+    def late(state: dict[str, Any]) -> dict[str, Any]:
+        demo.hear("年假有几天？")
+        return state
+
+    visitor.alter(late)
+    expect(visitor.log.locator(".message.own")).to_have_count(1)
+    expect(visitor.answers).to_have_count(1)
 
 
 def test_phone_and_pc_show_what_dingtalk_shows_there(visit: Visit) -> None:
