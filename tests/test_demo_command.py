@@ -185,6 +185,23 @@ async def test_over_ssh_it_says_how_to_reach_the_page() -> None:
         assert command.endswith("@10.0.0.9")
 
 
+@pytest.mark.parametrize("option", [(), ("--no-browser",)])
+async def test_the_browser_is_opened_at_the_page(option: tuple[str, ...], tmp_path: Path) -> None:
+    """The user's browser gets the page's address, unless --no-browser says no."""
+    browser, asked = tmp_path / "browser", tmp_path / "asked"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {asked}.new && mv {asked}.new {asked}\n', encoding="utf-8")
+    browser.chmod(0o755)
+    async with demo("--port", "0", *option, environ={"BROWSER": str(browser)}) as running:
+        if option:
+            assert (await running.visitor.state())["mode"] == "demo"
+            assert await running.end() == 0
+            assert not asked.exists()
+        else:
+            await until(asked.exists)
+            assert asked.read_text("utf-8").strip() == f"http://127.0.0.1:{running.port}"
+            assert await running.end() == 0
+
+
 def test_a_browser_is_opened_only_where_somebody_sits() -> None:
     """Not over ssh, not without a screen: a text browser would take the terminal."""
     assert serve.opens_a_browser({"DISPLAY": ":0"})
