@@ -84,6 +84,41 @@ def test_nobody_is_kept_out_of_the_tour(visit: Visit) -> None:
     expect(page.get_by_role("region", name="三分钟导览")).to_be_hidden()
 
 
+STATUS = {
+    "version": "0.2.0",
+    "uptime_s": 182.3,
+    "ready": False,
+    "parts": {"store": {"ok": False, "why": "磁盘满了"}, "link": {"ok": True}},
+    "link": {"connected": True, "why": "", "since_s": 121.0, "opens": 2, "last_frame_s": None},
+    "queue": {"ready": 3, "leased": 1, "answered": 0, "sending": 0, "dead": 2, "oldest_s": 75.0, "running": 1},
+    "lanes": [
+        {"lane": "a", "person": "u-3f9a2c", "code": "7K3M9QXA", "state": "leased", "waiting": 2, "oldest_s": 3.1}
+        for _ in range(3)
+    ],
+    "backend": {"ok": False, "why": "AnythingLLM 返回 403", "cause": "backend.key", "since_s": 30.0},
+    "failures": [
+        {"code": "7K3M9QXA", "at": 1.79e9, "outcome": "failed", "cause": "backend.key", "reason": "密钥不对" * 20}
+    ],
+}
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desk", "phone"])
+def test_an_operator_reads_the_daemons_state(visit: Visit, size: tuple[int, int]) -> None:
+    """Link, queue, lanes, backend and the last failures are told in words, within the panel, for every reader."""
+    visitor = visit(size)
+    page = visitor.page
+    page.route("**/api/events", lambda route: route.fulfill(content_type="text/event-stream", body="retry: 600000\n\n"))
+    visitor.alter(lambda state: {**state, "daemon": {"running": True, "pid": 7, "ready": False, "status": STATUS}})
+    if size == PHONE:
+        page.get_by_role("button", name="后台").first.click()
+    visitor.open_tab("守护进程")
+    sheet = page.get_by_role("tabpanel", name="守护进程")
+    for words in ("已连接", "磁盘满了", "AnythingLLM 返回 403", "最早的一个已经等了 1 分钟", "7K3M9QXA", "密钥不对"):
+        expect(sheet).to_contain_text(words)
+    assert sheet.evaluate("one => one.scrollWidth - one.clientWidth") == 0
+    assert faults_of(page) == []
+
+
 def test_the_whole_way_on_a_phone(visit: Visit) -> None:
     """List, chat, question, answer, panel and back fit a phone's screen, with nothing to scroll sideways."""
     visitor = visit(PHONE, has_touch=True)
