@@ -38,11 +38,13 @@ class Process:
         """How the last run ended; None while it runs."""
         return self._process.returncode if self._process is not None else None
 
-    async def start(self) -> None:
-        """Nothing where it runs already, also where somebody else is just starting it."""
+    async def start(self) -> bool:
+        """Whether it was started by this call: not where it runs already, or somebody else is just starting it."""
         async with self._starting:
-            if not self.running:
-                await self._start()
+            if self.running:
+                return False
+            await self._start()
+            return True
 
     async def _start(self) -> None:
         log = self.log.open("ab") if self.log is not None else None

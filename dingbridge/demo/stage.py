@@ -74,11 +74,10 @@ class Stage:
     # ---- the processes
 
     async def start_daemon(self) -> None:
-        if not self.daemon.running:
-            await self._start(self.daemon, "ours", "dingbridge 守护进程")
+        await self._start(self.daemon, "ours", "dingbridge 守护进程")
 
     async def start_bare(self) -> None:
-        if self.bare is not None and not self.bare.running:
+        if self.bare is not None:
             await self._start(self.bare, BARE, "普通机器人")
 
     async def start_both(self) -> None:
@@ -105,7 +104,8 @@ class Stage:
         return await self.room.say(chat, person, text)
 
     async def _start(self, process: Process, bot: str, name: str) -> None:
-        await process.start()
+        if not await process.start():
+            return
         self.room.board.note(Wire("process", f"{name}已启动（pid {process.pid}）", bot=bot))
         self.spawn(self._until_it_ends(process, bot, name))
         await self.watch.look()
