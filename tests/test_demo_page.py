@@ -185,6 +185,17 @@ async def test_a_gateway_alone_has_a_page_too() -> None:
         assert "bare" not in [chat["id"] for chat in state["chats"]]
 
 
+async def test_what_is_said_to_the_gateway_elsewhere_is_shown_too() -> None:
+    """A message pushed by another hand is a bubble, once however often it is delivered; a stranger's is none."""
+    async with opened() as (stage, visitor):
+        sent = await stage.gateway.say("年假有几天？", user="lisi", nick="李四")
+        await stage.gateway.say("在吗", user="stranger", nick="路人")
+        await stage.gateway.redeliver(sent)
+        await visitor.answer(chat="lisi")
+        shown = [one for one in (await visitor.state())["messages"] if one["from"] != "bot"]
+        assert [(one["id"], one["from"], one["text"]) for one in shown] == [(sent.msg_id, "lisi", "年假有几天？")]
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "text"),
     [

@@ -93,6 +93,9 @@ class Board:
             del self._messages[next(iter(self._messages))]
         self.tell("message", message.as_json())
 
+    def has(self, message_id: str) -> bool:
+        return message_id in self._messages
+
     def change(self, message_id: str, **facts: Any) -> None:
         """New facts about a message, if it is still there."""
         if (message := self._messages.get(message_id)) is not None:

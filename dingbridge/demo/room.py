@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from dingbridge.demo import render, wire
@@ -119,8 +120,21 @@ class Room:
             push = gateway.acks[-1].push
             if push is not None and push.sent is not None:
                 self.board.change(push.sent.msg_id, state="acked")
+        elif kind == "frame":
+            self._overheard(gateway, str(facts["frame"].get("headers", {}).get("messageId", "")))
         elif kind in {"held", "lost"}:
             self.board.change(str(facts.get("msg_id")), state=kind)
+
+    def _overheard(self, gateway: Watched, message_id: str) -> None:
+        """What one of our people said, but not through `say`: the gateway may be told by others too."""
+        pushes = gateway.pushes.get(message_id)
+        sent = pushes[-1].sent if pushes else None
+        if sent is None or not sent.text or self.board.has(sent.msg_id):
+            return
+        chat = self.cast.chat_in(sent.conversation, gateway.bot)
+        person = next((one for one in self.cast.people if one.user == sent.user), None)
+        if chat is not None and person is not None:
+            self.board.put(replace(self._spoken(chat, person, sent.text), id=sent.msg_id))
 
     def _posted(self, gateway: Watched, post: Post) -> None:
         chat = self.cast.chat_in(post.conversation, gateway.bot)
