@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: .venv/.for-demo ## ask the sample handbook in this terminal; no DingTalk account needed
+demo: .venv/.for-demo ## a page with chats and a tour in your browser; no DingTalk account needed
 	@$(BIN)/dingbridge demo $(ARGS)
 
 test: .venv/.for-test ## the tests, without the slow ones

@@ -170,23 +170,58 @@ def ask(config_path: Path | None, user: str, group: str, question: str) -> None:
 
 
 @main.command()
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), metavar="FILE", help="Run your own routes in it."
+)
+@click.option("--port", type=click.IntRange(0, 65_535), metavar="N", help="Of the page; 0 takes any.  [default: 8787]")
+@click.option("--no-browser", is_flag=True, help="Serve the page, open nothing.")
+@click.option("--chat", is_flag=True, help="Chat in this terminal instead of a page.")
+@click.option("--anythingllm", metavar="URL", help="Ask this AnythingLLM instead of the stand-in.")
+@click.option("--api-key-file", type=click.Path(path_type=Path), metavar="FILE", help="Its API key.")
 @click.option("--verbose", is_flag=True, help="Show the daemon's log.")
 @click.option("--gateway-only", is_flag=True, help="Only DingTalk's stand-in, for a bot of your own.")
-@click.option("--port", type=click.IntRange(0, 65_535), metavar="N", help="Or the next free one.")
 @click.option(
     "--record", type=click.Path(path_type=Path), metavar="FILE", help="Traffic as JSON lines, secrets masked."
 )
-def demo(*, verbose: bool, gateway_only: bool, port: int | None, record: Path | None) -> None:
-    """Chat with a real daemon, without a DingTalk account: both servers are stand-ins on this machine."""
+def demo(
+    config_path: Path | None,
+    port: int | None,
+    anythingllm: str | None,
+    api_key_file: Path | None,
+    record: Path | None,
+    *,
+    no_browser: bool,
+    chat: bool,
+    verbose: bool,
+    gateway_only: bool,
+) -> None:
+    """See a real daemon at work, without a DingTalk account: both servers are stand-ins on this machine.
+
+    Opens a page with chats, the wire and a tour. With questions piped in it answers each line on stdout.
+    """
     if gateway_only:
         from dingbridge.demo import gateway_only as alone  # noqa: PLC0415
 
         sys.exit(asyncio.run(alone.run(port=port, record=record)))
     if record is not None:
         raise click.UsageError("--record goes with --gateway-only")
-    from dingbridge.demo import terminal  # noqa: PLC0415
+    if anythingllm is not None and api_key_file is None:
+        raise click.UsageError("--anythingllm needs --api-key-file FILE: save a key from Settings, Developer API in it")
+    if anythingllm is None and api_key_file is not None:
+        raise click.UsageError("--api-key-file needs --anythingllm URL, the server whose key it is")
+    from dingbridge.demo import serve, setting, terminal  # noqa: PLC0415
 
-    sys.exit(asyncio.run(terminal.run(verbose=verbose)))
+    remote = setting.Remote(anythingllm, api_key_file) if anythingllm is not None and api_key_file is not None else None
+    try:
+        chosen = setting.read(config_path, remote, verbose=verbose)
+        if chat or (port is None and not no_browser and terminal.is_fed(sys.stdin)):
+            sys.exit(asyncio.run(terminal.run(chosen)))
+        sys.exit(asyncio.run(serve.run(chosen, port=serve.PORT if port is None else port, browser=not no_browser)))
+    except ConfigError as error:
+        _exit_for(error)
+    except BridgeError as error:
+        click.echo(error.detail, err=True)
+        sys.exit(FAILED)
 
 
 def _load(explicit: Path | None) -> Config:

@@ -40,11 +40,11 @@ BELOW: dict[str, frozenset[str]] = {
 }
 # Which files may import a package that is not ours: a path below dingbridge/, or a folder.
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "dingtalk_stream": ("dingtalk/stream.py", "dingtalk/gateway.py"),
-    "aiohttp": ("dingtalk/", "backends/", "web/", "sim/", "net.py", "control.py"),
+    "dingtalk_stream": ("dingtalk/stream.py", "dingtalk/gateway.py", "sim/bare_bot.py"),
+    "aiohttp": ("dingtalk/", "backends/", "web/", "sim/", "demo/", "net.py", "control.py"),
     "tenacity": ("backends/",),
     "sqlite3": ("store/", "sim/", "checks.py"),
-    "markdown_it": ("dingtalk/",),
+    "markdown_it": ("dingtalk/", "demo/render.py"),
     "prometheus_client": ("journal/",),
     "click": ("cli.py",),
     "yarl": ("control.py", "dingtalk/", "backends/", "sim/", "net.py", "decode.py"),
