@@ -24,7 +24,7 @@ GROUND |= {"redaction", "disguise", "outage"}
 CENTRE = frozenset({"router", "commands", "answerer", "notices", "dispatch", "setup", "lease", "watched"})
 EDGES = frozenset({"dingtalk", "backends", "journal", "web"})
 BUILDERS = frozenset(
-    {"app", "asking", "checks", "demo", "building", "reloading", "upkeep", "operations", "control", "vitals"}
+    {"app", "asking", "checks", "demo", "building", "reloading", "upkeep", "operations", "control", "vitals", "verbs"}
 )
 BELOW: dict[str, frozenset[str]] = {
     **dict.fromkeys(NOUNS, frozenset[str]()),
@@ -43,10 +43,10 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "dingtalk_stream": ("dingtalk/stream.py", "dingtalk/gateway.py", "sim/bare_bot.py"),
     "aiohttp": ("dingtalk/", "backends/", "web/", "sim/", "demo/", "net.py", "control.py"),
     "tenacity": ("backends/",),
-    "sqlite3": ("store/", "sim/", "checks.py"),
+    "sqlite3": ("store/", "sim/", "checks.py", "verbs/support.py"),
     "markdown_it": ("dingtalk/", "demo/render.py"),
     "prometheus_client": ("journal/",),
-    "click": ("cli.py",),
+    "click": ("cli/",),
     "yarl": ("control.py", "dingtalk/", "backends/", "sim/", "net.py", "decode.py"),
 }
 ANYWHERE = {"structlog"} | sys.stdlib_module_names
