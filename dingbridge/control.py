@@ -133,6 +133,9 @@ async def _answered(work: Awaitable[Any]) -> web.Response:
         return web.json_response({"error": error.detail, "faults": error.faults}, status=422, dumps=_dumps)
     except BridgeError as error:
         return _refusal(409, error.detail)
+    except Exception as error:
+        log.exception("control.failed")
+        return _refusal(500, f"a bug, its traceback is in the daemon's log: {type(error).__name__}")
 
 
 def _refusal(status: int, why: str) -> web.Response:
