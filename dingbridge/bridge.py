@@ -21,7 +21,7 @@ from dingbridge.notices import Notices, Progress
 from dingbridge.setup import Setup
 from dingbridge.store.sqlite import Leased, SQLiteStore
 from dingbridge.texts import Texts
-from dingbridge.trail import Step
+from dingbridge.trail import Step, Trail
 
 log = structlog.get_logger("dingbridge.bridge")
 
@@ -68,7 +68,10 @@ class Bridge:
         return [*self._notices.sending, *(task for one in self._dispatchers for task in one.tasks)]
 
     async def _send_notice(self, message: Message, text: str | None) -> bool:
-        return await self._setup.replies.notice(message, text)
+        """It is a step of whoever works on the question just now; the answer waits for it."""
+        worked_on = (lease.trail for lease in self._leases.values() if lease.delivery.message.id == message.id)
+        with trail.follow(next(worked_on, Trail())):
+            return await self._setup.replies.notice(message, text)
 
     @property
     def alive_at(self) -> float:
