@@ -305,6 +305,29 @@ async def test_a_failed_question_is_retried(house: House, *, running: bool) -> N
     await daemon.stop()
 
 
+@pytest.mark.parametrize("lost", [False, True])
+async def test_an_answer_that_could_not_be_delivered_is_sent_again(house: House, *, lost: bool) -> None:
+    """After its cause was mended; nothing is asked again; it is marked only where it may have arrived before."""
+    gateway = house.gateway
+    gateway.webhook_fault, gateway.openapi_fault = 300001, (403, "Forbidden.AccessDenied.AccessTokenPermissionDenied")
+    if lost:
+        gateway.webhook_faults.append("lost_response")
+    async with house.app(reply={"notice": "off"}):
+        sent = await gateway.say("年假有几天？")
+        row = await ended(house, sent)
+        assert row["outcome"] == "undeliverable"
+        before = len(gateway.posts)
+        gateway.webhook_fault = gateway.openapi_fault = None
+        await gateway.say("/help", conversation=sent.conversation)  # brings a webhook that lives
+        await gateway.wait_posts(sent, before + 1)
+        assert (await verb("inbox", "retry", row["code"], *config(house)))[0] == 0
+        (again,) = (await gateway.wait_posts(sent, before + 2))[before + 1 :]
+        assert ("（可能重复）" in again.text) == lost
+        assert "7 天" in again.text
+        assert (await ended(house, sent))["outcome"] == "answered"
+    assert len(house.backend.asked) == 1
+
+
 @pytest.mark.parametrize("quiet", [False, True])
 async def test_a_running_question_is_dropped(house: House, *, quiet: bool) -> None:
     """Nothing of it is answered; its asker is told, unless --quiet; its line is in the log; the next one goes on."""
