@@ -182,13 +182,19 @@ class Located:
 
 
 def locate(path: Path, environ: Mapping[str, str]) -> Located:
-    """As far as it can be read: a fault elsewhere must not hide a running daemon. Raises ConfigError for bad TOML."""
+    """As far as it can be read: a fault elsewhere must not hide a running daemon.
+
+    Raises ConfigError for bad TOML, and where nobody can say where the store is.
+    """
     reading = Reading(SCHEMA, Surroundings(path.absolute().parent, environ, secrets=False))
     document = _document(path)
     dingtalk, reply, store = (reading.section(document, name) for name in ("dingtalk", "reply", "store"))
+    store_path = _store_path(reading, store.get("url", ""))
+    if lost := [fault for fault in reading.faults if fault.startswith("store")]:
+        raise ConfigError(lost)
     return Located(
         path=path.absolute(),
-        store_path=_store_path(reading, store.get("url", "")),
+        store_path=store_path,
         client_id=dingtalk.get("client_id", ""),
         locale=reply.get("locale", "zh-CN"),
     )

@@ -7,7 +7,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dingbridge.model import Answer, Outcome, State
+from dingbridge.model import Answer, Message, Outcome, State, Task
 from dingbridge.store import work
 from dingbridge.store.codec import APPEND_TRAIL, decode_answer, decode_steps, encode_answer
 from dingbridge.trail import Step
@@ -112,50 +112,74 @@ def lanes(c: sqlite3.Connection, limit: int) -> list[LaneSeen]:
 
 
 def retry(c: sqlite3.Connection, row: int, *, now: float, deadline: float | None, trail: str) -> bool:
-    """Back into its lane; an answer that could not be delivered is sent again, marked where it may have arrived.
+    """Back into its lane; an answer that could not be delivered is sent from the part that did not arrive for sure.
 
-    False where it is not ended, or its text is forgotten.
+    That part is marked as perhaps repeated. tries goes on counting. False where it is not ended, or its text is
+    forgotten.
     """
     found = c.execute(
-        "SELECT lane, answer, task <> 'question' FROM message"
-        f" WHERE id = ? AND finished_at IS NOT NULL AND body <> '' AND {_FAILED}",
-        (row,),
+        f"SELECT lane, answer, task, part FROM message WHERE id = ? AND finished_at IS NOT NULL AND body <> '' AND"
+        f" outcome IN ({', '.join('?' * len(work.RETRYABLE))})",
+        (row, *work.RETRYABLE),
     ).fetchone()
     if found is None:
         return False
-    lane, answer, express = found
+    lane, answer, task, part = found
+    again = answer is not None
     c.execute(
-        "UPDATE message SET state = ?, outcome = CASE WHEN answer IS NOT NULL THEN 'answered' END, reason = NULL,"
-        " cause = NULL, finished_at = NULL, crashes = 0, tries = 0, answered_at = CASE WHEN answer IS NULL THEN NULL"
-        f" ELSE ? END, uncertain = part > 0, part = max(0, part - 1), deadline_at = ?, {APPEND_TRAIL} WHERE id = ?",
-        (State.READY if answer is None else State.ANSWERED, now, deadline, trail, row),
+        "UPDATE message SET state = ?, outcome = ?, reason = NULL, cause = NULL, finished_at = NULL, crashes = 0,"
+        f" tries = tries + 1, answered_at = ?, uncertain = ?, part = ?, deadline_at = ?, {APPEND_TRAIL} WHERE id = ?",
+        (
+            *((State.ANSWERED, _outcome(task, answer), now) if again else (State.READY, None, None)),
+            *((part > 0, max(0, part - 1)) if again else (False, 0)),
+            *(deadline, trail, row),
+        ),
     )
     c.execute(
         "INSERT INTO lane (key, head, due, express) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (lane, row, now, express),
+        (lane, row, now, task != Task.QUESTION),
     )
     return True
 
 
-def drop(c: sqlite3.Connection, row: int, *, now: float, wipe: bool, tell: bool, trail: str) -> None:
-    """End it; with `tell` its asker hears of it first. Whoever works on it loses the lease, and sends nothing more."""
-    lane, state, finished_at = c.execute("SELECT lane, state, finished_at FROM message WHERE id = ?", (row,)).fetchone()
+def _outcome(task: str, answer: str) -> Outcome:
+    """What the message was to end as, before its answer could not be delivered."""
+    if task in (Task.COMMAND, Task.BUSY, Task.LIMITED):
+        return Outcome(task)
+    try:
+        kept = decode_answer(answer)
+    except work.UNREADABLE:
+        return Outcome.ANSWERED
+    return Outcome.REFUSED if kept.refused else Outcome.PARTIAL if kept.partial else Outcome.ANSWERED
+
+
+def drop(c: sqlite3.Connection, row: int, *, now: float, wipe: bool, tell: bool, trail: str) -> Message | None:
+    """End it; with `tell` its asker hears of it first. Whoever works on it loses the lease, and sends nothing more.
+
+    The message, where it has ended by this.
+    """
+    found = c.execute("SELECT lane, state, finished_at FROM message WHERE id = ?", (row,)).fetchone()
+    if found is None:
+        return None
+    lane, state, finished_at = found
     if finished_at is not None:
         c.execute(
             f"UPDATE message SET state = 'done', body = '', answer = NULL, {APPEND_TRAIL} WHERE id = ?", (trail, row)
         )
-        return
+        return None
     reason = "dropped by an operator"
     if not tell or state == State.SENDING:
+        message = work.message(c, row)
         work.end(c, row, State.DONE, Outcome.CANCELLED, reason, now=now, wipe=wipe, trail=trail)
         work.advance(c, lane, row, now=now)
-        return
+        return message
     c.execute(
         "UPDATE message SET state = 'answered', outcome = 'cancelled', answer = ?, answered_at = ?, part = 0,"
         f" uncertain = 0, reason = ?, {APPEND_TRAIL} WHERE id = ?",
         (encode_answer(Answer("")), now, reason, trail, row),
     )
     c.execute("UPDATE lane SET token = NULL, suspect = 0, due = ? WHERE key = ? AND head = ?", (now, lane, row))
+    return None
 
 
 def _row(c: sqlite3.Connection, found: tuple[Any, ...]) -> Row:

@@ -12,6 +12,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -69,7 +70,7 @@ class SQLiteStore:
     wipe: forget the question, the answer and the webhook of a finished message.
     on_commit: told how long each group of commits took, in seconds, on the store's thread.
     on_trouble: told in the loop of each transaction that failed, and with None of the first that worked after that.
-    redact: masks what a message's steps should not have held.
+    redact: masks what a message's steps and its reason should not have held.
     steps, wherever it stands: what has happened to the message since its last write.
     """
 
@@ -175,7 +176,7 @@ class SQLiteStore:
             "UPDATE message SET answer = ?, outcome = ?, reason = ?, cause = nullif(?, ''), route = ?, answered_at = ?,"
             f" state = ?, part = ?, uncertain = 0, {APPEND_TRAIL} WHERE id = ?",
             (
-                *(encode_answer(answer), outcome, reason, cause, route, self._clock(), state, part),
+                *(encode_answer(answer), outcome, self._redact(reason), cause, route, self._clock(), state, part),
                 self._trail(steps),
             ),
         )
@@ -228,7 +229,7 @@ class SQLiteStore:
     async def _end(
         self, delivery: Delivery, state: State, outcome: Outcome, reason: str, cause: str, steps: Steps
     ) -> bool:
-        trail = self._trail(steps)
+        reason, trail = self._redact(reason), self._trail(steps)
 
         def run(c: sqlite3.Connection) -> bool:
             work.check(c, delivery)
@@ -239,7 +240,7 @@ class SQLiteStore:
         return await self._writer.run(run)
 
     def _trail(self, steps: Steps) -> str:
-        return self._redact(encode_steps(steps)) if steps else ""
+        return encode_steps(steps, self._redact)
 
     async def _held(self, delivery: Delivery, statement: str, values: tuple[Any, ...]) -> None:
         def run(c: sqlite3.Connection) -> None:
@@ -324,7 +325,12 @@ class SQLiteStore:
 
     async def find(self, robot: str, wanted: str) -> Row | None:
         """The message an operator means: by 编号 as written in a chat, or by DingTalk's msgId."""
-        return await self._writer.run(lambda c: operate.find(c, robot, wanted, typed_code(wanted)))
+        return await self._writer.run(lambda c: operate.find(c, robot, wanted.strip(), typed_code(wanted)))
+
+    async def lane_of(self, row: int) -> str:
+        """Empty where the row is gone."""
+        found = await self._writer.run(lambda c: c.execute("SELECT lane FROM message WHERE id = ?", (row,)).fetchone())
+        return found[0] if found else ""
 
     async def listed(self, which: Which, limit: int) -> list[Row]:
         return await self._writer.run(lambda c: operate.listed(c, which, limit))
@@ -341,11 +347,11 @@ class SQLiteStore:
             lambda c: operate.retry(c, row, now=now, deadline=now + limit_s if limit_s else None, trail=trail)
         )
 
-    async def drop(self, row: int, *, tell: bool) -> None:
-        """Give a message up; `tell`: its asker hears of it."""
+    async def drop(self, row: int, *, tell: bool) -> Message | None:
+        """Give a message up; `tell`: its asker hears of it. The message, where this has ended it."""
         now = self._clock()
         trail = self._trail((Step(now, "dropped", {"by": "operator"}),))
-        await self._writer.run(lambda c: operate.drop(c, row, now=now, wipe=self._wipe, tell=tell, trail=trail))
+        return await self._writer.run(lambda c: operate.drop(c, row, now=now, wipe=self._wipe, tell=tell, trail=trail))
 
     async def depth(self) -> Depth:
         def run(c: sqlite3.Connection) -> Depth:
@@ -365,7 +371,9 @@ def take_lock(path: Path) -> IO[str]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name in (path.name, path.name + ".lock"):  # readable to nobody else; SQLite's other files follow the first
-            os.close(os.open(path.with_name(name), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            # Never opened where it is there: closing it would let go of the locks that SQLite has in this process.
+            with suppress(FileExistsError):
+                os.close(os.open(path.with_name(name), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         lock = path.with_name(path.name + ".lock").open("a")
     except OSError as error:
         raise StoreUnavailable(

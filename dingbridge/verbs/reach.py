@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 from dingbridge.config import Located
 from dingbridge.control import NoDaemon, call
@@ -14,13 +15,19 @@ from dingbridge.operations import NotPossible, Operations
 from dingbridge.store.sqlite import SQLiteStore
 
 Arguments = Mapping[str, Any]
+
+
+def _quoted(arguments: Arguments) -> str:
+    return quote(arguments["wanted"], safe="")
+
+
 _REQUESTS: Mapping[str, Callable[[Arguments], tuple[str, str, dict[str, str]]]] = {
     "status": lambda _: ("GET", "/status", {}),
-    "trace": lambda a: ("GET", f"/trace/{a['wanted']}", {}),
+    "trace": lambda a: ("GET", f"/trace/{_quoted(a)}", {}),
     "inbox": lambda a: ("GET", "/inbox", {"which": a["which"], "limit": str(a["limit"])}),
-    "show": lambda a: ("GET", f"/inbox/{a['wanted']}", {"texts": str(int(a["texts"]))}),
-    "retry": lambda a: ("POST", f"/retry/{a['wanted']}", {}),
-    "drop": lambda a: ("POST", f"/drop/{a['wanted']}", {"tell": str(int(a["tell"]))}),
+    "show": lambda a: ("GET", f"/inbox/{_quoted(a)}", {"texts": str(int(a["texts"]))}),
+    "retry": lambda a: ("POST", f"/retry/{_quoted(a)}", {}),
+    "drop": lambda a: ("POST", f"/drop/{_quoted(a)}", {"tell": str(int(a["tell"]))}),
     "reload": lambda _: ("POST", "/reload", {}),
     "support": lambda _: ("GET", "/support", {}),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,13 +33,13 @@ def said(step: Mapping[str, Any], words: Words) -> str:
     key = f"step_{step['name']}"
     if not words.has(key):
         return f"{step['name']}  {_rest(step, _SAID)}".rstrip()
-    facts = {**dict.fromkeys(("frame", "kind", "chat", "host", "why", "workspace", "handler", "attempt"), ""), **step}
+    facts = defaultdict(str, step)
     for name in _SECONDS:
         if name in step:
             facts[name] = span(float(step[name]))
     facts["rung"] = words(f"rung_{step['rung']}") if words.has(f"rung_{step.get('rung')}") else ""
     facts["result"] = _result(step, words)
-    return words(key, **facts)
+    return words.filled(key, facts)
 
 
 def _result(step: Mapping[str, Any], words: Words) -> str:

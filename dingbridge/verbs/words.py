@@ -262,8 +262,12 @@ class Words:
         self.locale = locale
         self._words = WORDS[locale]
 
-    def __call__(self, key: str, **values: object) -> str:
+    def __call__(self, key: str, /, **values: object) -> str:
         return self._words[key].format(**values)
+
+    def filled(self, key: str, values: Mapping[str, object]) -> str:
+        """As a call; a mapping may also know what to say for a name that it has not."""
+        return self._words[key].format_map(values)
 
     def has(self, key: str) -> bool:
         return key in self._words
