@@ -50,9 +50,13 @@ class Chats(RuleBasedStateMachine):
         for number in range(count):
             self.world.says(person, "", group=group, asks=[] if number else asks, sends=[] if number else sends)
 
-    @rule(person=PERSON, group=st.booleans(), text=COMMAND, sends=SENDS, turns=TURNS)
-    def command(self, person: str, group: bool, text: str, sends: list[str], turns: int) -> None:
-        self.world.says(person, text, group=group, asks=[], sends=sends)
+    @precondition(lambda self: self.world.said)
+    @rule(pick=st.integers(0, 2), text=COMMAND, sends=SENDS, turns=TURNS)
+    def command(self, pick: int, text: str, sends: list[str], turns: int) -> None:
+        """By one of those who spoke last: somebody without a question has little to cancel."""
+        by = list(self.world.said.values())[-3:][-1 - pick :][0].message
+        group = by.conversation.is_group
+        self.world.says(by.sender.id, text, group=group, asks=[], sends=sends)
         self.world.loop.turn(turns)
 
     @precondition(lambda self: self.world.said)
