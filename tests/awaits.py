@@ -105,7 +105,7 @@ class _Loader(SourceFileLoader):
         path = self.get_filename(fullname)
         tree = ast.parse(self.get_data(path), filename=path)
         rewritten = _Rewriter(Path(path), self._leave).visit(tree)
-        return cast("CodeType", compile(rewritten, path, "exec", dont_inherit=True))
+        return compile(rewritten, path, "exec", dont_inherit=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,5 +235,11 @@ class _For:
 
 def places(moment: str) -> Iterator[str]:
     """The ids of the awaits of a moment's way, the innermost last."""
-    for place in moment.split(" | ")[0].split(" > "):
-        yield place.split(" ")[0]
+    for place in moment.partition(" | ")[0].split(" > "):
+        yield place.partition(" ")[0]
+
+
+def innermost(moment: str) -> tuple[str, str]:
+    """The await that a moment is of, and its phase."""
+    way, _, phase = moment.partition(" | ")
+    return way.split(" > ")[-1], phase

@@ -39,8 +39,7 @@ TIMINGS = Timings(
 
 def main() -> None:
     # No TLS is spoken here, and reading the roots three times a start would be most of it.
-    contexts = cache(Network.ssl_context)
-    Network.ssl_context = lambda self: contexts(self)  # type: ignore[method-assign]
+    Network.ssl_context = cache(Network.ssl_context)  # type: ignore[method-assign]
     Network().ssl_context()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # for the children, until they listen to it
     awake, wake = os.pipe()
@@ -57,6 +56,8 @@ def main() -> None:
             _reap(numbers)
         if 0 in ready:
             if not (read := os.read(0, 65536)):
+                for pid in numbers:  # or they would look for their servers for ever
+                    os.kill(pid, signal.SIGKILL)
                 return
             *lines, rest = (rest + read).split(b"\n")
             for line in lines:

@@ -45,10 +45,9 @@ LEFT_OUT = tuple(function for functions in REASONS.values() for function in func
 
 # Single places that no message comes to, by function and text.
 NETS: dict[str, str] = {
-    "bridge.py Bridge._work: self._give_back(delivery, self._pauses.store_s)": "a store error that every caller of "
-    "today catches itself",
-    "bridge.py Bridge._work: self._replace(delivery, BridgeError(f'a bug: {type(error).__name__}'))": "a bug of ours",
-    "dingtalk/stream.py Stream._route: self._client.system_handler.raw_process(_parsed(SystemMessage, frame))": "a ping",
+    "bridge.py Bridge._work: self._give_back(delivery, self._pauses.store_s)": "whoever writes today waits by itself",
+    "bridge.py Bridge._work: self._replace(delivery, BridgeError(f'a bug: {type(error).__name__}'))": "a bug",
+    "dingtalk/stream.py Stream._route: self._client.system_handler.raw_process(_parsed(SystemMessage, frame))": "pings",
 }
 
 
