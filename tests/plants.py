@@ -96,3 +96,6 @@ BUGS: dict[str, tuple[Change, ...]] = {
         Change(work, "cancel", "('ready', 'leased')", "('ready', 'leased', 'answered', 'sending')"),
     ),
 }
+
+# A lane whose head is being sent, another question behind it, and its asker cancels just then.
+RARE = ("lane order: /cancel frees a lane whose head still runs",)
