@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from dingbridge.store.recovery import SETTLE_S
 from tests.fuzz_world import World
 
 PERSON = st.sampled_from(["甲", "乙"])
 ASKS = st.lists(
-    st.sampled_from(["", "long", "slow", "late", "down", "rejected", "refuse", "partial", "bug"]), max_size=3
+    st.sampled_from(["", "long", "slow", "late", "down", "rejected", "refuse", "unknown", "partial", "bug"]), max_size=3
 )
 SENDS = st.lists(
     st.sampled_from(["", "slow", "stuck", "lost", "vanished", "down", "paced", "expired", "unsafe"]), max_size=3
@@ -71,11 +72,15 @@ class Chats(RuleBasedStateMachine):
         self.world.loop.advance(seconds)
 
     @precondition(lambda self: self.world.said)
-    @rule(turns=TURNS)
-    def crash(self, turns: int) -> None:
-        self.world.loop.turn(turns)
-        self.world.die()
-        self.world.start()
+    @rule(turns=TURNS, times=st.sampled_from([1, 1, 1, 3]))
+    def crash(self, turns: int, times: int) -> None:
+        """Three times: with what was in work at two deaths in work again, and alone."""
+        for number in range(times):
+            self.world.loop.turn(turns)
+            self.world.die()
+            self.world.start()
+            if number < times - 1:
+                self.world.loop.advance(SETTLE_S)
 
     @precondition(lambda self: self.world.said)
     @rule(turns=TURNS)

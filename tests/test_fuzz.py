@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from dingbridge.model import Outcome
 from tests import fuzz, plants
+from tests.fuzz_world import World
+
+# One way only leads to these, with tests of its own; a duplicate has no end.
+ELSEWHERE = {Outcome.LIMITED, Outcome.UNROUTED, Outcome.DUPLICATE}
 
 
 @pytest.mark.timeout(900)
@@ -14,8 +19,10 @@ def test_no_history_breaks_a_promise() -> None:
 
     played = fuzz.explore(chosen)
 
-    print(f"{played} histories")
+    print(f"{played} histories: {dict(World.met)}")
     assert played >= chosen.max_examples
+    unmet = {*Outcome, "repeated", "notice", "trouble"} - {*World.met} - ELSEWHERE
+    assert not unmet, f"no history comes to {unmet}"
 
 
 def found(bug: str, examples: int) -> int:
