@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: .venv/.for-demo ## ask the sample handbook in this terminal; no DingTalk account needed
+demo: .venv/.for-demo ## a page with chats and a tour in your browser; no DingTalk account needed
 	@$(BIN)/dingbridge demo $(ARGS)
 
 test: .venv/.for-test ## the tests, without the slow ones
@@ -41,7 +41,7 @@ lint: .venv/.for-lint ## ruff and mypy
 	$(BIN)/mypy
 
 clean: ## remove everything made here, .venv too
-	rm -rf .venv .venv-sdk build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-sdk tests/bots/node_modules build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.for-demo: pyproject.toml .venv/.made

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import structlog
 
+from dingbridge import trail
 from dingbridge.errors import BridgeError, ConfigError, HandlerError
 from dingbridge.model import Answer, Message, Outcome, Reply, Route
 from dingbridge.router import Router
@@ -36,6 +37,7 @@ class Found:
     outcome: Outcome
     route: Route | None = None
     reason: str = ""
+    cause: str = ""
     handler_s: float | None = None
 
 
@@ -56,12 +58,17 @@ class Answerer:
     async def answer(self, message: Message, session: str, reply: Reply) -> Found:
         """The first answer; where all refuse, the first refusal with words; UNROUTED where no route matches."""
         refusal: Found | None = None
-        for route in self._router.match(message):
+        matching = self._router.match(message)
+        if not matching:
+            trail.note("route.none", cause="route.none")
+        for route in matching:
+            trail.note("route.matched", route=route.name, of=len(matching), **_ran(route))
             answer = await self._run(route, message, session, reply)
             if answer is None:
                 return Found(None, Outcome.ANSWERED, route)
             if not answer.refused:
                 return Found(answer, Outcome.PARTIAL if answer.partial else Outcome.ANSWERED, route)
+            trail.note("route.refused", route=route.name, cause="answer.refused")
             if refusal is None or refusal.answer == Answer(refused=True):
                 refusal = Found(answer, Outcome.REFUSED, route)
         return refusal or Found(None, Outcome.UNROUTED)
@@ -70,6 +77,10 @@ class Answerer:
         handler = self._handlers.get(route.handler)
         if handler is None:
             return await self._backend.ask(message.text, workspace=route.workspace, session=session)
+        with trail.timed("handler.ran", handler=route.handler):
+            return await self._handled(handler, route, message, reply)
+
+    async def _handled(self, handler: Handler, route: Route, message: Message, reply: Reply) -> Answer | None:
         limit = asyncio.timeout(self._handler_s)
         try:
             async with limit:
@@ -83,7 +94,9 @@ class Answerer:
             raise HandlerError(f"handler {route.handler} let a cancelled task's error out") from error
         except Exception as error:
             if limit.expired():
-                raise HandlerError(f"handler {route.handler} took longer than {self._handler_s:g} s") from None
+                raise HandlerError(
+                    f"handler {route.handler} took longer than {self._handler_s:g} s", cause="handler.slow"
+                ) from None
             log.exception("handler.failed", handler=route.handler, code=message.code)
             raise HandlerError(f"handler {route.handler} raised {type(error).__name__}") from error
         return _checked(result, route.handler)
@@ -95,8 +108,14 @@ def _checked(result: object, name: str) -> Answer | None:
         return None
     answer = Answer(result) if isinstance(result, str) else result
     if not isinstance(answer, Answer) or not (answer.refused or answer.text.strip()):
-        raise HandlerError(f"handler {name} returned neither an Answer with text, a text nor None")
+        raise HandlerError(
+            f"handler {name} returned neither an Answer with text, a text nor None", cause="handler.bad_result"
+        )
     return answer
+
+
+def _ran(route: Route) -> dict[str, str]:
+    return {"workspace": route.workspace} if route.handler == ANYTHINGLLM else {"handler": route.handler}
 
 
 def load_handlers(routes: tuple[Route, ...]) -> dict[str, Handler]:

@@ -1,43 +1,51 @@
-"""Builds the parts, runs them in one TaskGroup, drains, closes. The one place that knows concrete classes."""
+"""Builds the parts, runs them in one TaskGroup, reloads, drains, closes."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
-from collections.abc import Callable, MutableMapping
+from collections import deque
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 import structlog
 
-from dingbridge import __version__
-from dingbridge.answerer import ANYTHINGLLM, Answerer
+from dingbridge import __version__, checks, trail
+from dingbridge import config as configuration
+from dingbridge.answerer import load_handlers
 from dingbridge.backends.anythingllm import AnythingLLM
-from dingbridge.backends.anythingllm import Limits as AskLimits
 from dingbridge.bridge import Bridge
+from dingbridge.building import Setups, import_handlers_from, open_backend, redactor_for, secrets_of, store_limits
 from dingbridge.config import Config
+from dingbridge.control import ControlServer
 from dingbridge.dingtalk import payload
-from dingbridge.dingtalk.openapi import OpenAPI
-from dingbridge.dingtalk.replies import Replies
 from dingbridge.dingtalk.stream import Stream, Timing
-from dingbridge.dispatch import Crew, Pauses
-from dingbridge.errors import BridgeError, StoreError
+from dingbridge.dispatch import Pauses
+from dingbridge.errors import BridgeError, ConfigError, StoreError
 from dingbridge.journal.metrics import CONTENT_TYPE, Metrics
 from dingbridge.journal.record import recorder
-from dingbridge.log import Redactor, pseudonym
+from dingbridge.log import pseudonym
+from dingbridge.model import Message, typed_code
+from dingbridge.operations import Operations
+from dingbridge.redaction import Redactor
+from dingbridge.reloading import Reloaded, merged
 from dingbridge.service import Notifier, Presence
-from dingbridge.store.sqlite import Limits, SQLiteStore
-from dingbridge.texts import Texts
-from dingbridge.web.server import Health, Web
+from dingbridge.setup import Setup
+from dingbridge.store.sqlite import SQLiteStore
+from dingbridge.trail import Step, Trail
+from dingbridge.upkeep import Upkeep, check_workspaces
+from dingbridge.vitals import Vitals
+from dingbridge.watched import Outages, Watched
+from dingbridge.web.server import Web
 
 log = structlog.get_logger("dingbridge.daemon")
 
-STUCK_S = 30.0
 CLOSE_S = 5.0
+UNKEPT = 200  # messages that the store did not take, remembered for `trace`
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,60 +72,35 @@ async def _watch(bridge: asyncio.Task[None]) -> None:
         bridge.result()
 
 
-def ask_limits(config: Config) -> AskLimits:
-    settings = config.anythingllm
-    return AskLimits(
-        attempts=settings.attempts,
-        connect_s=settings.connect_timeout_s,
-        first_token_s=settings.first_token_timeout_s,
-        idle_s=settings.idle_timeout_s,
-        total_s=settings.total_timeout_s,
-    )
-
-
-def open_backend(config: Config, on_retry: Callable[[BridgeError, int, float], None] | None = None) -> AnythingLLM:
-    settings = config.anythingllm
-    return AnythingLLM(
-        base_url=settings.base_url,
-        api_key=settings.api_key,
-        mode=settings.mode,
-        limits=ask_limits(config),
-        network=settings.network,
-        on_retry=on_retry,
-    )
-
-
-def import_handlers_from(config: Config) -> None:
-    """Make `[handlers] path` importable, in the order it is written."""
-    sys.path[:0] = [str(folder) for folder in config.handlers_path if str(folder) not in sys.path]
-
-
-def redactor_for(config: Config) -> Redactor:
-    """Knows this configuration's secrets by value."""
-    dingtalk, anythingllm = config.dingtalk, config.anythingllm
-    secrets = (
-        dingtalk.client_secret,
-        anythingllm.api_key,
-        config.web.admin_token,
-        dingtalk.network.proxy,
-        anythingllm.network.proxy,
-    )
-    return Redactor(tuple(secret.reveal() for secret in secrets))
-
-
 class App:
-    """`run()` returns after `stop()` has drained; it raises when a part dies."""
+    """`run()` returns after `stop()` has drained; it raises when a part dies.
+
+    redactor: learns the secrets of a reloaded configuration. recent: the last lines of the log, for `support`.
+    """
 
     def __init__(
-        self, config: Config, *, timings: Timings | None = None, environ: MutableMapping[str, str] | None = None
+        self,
+        config: Config,
+        *,
+        timings: Timings | None = None,
+        environ: MutableMapping[str, str] | None = None,
+        redactor: Redactor | None = None,
+        recent: Callable[[], list[str]] = list,
     ) -> None:
         self._config = config
         self._timings = timings or Timings()
-        self._notifier = Notifier(os.environ if environ is None else environ)
+        self._environ = os.environ if environ is None else environ
+        self._notifier = Notifier(self._environ)
+        self._redactor = redactor or redactor_for(config)
+        self._recent = recent
         self._stop = asyncio.Event()
         self._stopping = False
         self._clock = steady_clock()
+        self._reloads = asyncio.Queue[None](1)
+        self._reloading = asyncio.Lock()
+        self._unkept: deque[dict[str, Any]] = deque(maxlen=UNKEPT)
         self.metrics = Metrics(__version__)
+        self.outages = Outages()
         self.store: SQLiteStore
         self.bridge: Bridge
         self.stream: Stream
@@ -127,6 +110,11 @@ class App:
     def stop(self) -> None:
         """Drain and return; may be called during start-up."""
         self._stop.set()
+
+    def ask_to_reload(self) -> None:
+        """As `reload`, later; what comes of it is logged."""
+        with suppress(asyncio.QueueFull):
+            self._reloads.put_nowait(None)
 
     async def run(self) -> None:
         """Raises what a part died of, in an ExceptionGroup. A handler that will not end may be left running."""
@@ -142,19 +130,16 @@ class App:
                 raise
             finally:
                 bridge.cancel()
+                await self._resources.aclose()
         log.info("daemon.stopped")
 
     async def _run(self, bridge: asyncio.Task[None]) -> None:
-        async with asyncio.TaskGroup() as group:
-            stream = group.create_task(self.stream.run())
-            others = [
-                group.create_task(_watch(bridge)),
-                group.create_task(self._beat()),
-                group.create_task(self._forget()),
-                group.create_task(self._check_workspaces()),
-            ]
+        async with asyncio.TaskGroup() as self._group:
+            parts = [_watch(bridge), self._upkeep.beat(), self._upkeep.forget(), self._control.run()]
+            parts += [self._reload_when_asked(), check_workspaces(self._config, self._backend)]
             if self.web is not None:
-                others.append(group.create_task(self.web.run()))
+                parts.append(self.web.run())
+            tasks = [self._group.create_task(part) for part in (self.stream.run(), *parts)]
             self._notifier.send("READY=1", "STATUS=starting")
             self.started.set()
             await self._stop.wait()
@@ -162,33 +147,26 @@ class App:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
                     await self.stream.close()
-            for task in (stream, *others):
+            for task in (*tasks, *self._retiring):
                 task.cancel()
 
     async def _build(self, stack: AsyncExitStack) -> None:
         config, clock = self._config, self._clock
-        texts = Texts(config.reply.locale)
         import_handlers_from(config)
-        backend = open_backend(config, self._on_retry)
-        # Before the store: a handler that cannot be imported must not cost a lock or a migration.
-        answerer = Answerer(config.routes, backend, handler_s=config.anythingllm.total_timeout_s)
-        await self._open_store(stack, clock)
+        load_handlers(config.routes)  # before the store: what cannot be imported must not cost a lock or a migration
+        await self._open_store(stack)
         presence = Presence(config.dingtalk.client_id)
         stack.callback(presence.withdraw)
         if not presence.announce():
             log.warning("daemon.not_alone", remedy="another daemon serves this robot; they split its messages")
-        self._backend = await stack.enter_async_context(backend)
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._setups = Setups(self.store, clock=clock, reply_s=self._timings.reply_s)
+        setup = await self._open_setup(config)
         self.bridge = Bridge(
             store=self.store,
-            answerer=answerer,
-            replies=await self._open_replies(stack, texts, clock),
-            texts=texts,
+            setup=setup,
             record=recorder(self.metrics, pseudonym),
             clock=clock,
-            notice_after_s=config.reply.notice_after_s,
-            notice=config.reply.notice == "text",
-            waiting_per_lane=config.limits.waiting_per_lane,
-            crew=Crew(questions=config.limits.workers),
             pauses=self._timings.pauses,
         )
         self._webhook_allowed = payload.webhook_origin_check(config.dingtalk.oapi_base)
@@ -201,77 +179,92 @@ class App:
             on_event=self.metrics.link_event,
             timing=self._timings.stream,
         )
+        self.vitals = Vitals(
+            store=self.store,
+            bridge=self.bridge,
+            stream=self.stream,
+            outages=self.outages,
+            web=lambda: self.web.health if self.web is not None else None,
+            stopping=lambda: self._stopping,
+        )
+        self._operations = Operations(self.store, robot=config.dingtalk.client_id, config=str(config.path), live=self)
+        self._control = ControlServer(config.store_path, self._operations)
+        self._upkeep = Upkeep(
+            store=self.store,
+            bridge=self.bridge,
+            stream=self.stream,
+            metrics=self.metrics,
+            notifier=self._notifier,
+            line=self.vitals.line,
+            stopping=lambda: self._stopping,
+            beat_s=self._timings.beat_s,
+            forget_s=self._timings.forget_s,
+        )
         if config.web.enabled:
-            self.web = Web(
-                host=config.web.host,
-                port=config.web.port,
-                admin_token=config.web.admin_token,
-                parts=self.parts,
-                status=self.status,
-                metrics=self.metrics.text,
-                metrics_type=CONTENT_TYPE,
-            )
+            self.web = self._open_web()
+        self.metrics.reloaded(ok=True)
 
-    async def _open_replies(self, stack: AsyncExitStack, texts: Texts, clock: Callable[[], float]) -> Replies:
-        dingtalk = self._config.dingtalk
-        session = await stack.enter_async_context(dingtalk.network.open_session())
-        openapi = OpenAPI(
-            session,
-            dingtalk.network,
-            api_base=dingtalk.api_base,
-            client_id=dingtalk.client_id,
-            client_secret=dingtalk.client_secret,
-            timeout_s=self._timings.reply_s,
+    def _open_web(self) -> Web:
+        return Web(
+            host=self._config.web.host,
+            port=self._config.web.port,
+            admin_token=self._config.web.admin_token,
+            parts=self.vitals.parts,
+            status=self.vitals.page,
+            metrics=self.metrics.text,
+            metrics_type=CONTENT_TYPE,
         )
-        replies = Replies(
-            session,
-            dingtalk.network,
-            openapi,
-            newest_webhook=self.store.webhook,
-            texts=texts,
-            clock=clock,
-            uncertain=self._config.reply.uncertain,
-            timeout_s=self._timings.reply_s,
-        )
-        stack.callback(replies.close)
-        return replies
 
-    async def _open_store(self, stack: AsyncExitStack, clock: Callable[[], float]) -> None:
-        limits = self._config.limits
+    async def _open_setup(self, config: Config) -> Setup:
+        """And `_backend` and `_resources`, which belong to it. Raises ConfigError, then nothing has changed."""
+        async with AsyncExitStack() as opening:
+            backend: AnythingLLM = await opening.enter_async_context(open_backend(config, self._on_retry))
+            setup = await self._setups.open(opening, config, Watched(backend, self.outages.backend))
+            self._backend, self._resources = backend, opening.pop_all()
+        return setup
+
+    async def _open_store(self, stack: AsyncExitStack) -> None:
         self.store = SQLiteStore(
             self._config.store_path,
-            clock=clock,
-            limits=Limits(
-                waiting_per_lane=limits.waiting_per_lane,
-                per_user_per_minute=limits.per_user_per_minute,
-                answer_deadline_s=limits.answer_deadline_min * 60.0,
-            ),
+            clock=self._clock,
+            limits=store_limits(self._config),
             on_commit=self.metrics.commit.observe,
+            on_trouble=self.outages.of_store,
+            redact=self._redactor.text,
         )
         recovered = await self.store.open()
         stack.push_async_callback(self.store.close)
         log.info("daemon.started", version=__version__, returned=recovered.returned, dead=recovered.dead)
 
+    # -- intake
+
     async def _accept(self, data: dict[str, Any], frame_id: str) -> None:
         """A bot message's data: read it, keep it. What raises is not acknowledged as kept."""
         started = time.perf_counter()
-        message = payload.parse(
-            data,
-            robot=self._config.dingtalk.client_id,
-            frame_id=frame_id,
-            webhook_allowed=partial(self._webhook_checked, frame_id),
-            now=self._clock(),
-        )
-        await self.bridge.accept(message)
+        with trail.follow(Trail()):
+            message = payload.parse(
+                data,
+                robot=self._config.dingtalk.client_id,
+                frame_id=frame_id,
+                webhook_allowed=partial(self._webhook_checked, frame_id),
+                now=self._clock(),
+            )
+            try:
+                await self.bridge.accept(message)
+            except StoreError as error:
+                self._unkept.append(_unkept(message, error))
+                raise
         self.metrics.ack.observe(time.perf_counter() - started)
 
     def _webhook_checked(self, frame_id: str, url: str) -> bool:
         allowed = self._webhook_allowed(url)
         if not allowed:
+            host = payload.host_of(url)
+            trail.note("webhook.foreign", host=host, cause="webhook.foreign")
             log.error(
                 "security.foreign_webhook",
                 frame=frame_id[:80],
-                host=payload.host_of(url),
+                host=host,
                 expected=payload.host_of(self._config.dingtalk.oapi_base),
                 remedy="nothing is sent there; if it is your private DingTalk, name it in [dingtalk] oapi_base",
             )
@@ -279,7 +272,55 @@ class App:
 
     def _on_retry(self, error: BridgeError, attempt: int, delay_s: float) -> None:
         self.metrics.retries.labels("anythingllm", type(error).__name__).inc()
-        log.info("backend.retry", why=error.detail, attempt=attempt, delay_s=round(delay_s, 2))
+        log.info("backend.retry", why=error.detail, cause=error.cause, attempt=attempt, delay_s=round(delay_s, 2))
+
+    # -- reloading and stopping
+
+    async def reload(self) -> Reloaded:
+        """Read the configuration anew and go on by it; what runs ends by the old one. Raises ConfigError."""
+        async with self._reloading:
+            self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+            try:
+                read = await asyncio.to_thread(configuration.load, self._config.path, self._environ)
+                self._redactor.learn(*secrets_of(read))
+                config, reloaded = merged(self._config, read)
+                import_handlers_from(config)
+                old = self._resources if reloaded.applied else None
+                setup = await self._open_setup(config) if reloaded.applied else None
+            except ConfigError as error:
+                self.metrics.reloaded(ok=False)
+                log.error("config.kept", faults=error.faults)
+                raise
+            finally:
+                self._notifier.send("READY=1", f"STATUS={self.vitals.line()}")
+            self.metrics.reloaded(ok=True)
+            self._config, self.store.limits = config, store_limits(config)
+            if setup is not None and old is not None:
+                self._retire(self.bridge.use(setup), old)
+                self._spawn(check_workspaces(config, self._backend))
+            log.info("config.reloaded", applied=reloaded.applied, restart=reloaded.restart)
+            return reloaded
+
+    def _retire(self, running: list[asyncio.Task[Any]], resources: AsyncExitStack) -> None:
+        async def retire() -> None:
+            try:
+                if running:
+                    await asyncio.wait(running)
+            finally:
+                await resources.aclose()
+
+        self._spawn(retire())
+
+    def _spawn(self, work: Any) -> None:
+        task = self._group.create_task(work)
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _reload_when_asked(self) -> None:
+        while True:
+            await self._reloads.get()
+            with suppress(ConfigError):  # told
+                await self.reload()
 
     async def _drain(self, bridge: asyncio.Task[None]) -> None:
         """Keep reading and acknowledging; lease nothing; finish what runs, or give it back."""
@@ -298,85 +339,39 @@ class App:
             if given_back := await self.store.release_all():
                 log.info("daemon.given_back", messages=given_back)
 
-    # -- watching itself
+    # -- what operators ask (operations.Live)
 
-    async def _beat(self) -> None:
-        """Metrics, STATUS and the watchdog; a store that failed is tried here."""
-        while True:
-            try:
-                async with asyncio.timeout(STUCK_S):
-                    if self.store.trouble is not None:
-                        await self.store.probe()
-                    depth = await self.store.depth()
-                for state in ("ready", "leased", "answered", "sending"):
-                    self.metrics.depth.labels(state).set(depth.by_state.get(state, 0))
-                self.metrics.oldest.set(depth.oldest_age_s)
-                self.metrics.dead.set(depth.dead)
-                answered = True
-            except StoreError as error:
-                if not error.retryable:
-                    raise
-                answered = True  # it says no, but it lives
-            except TimeoutError:
-                answered = False
-            self.metrics.connected.set(self.stream.state.connected)
-            moving = self._stopping or time.monotonic() - self.bridge.alive_at < STUCK_S
-            if answered and moving:
-                self._notifier.send("WATCHDOG=1", f"STATUS={self._one_line()}")
-            else:
-                log.error("daemon.stuck", store=answered, dispatcher=moving)
-            period = self._notifier.watchdog_s
-            pause_s = min(self._timings.beat_s, period / 3) if period else self._timings.beat_s
-            due = time.monotonic() + pause_s
-            await asyncio.sleep(pause_s)
-            self.metrics.loop_lag.set(time.monotonic() - due)
+    def facts(self) -> dict[str, Any]:
+        return self.vitals.facts()
 
-    async def _forget(self) -> None:
-        while True:
-            dropped = True
-            try:
-                while dropped:
-                    dropped = bool(await self.store.forget())
-            except StoreError as error:
-                log.warning("store.failed", why=error.detail)
-            await asyncio.sleep(self._timings.forget_s)
+    def steps(self, row: int) -> tuple[Step, ...]:
+        return self.bridge.steps(row)
 
-    async def _check_workspaces(self) -> None:
-        """A workspace that AnythingLLM does not know is told early; it may be made later."""
-        wanted = {route.workspace for route in self._config.routes if route.handler == ANYTHINGLLM}
-        try:
-            for workspace in sorted(wanted):
-                if await self._backend.resolve(workspace) is None:
-                    log.warning(
-                        "workspace.unknown", workspace=workspace, remedy="see [[route]] workspace, or create it"
-                    )
-        except BridgeError as error:
-            log.warning("backend.unreachable", why=error.detail)
+    def unkept(self, wanted: str) -> Mapping[str, Any] | None:
+        keys = (wanted, typed_code(wanted))
+        return next((one for one in reversed(self._unkept) if one["message"] in keys or one["code"] in keys), None)
 
-    def parts(self) -> dict[str, Health]:
-        """What readiness is made of."""
-        state = self.stream.state
-        trouble = self.store.trouble
-        parts = {
-            "store": Health(trouble is None, trouble or ""),
-            "link": Health(state.connected, state.why),
-        }
-        if self.web is not None and not self.web.health.ok:
-            parts["web"] = self.web.health
-        if self._stopping:
-            parts["daemon"] = Health(False, "stopping")
-        return parts
+    async def retry(self, row: int) -> bool:
+        return await self.bridge.retry(row)
 
-    def _one_line(self) -> str:
-        bad = [f"{name}: {part.why}" for name, part in self.parts().items() if not part.ok]
-        return "; ".join(bad) if bad else f"connected, {self.bridge.running} answers in work"
+    async def drop(self, row: int, *, tell: bool) -> None:
+        await self.bridge.drop(row, tell=tell)
 
-    def status(self) -> str:
-        """The status page, in plain text."""
-        lines = [f"dingbridge {__version__}", ""]
-        for name, part in self.parts().items():
-            lines.append(f"{name:10} {'ok' if part.ok else 'NOT OK: ' + part.why}")
-        state = self.stream.state
-        lines.append(f"{'opens':10} {state.opens}")
-        lines.append(f"{'in work':10} {self.bridge.running}")
-        return "\n".join(lines) + "\n"
+    async def support(self) -> dict[str, Any]:
+        findings = await checks.run(self._config)
+        return {"check": [asdict(finding) for finding in findings], "log": self._recent()}
+
+
+def _unkept(message: Message, error: StoreError) -> dict[str, Any]:
+    """As `trace` shows it: there is no row to look at."""
+    step = {"at": time.time(), "name": "not_kept", "why": error.detail, "cause": error.cause}
+    return {
+        "code": message.code,
+        "message": message.id,
+        "state": "not_kept",
+        "outcome": "",
+        "why": error.detail,
+        "cause": error.cause,
+        "causes": [error.cause] if error.cause else [],
+        "steps": [step],
+    }

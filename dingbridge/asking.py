@@ -6,7 +6,7 @@ import secrets
 from datetime import UTC, datetime
 
 from dingbridge.answerer import Answerer
-from dingbridge.app import import_handlers_from, open_backend
+from dingbridge.building import import_handlers_from, open_backend
 from dingbridge.config import Config
 from dingbridge.errors import BridgeError
 from dingbridge.model import Answer, Conversation, ConversationKind, Message, MessageKind, Outcome, Person

@@ -8,45 +8,24 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import ParamSpec, Protocol, TypeVar
 
 import structlog
 
-from dingbridge import commands
-from dingbridge.answerer import Answerer, Found
-from dingbridge.dispatch import Crew, Dispatcher, Pauses
+from dingbridge import commands, trail
+from dingbridge.answerer import Found
+from dingbridge.dispatch import Dispatcher, Pauses
 from dingbridge.errors import BridgeError, LeaseLost, ReplyError, ReplyUnsafe, StoreError
+from dingbridge.lease import Lease, keep
 from dingbridge.model import Answer, Delivery, Entry, Message, MessageKind, Outcome, State, Task
-from dingbridge.notices import Notices
-from dingbridge.store.sqlite import SQLiteStore
+from dingbridge.notices import Notices, Progress
+from dingbridge.setup import Setup
+from dingbridge.store.sqlite import Leased, SQLiteStore
 from dingbridge.texts import Texts
+from dingbridge.trail import Step
 
 log = structlog.get_logger("dingbridge.bridge")
-T = TypeVar("T")
-K = ParamSpec("K")
 
-
-class Part(Protocol):
-    """One message of a reply, numbered from 1."""
-
-    @property
-    def number(self) -> int: ...
-
-
-P = TypeVar("P", bound=Part)
-
-
-class Replies(Protocol[P]):
-    """The way into the chat."""
-
-    async def compose(self, answer: Answer) -> list[P]:
-        """The answer as chat messages; the same answer always gives the same parts."""
-
-    async def send(self, message: Message, part: P, *, uncertain: bool = False) -> bool:
-        """False: nobody knows whether it arrived, and it will not be tried again. Raises ReplyError."""
-
-    async def notice(self, message: Message, text: str | None = None) -> bool:
-        """Best effort."""
+EXPRESS = 16  # commands and refusals worked on at once
 
 
 class Bridge:
@@ -56,38 +35,40 @@ class Bridge:
         self,
         *,
         store: SQLiteStore,
-        answerer: Answerer,
-        replies: Replies[P],
-        texts: Texts,
+        setup: Setup,
         record: Callable[[Entry], None],
         clock: Callable[[], float],
-        notice_after_s: float,
-        notice: bool = True,
-        waiting_per_lane: int = 8,
-        crew: Crew | None = None,
         pauses: Pauses | None = None,
     ) -> None:
-        self.texts = texts
         self._store = store
-        self._answerer = answerer
-        self._replies = replies
+        self._setup = setup
         self._record = record
         self._clock = clock
-        self._waiting_per_lane = waiting_per_lane
         self._pauses = pauses or Pauses()
-        self._notices = Notices(after_s=notice_after_s, claim=store.claim_notice, send=replies.notice, enabled=notice)
-        crew = crew or Crew()
-        self._questions = Dispatcher(
-            lease=store.lease, work=self._work, on_end=self._ended, crew=crew.questions, pauses=self._pauses
+        self._notices = Notices(
+            after_s=setup.notice_after_s, claim=store.claim_notice, send=self._send_notice, enabled=setup.notice
         )
-        self._express = Dispatcher(
-            lease=partial(store.lease, express=True),
-            work=self._work,
-            on_end=self._ended,
-            crew=crew.express,
-            pauses=self._pauses,
-        )
+        self._questions = self._dispatcher(store.lease, setup.workers)
+        self._express = self._dispatcher(partial(store.lease, express=True), EXPRESS)
         self._dispatchers = (self._express, self._questions)
+        self._leases: dict[int, Lease] = {}
+
+    def _dispatcher(self, lease: Callable[[int], Awaitable[Leased]], crew: int) -> Dispatcher:
+        return Dispatcher(lease=lease, work=self._work, on_end=self._ended, crew=crew, pauses=self._pauses)
+
+    @property
+    def texts(self) -> Texts:
+        return self._setup.texts
+
+    def use(self, setup: Setup) -> list[asyncio.Task[None]]:
+        """From now on by this one; what still runs by the one before is returned."""
+        self._setup = setup
+        self._notices.change(after_s=setup.notice_after_s, enabled=setup.notice)
+        self._questions.change(crew=setup.workers)
+        return [*self._notices.sending, *(task for one in self._dispatchers for task in one.tasks)]
+
+    async def _send_notice(self, message: Message, text: str | None) -> bool:
+        return await self._setup.replies.notice(message, text)
 
     @property
     def alive_at(self) -> float:
@@ -106,9 +87,11 @@ class Bridge:
         task = Task.QUESTION if _has_text(message) else Task.UNREADABLE
         if command is not None:
             task = Task.COMMAND
-        placed = await self._store.put(message, task, fresh=command is not None and command.fresh)
+        trail.note("received", frame=message.frame, kind=message.kind.value, chat=message.conversation.kind.value)
+        fresh = command is not None and command.fresh
+        placed = await self._store.put(message, task, fresh=fresh, steps=trail.take())
         if placed.duplicate:
-            self._record(Entry(message, Outcome.DUPLICATE))
+            self._record(Entry(message, Outcome.DUPLICATE, lane=placed.lane))
             return
         if placed.task is Task.QUESTION:
             self._notices.arm(placed.row)
@@ -116,219 +99,209 @@ class Bridge:
         else:
             self._express.wake()
 
-    async def handle(self, delivery: Delivery) -> None:
+    async def handle(self, lease: Lease) -> None:
         """Find the answer, keep it, send it, close the message, leave an entry."""
-        found = self._kept(delivery) if delivery.answer is not None else await self._find(delivery)
+        delivery = lease.delivery
+        found = self._kept(lease) if delivery.answer is not None else await self._find(lease)
         if found is None:
             return  # given back: it comes again
         if delivery.answer is None and found.answer is not None:
-            route = found.route.name if found.route else ""
-            await self._keep(
-                self._store.answered,
-                delivery,
-                found.answer,
-                found.outcome,
-                reason=found.reason,
-                route=route,
-                sending=True,
-            )
+            await lease.answered(found.answer, found, sending=True)
         await self._notices.settle(delivery.row)
         started = time.monotonic()
-        parts = await self._send(delivery, found) if found.answer is not None else 0
+        parts = await self._send(lease, found) if found.answer is not None else 0
         if parts is None:
             return  # given back, or given up and closed
-        await self._close(delivery, found, dead=found.outcome is Outcome.DEAD)
-        self._leave(delivery, found, parts=parts, reply_s=time.monotonic() - started)
+        await self._close(lease, found, dead=found.outcome is Outcome.DEAD)
+        self._leave(lease, found, parts=parts, reply_s=time.monotonic() - started)
 
-    async def _find(self, delivery: Delivery) -> Found | None:
+    async def _find(self, lease: Lease) -> Found | None:
         """An answer for a message that has none; None where it was given back for later."""
+        delivery, texts = lease.delivery, lease.setup.texts
         message = delivery.message
         match delivery.task:
             case Task.COMMAND:
                 command = commands.match(message.text)
-                text = await command.run(message, delivery.row, self) if command else self.texts("unreadable")
+                text = await command.run(message, delivery.row, self) if command else texts("unreadable")
                 return Found(Answer(text), Outcome.COMMAND)
             case Task.BUSY:
-                return Found(Answer(self.texts("busy", waiting=self._waiting_per_lane)), Outcome.BUSY)
+                return Found(Answer(texts("busy", waiting=lease.setup.waiting_per_lane)), Outcome.BUSY)
             case Task.LIMITED:
-                return Found(Answer(self.texts("limited")), Outcome.LIMITED)
+                return Found(Answer(texts("limited")), Outcome.LIMITED)
             case Task.UNREADABLE:
                 key = "quota" if message.kind is MessageKind.QUOTA else "unreadable"
-                return Found(Answer(self.texts(key)), Outcome.REFUSED)
+                return Found(Answer(texts(key)), Outcome.REFUSED)
             case Task.QUESTION:
-                return await self._ask(delivery)
+                return await self._ask(lease)
 
-    async def _ask(self, delivery: Delivery) -> Found | None:
+    async def _ask(self, lease: Lease) -> Found | None:
+        delivery = lease.delivery
         message = delivery.message
         if delivery.deadline_at is not None and self._clock() >= delivery.deadline_at:
-            return self._failure(delivery, BridgeError("older than answer_deadline_min", public="expired"))
+            expired = BridgeError("older than answer_deadline_min", public="expired", cause="deadline.passed")
+            return self._failure(lease, expired)
         started = time.monotonic()
         try:
-            found = await self._answerer.answer(message, delivery.lane, _Progress(self._notices, delivery.row))
+            found = await lease.setup.answerer.answer(message, delivery.lane, Progress(self._notices, delivery.row))
         except BridgeError as error:
             if not error.retryable:
-                return self._failure(delivery, error)
-            await self._later(delivery, error)
+                return self._failure(lease, error)
+            await self._later(lease, error)
             return None
         except Exception as error:
             log.exception("message.failed", code=message.code)
-            return self._failure(delivery, BridgeError(f"a bug: {type(error).__name__}"))
-        return replace(self._worded(found), handler_s=time.monotonic() - started)
+            return self._failure(lease, _bug(error))
+        return replace(_worded(found, lease.setup.texts), handler_s=time.monotonic() - started)
 
-    def _worded(self, found: Found) -> Found:
-        """Nobody is left without words: not without a route, and not by a refusal that has none."""
-        if found.outcome is Outcome.UNROUTED:
-            return replace(found, answer=Answer(self.texts("unrouted")))
-        if found.answer is not None and not found.answer.text.strip():
-            return replace(found, answer=replace(found.answer, text=self.texts("refused")))
-        return found
+    def _failure(self, lease: Lease, error: BridgeError) -> Found:
+        deliveries = lease.delivery.tries + 1
+        log.warning("message.gave_up", code=lease.code, why=error.detail, cause=error.cause, deliveries=deliveries)
+        lease.trail.add("gave_up", why=error.detail, cause=error.cause)
+        answer = Answer(lease.setup.texts.failure(error.public, lease.code))
+        return Found(answer, Outcome.FAILED, reason=error.detail, cause=error.cause)
 
-    def _failure(self, delivery: Delivery, error: BridgeError) -> Found:
-        log.warning("message.gave_up", code=delivery.message.code, why=error.detail, deliveries=delivery.tries + 1)
-        answer = Answer(self.texts.failure(error.public, delivery.message.code))
-        return Found(answer, Outcome.FAILED, reason=error.detail)
-
-    async def _later(self, delivery: Delivery, error: BridgeError) -> None:
+    async def _later(self, lease: Lease, error: BridgeError) -> None:
         """Try again after a pause, but not past the deadline; the asker is told once per lane."""
+        delivery = lease.delivery
         delay_s = max(self._pauses.delay_s(delivery.tries), error.retry_after or 0.0)
         if delivery.deadline_at is not None:
             delay_s = max(0.0, min(delay_s, delivery.deadline_at - self._clock()))
         log.warning(
             "message.later",
-            code=delivery.message.code,
+            code=lease.code,
             why=error.detail,
+            cause=error.cause,
             deliveries=delivery.tries + 1,
             delay_s=delay_s,
         )
         # Claimed before it is sent, and sent before the lease goes back: it is told once, and not after the answer.
-        if await self._keep(self._store.claim_trouble, delivery):
-            await self._tell_trouble(delivery.message)
-        await self._give_back(delivery, delay_s)
+        if await lease.claim_trouble():
+            await self._tell_trouble(lease)
+        await self._give_back(lease, delay_s, error)
 
-    async def _tell_trouble(self, message: Message) -> None:
+    async def _tell_trouble(self, lease: Lease) -> None:
+        replies, text = lease.setup.replies, lease.setup.texts.failure("trouble", lease.code)
         try:
-            for part in await self._replies.compose(Answer(self.texts.failure("trouble", message.code))):
-                await self._replies.send(message, part)
+            for part in await replies.compose(Answer(text)):
+                await replies.send(lease.delivery.message, part)
         except ReplyError as error:
-            log.warning("message.trouble_untold", code=message.code, why=error.detail)
+            log.warning("message.trouble_untold", code=lease.code, why=error.detail)
 
-    def _kept(self, delivery: Delivery) -> Found:
-        """The answer found before; a message condemned at start has an empty one."""
+    def _kept(self, lease: Lease) -> Found:
+        """The answer found before; one that was condemned at a start, or dropped, has an empty one."""
+        delivery, setup = lease.delivery, lease.setup
         answer = delivery.answer
-        if delivery.outcome is Outcome.DEAD:
-            answer = Answer(self.texts.failure("dead", delivery.message.code))
-        route = self._answerer.named(delivery.route)
+        if delivery.outcome in _EMPTY:
+            answer = Answer(setup.texts.failure(_EMPTY[delivery.outcome], lease.code))
+        route = setup.answerer.named(delivery.route)
         return Found(answer, delivery.outcome or Outcome.ANSWERED, route, delivery.reason)
 
-    async def _send(self, delivery: Delivery, found: Found) -> int | None:
+    async def _send(self, lease: Lease, found: Found) -> int | None:
         """Send what has not been sent; the number of parts, or None where it was given back or given up."""
-        parts = await self._replies.compose(found.answer or Answer(""))
+        delivery, replies = lease.delivery, lease.setup.replies
+        parts = await replies.compose(found.answer or Answer(""))
         first = delivery.part if delivery.state is State.SENDING else delivery.part + 1
         for part in parts[first - 1 :]:
             uncertain = delivery.uncertain and part.number == first
             if part.number > 1 or delivery.answer is not None:  # a new answer was kept as sending its first part
-                await self._keep(self._store.sending, delivery, part.number, uncertain=uncertain)
+                await lease.sending(part.number, uncertain=uncertain)
             try:
-                if not await self._replies.send(delivery.message, part, uncertain=uncertain):
-                    log.warning("reply.outcome_unknown", code=delivery.message.code, part=part.number)
+                if not await replies.send(delivery.message, part, uncertain=uncertain):
+                    log.warning("reply.outcome_unknown", code=lease.code, part=part.number)
             except ReplyUnsafe as error:
-                await self._replace(delivery, error)
+                await self._replace(lease, error)
                 return None
             except ReplyError as error:
-                await self._unsent(delivery, found, error, sent=part.number - 1, uncertain=uncertain)
+                await self._unsent(lease, found, error, sent=part.number - 1, uncertain=uncertain)
                 return None
         return len(parts)
 
-    async def _unsent(self, delivery: Delivery, found: Found, error: ReplyError, *, sent: int, uncertain: bool) -> None:
+    async def _unsent(self, lease: Lease, found: Found, error: ReplyError, *, sent: int, uncertain: bool) -> None:
         """Try to send later; past its time, or where no rung will ever take it, the message is undeliverable."""
+        delivery = lease.delivery
         now = self._clock()
         until = max(delivery.deadline_at or 0.0, (delivery.answered_at or now) + self._pauses.send_s)
         if error.retryable and now < until:
             delay_s = error.retry_after or self._pauses.delay_s(delivery.tries)
-            log.info("reply.later", code=delivery.message.code, why=error.detail, delay_s=delay_s)
+            log.info("reply.later", code=lease.code, why=error.detail, cause=error.cause, delay_s=delay_s)
             unknown = uncertain or not error.certain
-            await self._give_back(delivery, delay_s, sent=sent, uncertain=unknown)
+            await self._give_back(lease, delay_s, error, sent=sent, uncertain=unknown)
             return
-        await self._bury(delivery, error.detail, found)
+        await self._bury(lease, error, found)
 
-    async def _replace(self, delivery: Delivery, error: BridgeError) -> None:
+    async def _replace(self, lease: Lease, error: BridgeError) -> None:
         """The answer cannot be sent as it is: a failure text takes its place, once."""
-        if delivery.outcome is Outcome.FAILED:
-            await self._bury(delivery, error.detail)
+        if lease.delivery.outcome is Outcome.FAILED:
+            await self._bury(lease, error)
             return
-        text = self.texts.failure(error.public, delivery.message.code)
-        await self._keep(self._store.answered, delivery, Answer(text), Outcome.FAILED, reason=error.detail)
-        await self._give_back(delivery, 0.0)
+        answer = Answer(lease.setup.texts.failure(error.public, lease.code))
+        await lease.answered(answer, Found(answer, Outcome.FAILED, reason=error.detail, cause=error.cause))
+        await self._give_back(lease, 0.0, error)
 
-    async def _bury(self, delivery: Delivery, reason: str, found: Found | None = None) -> None:
-        given_up = Found(None, Outcome.UNDELIVERABLE, found.route if found else None, reason)
-        await self._close(delivery, given_up, dead=True)
-        self._leave(delivery, given_up)
+    async def _bury(self, lease: Lease, error: BridgeError, found: Found | None = None) -> None:
+        route = found.route if found else None
+        given_up = Found(None, Outcome.UNDELIVERABLE, route, error.detail, error.cause)
+        await self._close(lease, given_up, dead=True)
+        self._leave(lease, given_up)
 
-    async def _close(self, delivery: Delivery, found: Found, *, dead: bool) -> None:
-        close = self._store.dead if dead else self._store.done
-        if await self._keep(close, delivery, found.outcome, found.reason):
-            self._wake(delivery)
+    async def _close(self, lease: Lease, found: Found, *, dead: bool) -> None:
+        if await lease.close(found, dead=dead):
+            self._wake(lease)
 
-    async def _give_back(self, delivery: Delivery, delay_s: float, *, sent: int = 0, uncertain: bool = False) -> None:
-        await self._keep(self._store.later, delivery, delay_s, sent=sent, uncertain=uncertain)
-        self._wake(delivery)
-
-    def _wake(self, delivery: Delivery) -> None:
-        (self._questions if delivery.task is Task.QUESTION else self._express).wake()
-
-    def _leave(
-        self,
-        delivery: Delivery,
-        found: Found,
-        *,
-        parts: int = 0,
-        reply_s: float | None = None,
+    async def _give_back(
+        self, lease: Lease, delay_s: float, error: BridgeError, *, sent: int = 0, uncertain: bool = False
     ) -> None:
-        route, answer = found.route, found.answer
-        again = delivery.tries > 0 or delivery.answer is not None  # then the earlier try is in that time, too
-        self._record(
-            Entry(
-                message=delivery.message,
-                outcome=found.outcome,
-                route=route.name if route else "",
-                workspace=route.workspace if route else "",
-                reason=found.reason,
-                tries=delivery.tries + (answer.tries if answer else 1),
-                parts=parts,
-                queue_s=None if again else max(0.0, delivery.leased_at - delivery.received_at),
-                first_token_s=answer.first_token_s if answer else None,
-                handler_s=found.handler_s,
-                reply_s=reply_s,
-                total_s=max(0.0, self._clock() - delivery.received_at),
-            )
-        )
+        await lease.later(delay_s, error, sent=sent, uncertain=uncertain)
+        self._wake(lease)
 
-    async def _keep(self, write: Callable[K, Awaitable[T]], *args: K.args, **kwargs: K.kwargs) -> T:
-        """Write until the store takes it: what is known must not be lost to a full disk."""
-        while True:
-            try:
-                return await write(*args, **kwargs)
-            except StoreError as error:
-                if not error.retryable:
-                    raise
-                log.error("store.failed", why=error.detail)
-                await asyncio.sleep(self._pauses.store_s)
+    def _wake(self, lease: Lease) -> None:
+        (self._questions if lease.delivery.task is Task.QUESTION else self._express).wake()
+
+    def _leave(self, lease: Lease, found: Found, *, parts: int = 0, reply_s: float | None = None) -> None:
+        self._record(lease.entry(found, now=self._clock(), parts=parts, reply_s=reply_s))
 
     # -- what commands ask of us
 
     async def cancel(self, message: Message, *, before: int) -> int:
-        cancelled = await self._keep(self._store.cancel, message, before=before)
+        cancelled = await keep(self._pauses.store_s, self._store.cancel, message, before=before)
         for row, question in cancelled.items():
             self._questions.cancel(row)
             await self._notices.settle(row)
-            self._record(Entry(question or message, Outcome.CANCELLED, reason="cancelled by the asker"))
+            reason = "cancelled by the asker"
+            self._record(Entry(question or message, Outcome.CANCELLED, reason=reason))
         self._questions.wake()
         return len(cancelled)
 
     async def waiting_since(self, message: Message) -> list[float]:
         now = self._clock()
-        return [max(0.0, now - one.received_at) for one in await self._keep(self._store.waiting, message)]
+        waiting = await keep(self._pauses.store_s, self._store.waiting, message)
+        return [max(0.0, now - one.received_at) for one in waiting]
+
+    # -- what operators ask of us
+
+    def steps(self, row: int) -> tuple[Step, ...]:
+        """What has happened to a message in work since its last write."""
+        lease = self._leases.get(row)
+        return lease.trail.steps if lease is not None else ()
+
+    async def retry(self, row: int) -> bool:
+        retried = await self._store.retry(row)
+        self.wake()
+        return retried
+
+    async def drop(self, row: int, *, tell: bool) -> None:
+        await self._store.drop(row, tell=tell)
+        self.cease(row)
+        self.wake()
+
+    def cease(self, row: int) -> None:
+        """Stop working on a row that was ended."""
+        for dispatcher in self._dispatchers:
+            dispatcher.cancel(row)
+
+    def wake(self) -> None:
+        for dispatcher in self._dispatchers:
+            dispatcher.wake()
 
     # -- who works when
 
@@ -355,30 +328,47 @@ class Bridge:
 
     async def _work(self, delivery: Delivery) -> None:
         structlog.contextvars.bind_contextvars(code=delivery.message.code)  # of this task, for what edges log
+        lease = self._leases[delivery.row] = Lease(self._store, delivery, self._setup, pause_s=self._pauses.store_s)
+        with trail.follow(lease.trail):
+            lease.trail.add("leased", waited_s=round(max(0.0, delivery.leased_at - delivery.received_at), 3))
+            try:
+                await self._in_order(lease)
+            finally:
+                if self._leases.get(delivery.row) is lease:
+                    del self._leases[delivery.row]
+
+    async def _in_order(self, lease: Lease) -> None:
+        """Whatever `handle` raises, the message is given back, given up, or somebody else's."""
         try:
-            await self.handle(delivery)
+            await self.handle(lease)
         except LeaseLost:
-            log.info("message.lease_lost", code=delivery.message.code)
+            log.info("message.lease_lost", code=lease.code)
         except StoreError as error:
             if not error.retryable:
                 raise  # it is closed for good: that ends the process
             with suppress(LeaseLost):
-                await self._give_back(delivery, self._pauses.store_s)
+                await self._give_back(lease, self._pauses.store_s, error)
         except Exception as error:
-            log.exception("message.failed", code=delivery.message.code)
+            log.exception("message.failed", code=lease.code)
             with suppress(LeaseLost):
-                await self._replace(delivery, BridgeError(f"a bug: {type(error).__name__}"))
+                await self._replace(lease, _bug(error))
 
 
-class _Progress:
-    """What a handler sees of the chat while it works."""
+# What is said of a message whose stored answer is empty, by its outcome.
+_EMPTY = {Outcome.DEAD: "dead", Outcome.CANCELLED: "dropped"}
 
-    def __init__(self, notices: Notices, row: int) -> None:
-        self._notices = notices
-        self._row = row
 
-    async def update(self, text: str) -> None:
-        self._notices.replace(self._row, str(text))
+def _worded(found: Found, texts: Texts) -> Found:
+    """Nobody is left without words: not without a route, and not by a refusal that has none."""
+    if found.outcome is Outcome.UNROUTED:
+        return replace(found, answer=Answer(texts("unrouted")))
+    if found.answer is not None and not found.answer.text.strip():
+        return replace(found, answer=replace(found.answer, text=texts("refused")))
+    return found
+
+
+def _bug(error: Exception) -> BridgeError:
+    return BridgeError(f"a bug: {type(error).__name__}", cause="bug")
 
 
 def _has_text(message: Message) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from dingbridge.answerer import ANYTHINGLLM, load_handlers
-from dingbridge.app import import_handlers_from, open_backend
+from dingbridge.building import import_handlers_from, open_backend
 from dingbridge.config import Config
 from dingbridge.dingtalk import gateway, stream
 from dingbridge.errors import BridgeError, ConfigError, StoreLocked
@@ -127,7 +127,6 @@ async def _dingtalk(config: Config, *, live: bool) -> list[Finding]:
                 client_secret=dingtalk.client_secret,
                 topics=(stream.BOT_TOPIC,),
                 open_s=timing.open_s,
-                heartbeat_s=timing.heartbeat_s,
                 close_s=timing.close_s,
                 frame_limit=stream.SOCKET_LIMIT,
             )

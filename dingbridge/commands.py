@@ -14,7 +14,8 @@ from dingbridge.texts import Texts
 class Desk(Protocol):
     """What commands may ask of the rest: given by the bridge."""
 
-    texts: Texts
+    @property
+    def texts(self) -> Texts: ...
 
     async def cancel(self, message: Message, *, before: int) -> int:
         """Drop the sender's unanswered questions older than row `before`; how many."""

@@ -171,13 +171,38 @@ def find(explicit: Path | None, environ: Mapping[str, str]) -> Path:
     )
 
 
-def load(path: Path, environ: Mapping[str, str]) -> Config:
+@dataclass(frozen=True, slots=True)
+class Located:
+    """What leads to a daemon: where its store and its control socket are, whose messages it holds, its language."""
+
+    path: Path
+    store_path: Path
+    client_id: str
+    locale: str
+
+
+def locate(path: Path, environ: Mapping[str, str]) -> Located:
+    """As far as it can be read: a fault elsewhere must not hide a running daemon. Raises ConfigError for bad TOML."""
+    reading = Reading(SCHEMA, Surroundings(path.absolute().parent, environ, secrets=False))
+    document = _document(path)
+    dingtalk, reply, store = (reading.section(document, name) for name in ("dingtalk", "reply", "store"))
+    return Located(
+        path=path.absolute(),
+        store_path=_store_path(reading, store.get("url", "")),
+        client_id=dingtalk.get("client_id", ""),
+        locale=reply.get("locale", "zh-CN"),
+    )
+
+
+def load(path: Path, environ: Mapping[str, str], *, secrets: bool = True) -> Config:
     """The checked configuration. Raises ConfigError with every fault at once.
+
+    secrets: False leaves secrets and certificates unread and empty.
 
     Of the environment it reads the secrets' variables and $CREDENTIALS_DIRECTORY, $STATE_DIRECTORY,
     $XDG_STATE_HOME and $HOME, nothing else.
     """
-    reading = Reading(SCHEMA, Surroundings(path.absolute().parent, environ))
+    reading = Reading(SCHEMA, Surroundings(path.absolute().parent, environ, secrets=secrets))
     document = reading.known("", _document(path), SCHEMA)
     dingtalk, anythingllm = (_remote(reading, document, name) for name in ("dingtalk", "anythingllm"))
     routes = _routes(reading, document)
@@ -234,7 +259,8 @@ def _route(name: str, workspace: str, handler: str, users: Iterable[str], conver
 def _web(reading: Reading, values: Mapping[str, Any]) -> WebConfig:
     host, port = values.get("listen") or ("", 0)
     token = values.get("admin_token")
-    if host and token is not None and not token and not decode.is_loopback(host):
+    wanted = reading.around.secrets and bool(host) and token is not None and not token
+    if wanted and not decode.is_loopback(host):
         why = "others reach web.listen, so think one up"
         reading.fault("web.admin_token", missing_secret("web", "admin_token", why))
     return WebConfig(host, port, token or Secret(), enabled=bool(host))

@@ -9,13 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-import structlog
-
 from dingbridge.errors import StoreError
 from dingbridge.model import Delivery
 from dingbridge.store.sqlite import Leased
-
-log = structlog.get_logger("dingbridge.dispatch")
 
 AT_A_TIME = 256
 
@@ -34,18 +30,11 @@ class Pauses:
         return min(self.most_s, self.first_s * 2.0 ** min(tries, 16))
 
 
-@dataclass(frozen=True, slots=True)
-class Crew:
-    """How many are worked on at once; 0 questions means no limit."""
-
-    questions: int = 64
-    express: int = 16
-
-
 class Dispatcher:
     """`run()` leases and works until `drain()`, then waits for what runs.
 
-    What work raises ends everything. on_end: called after each, so that a dispatcher that is held back looks again.
+    crew: how many at once, 0 means no limit. What work raises ends everything. on_end: called after each, so that a
+    dispatcher that is held back looks again.
     Whoever gives a lane something to do, now or later, calls `wake()`.
     """
 
@@ -72,6 +61,14 @@ class Dispatcher:
     @property
     def running(self) -> int:
         return len(self._tasks)
+
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        return list(self._tasks.values())
+
+    def change(self, *, crew: int) -> None:
+        self._crew = crew
+        self.wake()
 
     def wake(self) -> None:
         """There may be something to lease."""
@@ -112,7 +109,6 @@ class Dispatcher:
         except StoreError as error:
             if not error.retryable:
                 raise
-            log.error("store.failed", why=error.detail)
             return Leased([], self._pauses.store_s)
 
     async def _rest(self, wait_s: float | None) -> None:

@@ -87,10 +87,11 @@ class StoreError(BridgeError):
 
 class StoreLocked(StoreError):
     retryable = False
+    cause = "store.locked"
 
 
 class StoreUnavailable(StoreError):
-    pass
+    cause = "store.unavailable"
 
 
 class LeaseLost(StoreError):
@@ -103,31 +104,37 @@ class PayloadError(BridgeError):
 
 class LinkError(BridgeError):
     retryable = True
+    cause = "link.lost"
 
 
 class CredentialsRejected(LinkError):
-    pass
+    cause = "link.rejected"
 
 
 class BackendError(BridgeError):
     public = "backend_failed"
+    cause = "backend.failed"
 
 
 class BackendUnavailable(BackendError):
     retryable = True
     public = "backend_unavailable"
+    cause = "backend.down"
 
 
 class BackendRejected(BackendError):
     public = "backend_rejected"
+    cause = "backend.refused"
 
 
 class BackendMalformed(BackendError):
     public = "backend_failed"
+    cause = "backend.unreadable"
 
 
 class HandlerError(BridgeError):
     public = "failed"
+    cause = "handler.raised"
 
 
 class ReplyError(BridgeError):
@@ -135,29 +142,33 @@ class ReplyError(BridgeError):
 
 
 class SessionExpired(ReplyError):
-    pass
+    cause = "webhook.expired"
 
 
 class ReplyPaced(ReplyError):
     retryable = True
+    cause = "chat.paced"
 
 
 class ReplyTooLong(ReplyError):
-    pass
+    cause = "chat.too_long"
 
 
 class ReplyUnsafe(ReplyError):
     public = "unsafe"
+    cause = "chat.unsafe"
 
 
 class ReplyRejected(ReplyError):
-    pass
+    cause = "chat.refused"
 
 
 class ReplyUnavailable(ReplyError):
     retryable = True
+    cause = "chat.busy"
 
 
 class ReplyUncertain(ReplyError):
     retryable = True
     certain = False
+    cause = "chat.unknown_outcome"

@@ -2,72 +2,28 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import os
 import queue
-import re
 import sys
 import threading
-from collections.abc import MutableMapping
+from collections import deque
 from contextlib import suppress
+from types import TracebackType
 from typing import Any, TextIO, cast
 
 import structlog
 
-MASK = "***"
-# By name of the field, whatever its value.
-_KEYS = re.compile(
-    r"(?i)secret|passw|ticket|api_?key|access_?key|authorization|webhook|credential|cookie|(?<!first_)token"
-)
-# By look of the value, wherever it stands: an error's text, a traceback, a URL.
-_VALUES = (
-    (
-        re.compile(
-            r"(?i)\b((?:session|ticket|access_token|token|sign|signature|client_?secret|api_?key)=)[^&\s\"'<>]+"
-        ),
-        r"\1***",
-    ),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), r"\1 ***"),
-    (re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://)[^/\s:@\"']+:[^/\s@\"']+@"), r"\1***@"),
-    (
-        re.compile(
-            r"(?i)([\"'](?:client_?secret|app_?secret|api_?key|access_?token|ticket|session_?webhook)[\"']\s*:\s*)[\"'][^\"']*[\"']"
-        ),
-        r'\1"***"',
-    ),
-    (re.compile(r"(?<![\d.])1[3-9]\d{9}(?!\d)"), MASK),  # a mobile number
-    (re.compile(r"(?<!\d)\d{17}[\dXx](?![\dA-Za-z])"), MASK),  # an identity card number
-)
+from dingbridge.redaction import Redactor
+
+__all__ = ["Redactor", "Sink", "configure", "pseudonym"]
+
+logger = structlog.get_logger("dingbridge.log")
 
 
-class Redactor:
-    """Masks by key, by look, and the very secrets it was given. Use one for everything that leaves the process."""
-
-    def __init__(self, secrets: tuple[str, ...] = ()) -> None:
-        known = sorted({secret for secret in secrets if len(secret) >= 4}, key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, known))) if known else None
-
-    def text(self, text: str) -> str:
-        if self._known is not None:
-            text = self._known.sub(MASK, text)
-        for pattern, replacement in _VALUES:
-            text = pattern.sub(replacement, text)
-        return text
-
-    def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ARG002 - structlog's shape
-        for key, value in event.items():
-            event[key] = MASK if _KEYS.search(key) and value else self._value(value)
-        return event
-
-    def _value(self, value: Any) -> Any:
-        if value is None or isinstance(value, bool | int | float):
-            return value
-        if isinstance(value, dict):
-            return {k: MASK if _KEYS.search(str(k)) and v else self._value(v) for k, v in value.items()}
-        if isinstance(value, list | tuple | set | frozenset):
-            return [self._value(one) for one in value]
-        return self.text(str(value))
+RECENT = 2_000
 
 
 class Sink:
@@ -79,12 +35,18 @@ class Sink:
     def __init__(self, stream: TextIO, *, lines: int = 10_000) -> None:
         self._stream = stream
         self._descriptor = stream.fileno()
-        self._lines: queue.Queue[str | None] = queue.Queue(lines)
-        self._thread = threading.Thread(target=self._main, name="log", daemon=True)
+        self._lines: queue.Queue[str | threading.Event] = queue.Queue(lines)
+        self._recent: deque[str] = deque(maxlen=RECENT)
         self.dropped = 0
-        self._thread.start()
+        threading.Thread(target=self._main, name="log", daemon=True).start()
+        atexit.register(self.close)  # what is logged while the interpreter ends
+
+    def recent(self) -> list[str]:
+        """The last lines, oldest first."""
+        return list(self._recent)
 
     def write(self, text: str) -> int:
+        self._recent.append(text)
         try:
             self._lines.put_nowait(text)
         except queue.Full:
@@ -98,15 +60,20 @@ class Sink:
         return self._stream.isatty()
 
     def close(self, timeout_s: float = 2.0) -> None:
-        """Write what is left, as far as it can be written in time."""
+        """Write what is left, as far as it can be written in time. What comes later is written, too."""
+        written = threading.Event()
         with suppress(queue.Full):
-            self._lines.put_nowait(None)
-            self._thread.join(timeout_s)
+            self._lines.put_nowait(written)
+            written.wait(timeout_s)
 
     def _main(self) -> None:
-        while (text := self._lines.get()) is not None:
+        while True:
+            line = self._lines.get()
+            if isinstance(line, threading.Event):
+                line.set()
+                continue
             try:
-                self._write(text.encode("utf-8", "backslashreplace"))
+                self._write(line.encode("utf-8", "backslashreplace"))
             except (OSError, ValueError):
                 self.dropped += 1
 
@@ -116,10 +83,28 @@ class Sink:
             line = line[os.write(self._descriptor, line) :]
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    """For what libraries log by the standard library."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
+        """A record that cannot be formatted: the library's own way prints its arguments, whatever they are."""
+        why, where = type(sys.exc_info()[1]).__name__, f"{record.pathname}:{record.lineno}"
+        with suppress(Exception):
+            logger.error("log.unprintable", why=why, where=where)
+
+
 def configure(
-    redactor: Redactor, *, stream: TextIO | Sink | None = None, cache: bool = True, level: int = logging.INFO
+    redactor: Redactor,
+    *,
+    stream: TextIO | Sink | None = None,
+    cache: bool = True,
+    level: int = logging.INFO,
+    own_process: bool = False,
 ) -> None:
-    """stream: default stderr; JSON lines unless it is a terminal. cache: False where it will be configured again."""
+    """stream: default stderr; JSON lines unless it is a terminal. cache: False where it will be configured again.
+
+    own_process: what nobody catches, and warnings, are logged as well, instead of printed as they are.
+    """
     out = cast("TextIO", stream or sys.stderr)
     as_json = not out.isatty()
     shared: list[Any] = [
@@ -130,14 +115,18 @@ def configure(
         structlog.processors.format_exc_info,
         redactor,
     ]
-    renderer = structlog.processors.JSONRenderer(ensure_ascii=False) if as_json else structlog.dev.ConsoleRenderer()
+    renderer = (
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if as_json
+        else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    )
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=cache,
     )
-    handler = logging.StreamHandler(out)
+    handler = _Handler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared[:3],
@@ -152,6 +141,33 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    if own_process:
+        _log_what_nobody_catches(stream if isinstance(stream, Sink) else None)
+
+
+def _log_what_nobody_catches(sink: Sink | None) -> None:
+    """Python prints such errors as they are. asyncio's own go through the standard library's logging."""
+
+    def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        logger.error("process.uncaught", exc_info=(kind, error, trace))
+        if sink is not None:
+            sink.close()
+
+    def uncaught_in_thread(found: threading.ExceptHookArgs) -> None:
+        if found.exc_type is not SystemExit:
+            name = found.thread.name if found.thread else ""
+            logger.error(
+                "process.uncaught", thread=name, exc_info=(found.exc_type, found.exc_value, found.exc_traceback)
+            )
+
+    def unraisable(found: sys.UnraisableHookArgs) -> None:
+        trace = (found.exc_type, found.exc_value, found.exc_traceback)
+        logger.error("process.unraisable", where=found.object, why=found.err_msg, exc_info=trace)
+
+    sys.excepthook = uncaught
+    threading.excepthook = uncaught_in_thread
+    sys.unraisablehook = unraisable
+    logging.captureWarnings(capture=True)
 
 
 def pseudonym(robot: str, person: str) -> str:

@@ -85,6 +85,7 @@ class Message:
     """What one person wrote in one chat.
 
     `id` is stable over redeliveries and restarts: use it as the key for anything that must happen once.
+    `frame` is the id of the frame that brought it, another one at each redelivery.
     """
 
     id: str
@@ -96,6 +97,7 @@ class Message:
     sent_at: datetime
     webhook: Secret = Secret()  # noqa: RUF009 - frozen and empty
     webhook_expires: datetime | None = None
+    frame: str = ""
 
     @property
     def code(self) -> str:
@@ -106,6 +108,11 @@ class Message:
 def trace_code(robot: str, message_id: str) -> str:
     digest = int.from_bytes(hashlib.sha256(f"{robot}\0{message_id}".encode()).digest()[:5], "big")
     return "".join(CROCKFORD[(digest >> shift) & 31] for shift in range(35, -1, -5))
+
+
+def typed_code(written: str) -> str:
+    """A code as somebody typed or pasted it from a chat: Crockford's alphabet forgives o, i and l."""
+    return written.strip().removeprefix("编号").strip().upper().translate(str.maketrans("OIL", "011"))
 
 
 def lane_key(robot: str, conversation: str, person: str, generation: int) -> str:
@@ -244,9 +251,11 @@ class Entry:
 
     message: Message
     outcome: Outcome
+    lane: str = ""
     route: str = ""
     workspace: str = ""
     reason: str = ""
+    cause: str = ""
     tries: int = 0
     parts: int = 0
     queue_s: float | None = None

@@ -70,6 +70,47 @@ class RedirectRefused(aiohttp.ClientError):
     """The answer names another address."""
 
 
+# OpenSSL's verify codes (x509_vfy.h): not yet valid, expired; another host, another address.
+_OUT_OF_DATE = (9, 10)
+_OTHER_NAME = (62, 64)
+_CLIENT_CERT_ALERTS = ("CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE", "ACCESS_DENIED")
+
+
+def cause_of(error: BaseException) -> str:  # noqa: PLR0911 - a table, the most specific row first
+    """What kept a connection from coming up, or broke it off: the key in `causes.py`."""
+    match error:
+        case aiohttp.ClientResponseError(status=407):
+            return "proxy.auth"
+        case aiohttp.ClientHttpProxyError():
+            return "proxy.refused"
+        case aiohttp.ClientProxyConnectionError():
+            return "proxy.down"
+        case aiohttp.ClientConnectorDNSError():
+            return "dns"
+        case RedirectRefused() | BodyTooLarge():
+            return "network.intercepted"
+        case TimeoutError():
+            return "network.timeout"
+    if tls := _tls_cause(error):
+        return tls
+    reset = isinstance(getattr(error, "os_error", None), ConnectionResetError)
+    return "network.refused" if isinstance(error, aiohttp.ClientConnectorError) and not reset else "network.cut"
+
+
+def _tls_cause(error: BaseException) -> str:
+    """Empty where TLS is not to blame. A refused client certificate shows itself at the first read only."""
+    inner = [getattr(error, name, None) for name in ("certificate_error", "os_error", "__cause__")]
+    failed = [one for one in (*inner, error) if isinstance(one, ssl.SSLError | ssl.CertificateError)]
+    if not failed:
+        return ""
+    if isinstance(failed[0], ssl.CertificateError):
+        code = getattr(failed[0], "verify_code", 0)
+        return "tls.expired" if code in _OUT_OF_DATE else "tls.name" if code in _OTHER_NAME else "tls.untrusted"
+    told = str(failed[0]).upper()
+    alert = "ALERT" in told and any(word in told for word in _CLIENT_CERT_ALERTS)
+    return "tls.client_cert" if alert else "tls.failed"
+
+
 async def _refuse_redirect(
     _session: aiohttp.ClientSession, _context: object, parameters: aiohttp.TraceRequestRedirectParams
 ) -> None:

@@ -48,6 +48,14 @@ class Notices:
         self._armed = asyncio.Event()
         self._slots = asyncio.Semaphore(AT_ONCE)
 
+    @property
+    def sending(self) -> list[asyncio.Task[None]]:
+        return [pending.sending for pending in self._pending.values() if pending.sending is not None]
+
+    def change(self, *, after_s: float, enabled: bool) -> None:
+        """For questions that come from now on."""
+        self._after_s, self._enabled = after_s, enabled
+
     def arm(self, row: int, *, waited_s: float = 0.0) -> None:
         """A question has been stored; its asker may have waited since before a restart."""
         if self._enabled:
@@ -90,12 +98,23 @@ class Notices:
             if message is not None:
                 await self._send(message, pending.text)
         except StoreError as error:
-            log.warning("notice.failed", why=error.detail)
+            log.warning("notice.failed", why=error.detail, cause=error.cause)
         except Exception:
             log.exception("notice.failed")  # a notice is worth no daemon
         finally:
             self._slots.release()
             self._pending.pop(row, None)
+
+
+class Progress:
+    """What a handler sees of the chat while it works."""
+
+    def __init__(self, notices: Notices, row: int) -> None:
+        self._notices = notices
+        self._row = row
+
+    async def update(self, text: str) -> None:
+        self._notices.replace(self._row, str(text))
 
 
 def _now() -> float:

@@ -106,6 +106,8 @@ class Reading:
 
     def _value(self, section: str, table: Mapping[str, Any], field: Field) -> Any:
         if field.secret:
+            if not self.around.secrets:
+                return Secret()
             secret = find_secret(section, field.name, table, self.around)
             if field.required and not secret:
                 raise Bad(missing_secret(section, field.name, field.required))
@@ -119,6 +121,10 @@ class Reading:
         """Takes the network keys out of a section's values; the files must be what TLS can use."""
         before = len(self.faults)
         proxy, no_proxy = values.pop("proxy", Secret()), values.pop("no_proxy", ())
+        if not self.around.secrets:
+            for name in ("ca_file", "client_cert", "client_key"):
+                values.pop(name, "")
+            return Network(no_proxy=no_proxy)
         ca, cert, key = (self._pem(section, name, values) for name in ("ca_file", "client_cert", "client_key"))
         if len(self.faults) == before:
             with self.noting(f"{section}.ca_file"):

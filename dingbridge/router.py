@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from dingbridge.model import Message, Route
 
 
@@ -11,17 +13,32 @@ class Router:
 
     def match(self, message: Message) -> list[Route]:
         """All that match; the first whose handler does not refuse answers."""
-        return [route for route in self._routes if matches(route, message)]
+        return [route for route in self._routes if judge(route, message).matches]
 
 
-def matches(route: Route, message: Message) -> bool:
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a route matches, and by which rule.
+
+    rule: open, group, group_not_named, no_groups, person, person_not_named or groups_only.
+    """
+
+    matches: bool
+    rule: str
+
+
+def judge(route: Route, message: Message) -> Verdict:
     """A route without conditions is open to everyone.
 
     In a group only the group counts: everybody there reads the answer, so who asks must not open more. One to one
     only the person counts: a route for groups alone stays closed.
     """
     if not route.users and not route.conversations:
-        return True
+        return Verdict(True, "open")
     if message.conversation.is_group:
-        return message.conversation.id in route.conversations
-    return message.sender.id in route.users
+        if message.conversation.id in route.conversations:
+            return Verdict(True, "group")
+        return Verdict(False, "group_not_named" if route.conversations else "no_groups")
+    if message.sender.id in route.users:
+        return Verdict(True, "person")
+    return Verdict(False, "person_not_named" if route.users else "groups_only")

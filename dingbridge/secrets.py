@@ -12,10 +12,14 @@ from dingbridge.decode import Bad, read_bytes, visible
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What values refer to: the configuration file's folder and the process environment."""
+    """What values refer to: the configuration file's folder and the process environment.
+
+    secrets: False leaves every secret and certificate unread and empty, for who needs none of them.
+    """
 
     folder: Path
     environ: Mapping[str, str]
+    secrets: bool = True
 
 
 def variable(section: str, key: str) -> str:

@@ -34,6 +34,7 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "expired": "抱歉，等了太久，这个问题没能答上来。如果仍然需要，请再问一次。",
         "failed": "抱歉，处理这个问题时出了错。再问一次多半也是这样，请把下面的编号告诉管理员。",
         "dead": "抱歉，这个问题试了几次都没能处理完，已经停止重试。再问一次可能还是这样，请把下面的编号告诉管理员。",
+        "dropped": "抱歉，这个问题被管理员从队列里移除了，没有回答。需要的话请再问一次，或者联系管理员。",
         "unsafe": "抱歉，回答的内容没有通过钉钉的内容检查，无法发出。请换个问法再问一次。",
         "code": "编号 {code}",
         "help": "直接把问题发给我就可以，我会在公司资料里查找答案，并注明来源。\n\n您还可以发送：\n\n{commands}",
@@ -83,6 +84,8 @@ _EN: Mapping[str, str] = MappingProxyType(
         "expired": "This took too long and was given up. Please ask again.",
         "failed": "Something went wrong with this question; asking again may not help. Please tell your administrator.",
         "dead": "This question failed several times and will not be tried again. Please tell your administrator.",
+        "dropped": "An administrator removed this question from the queue, so it was not answered. "
+        "Please ask again if you still need it, or contact your administrator.",
         "unsafe": "DingTalk's content check did not let the answer through. Please ask differently.",
         "code": "Code {code}",
         "help": "Just type your question; I look it up in the company's documents and name the source.\n\n{commands}",

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from dingbridge.errors import BridgeError
+
 Fact = str | int | float | bool | None
 
 
@@ -33,6 +35,10 @@ class Trail:
     def add(self, name: str, **facts: Fact) -> None:
         self._steps.append(Step(time.time(), name, {key: fact for key, fact in facts.items() if fact is not None}))
 
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return tuple(self._steps)
+
     def take(self) -> tuple[Step, ...]:
         """What has come since the last call."""
         taken, self._steps = tuple(self._steps), []
@@ -52,7 +58,33 @@ def follow(trail: Trail) -> Iterator[Trail]:
         _followed.reset(token)
 
 
+@contextmanager
+def timed(name: str, **facts: Fact) -> Iterator[dict[str, Fact]]:
+    """Notes how the block went: ms, ok, and of the BridgeError that ended it why, cause and an unknown outcome.
+
+    What the block puts into the dictionary is noted, too.
+    """
+    began, found = time.monotonic(), dict(facts)
+    try:
+        yield found
+    except BridgeError as error:
+        unknown = None if error.certain else False
+        _note(name, found, began, ok=False, why=error.detail, cause=error.cause or None, certain=unknown)
+        raise
+    _note(name, found, began, ok=True)
+
+
+def _note(name: str, found: dict[str, Fact], began: float, **facts: Fact) -> None:
+    note(name, **{**found, "ms": round((time.monotonic() - began) * 1000), **facts})
+
+
 def note(name: str, **facts: Fact) -> None:
     """A step of the message that is being worked on; nothing where none is. Facts that are None are left out."""
     if (trail := _followed.get()) is not None:
         trail.add(name, **facts)
+
+
+def take() -> tuple[Step, ...]:
+    """The steps noted since the last call, to be stored by the caller."""
+    trail = _followed.get()
+    return trail.take() if trail is not None else ()

@@ -47,15 +47,18 @@ class Authority:
         return Network(ca_file=self.ca_file, client_cert=self.cert, client_key=self.key)
 
 
-def sloppy(folder: Path, host: str) -> tuple[Path, ssl.SSLContext]:
-    """The file of a CA without key usage and key identifiers, basic constraints not critical; a server's context."""
+def sloppy(folder: Path, host: str, *, ca_days: int = 1, days: int = 1) -> tuple[Path, ssl.SSLContext]:
+    """The file of a CA without key usage and key identifiers, basic constraints not critical; a server's context.
+
+    In so many days the CA's certificate and the server's end; negative where they have ended.
+    """
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Inspection CA")])
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-    ca = _blank(ca_name, ca_name, ca_key.public_key())
+    ca = _blank(ca_name, ca_name, ca_key.public_key(), ca_days)
     ca = ca.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=False)
     names: list[x509.GeneralName] = [x509.DNSName(host), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    leaf = _blank(ca_name, name, key.public_key())
+    leaf = _blank(ca_name, name, key.public_key(), days)
     leaf = leaf.add_extension(x509.SubjectAlternativeName(names), critical=False)
     pem = serialization.Encoding.PEM
     ca_file, chain = folder / "sloppy-ca.pem", folder / "sloppy-server.pem"
@@ -67,7 +70,7 @@ def sloppy(folder: Path, host: str) -> tuple[Path, ssl.SSLContext]:
     return ca_file, context
 
 
-def _blank(issuer: x509.Name, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _blank(issuer: x509.Name, subject: x509.Name, key: ec.EllipticCurvePublicKey, days: int) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
@@ -75,6 +78,6 @@ def _blank(issuer: x509.Name, subject: x509.Name, key: ec.EllipticCurvePublicKey
         .subject_name(subject)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(days=30))
+        .not_valid_after(now + dt.timedelta(days=days))
     )

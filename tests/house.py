@@ -133,6 +133,15 @@ class House:
         return Daemon(process, path)
 
 
+def leaked(house: House, *logs: Path) -> list[str]:
+    """Secrets, tickets and session webhooks that stand in these logs, or in those in the house's folder."""
+    gateway, backend = house.gateway, house.backend
+    assert gateway.tickets or not gateway.accepted  # or this would look for nothing
+    written = "".join(path.read_text(encoding="utf-8") for path in (*logs, *house.folder.glob("*.log")))
+    secrets = {gateway.client_secret, backend.api_key, *gateway.sessions, *gateway.tickets}
+    return [secret for secret in secrets if secret and secret in written]
+
+
 @dataclass
 class Daemon:
     """A running `dingbridge run`."""

@@ -169,3 +169,13 @@ async def child(path: Path, *steps: str) -> AsyncIterator[Process]:
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+def bound(c: sqlite3.Connection) -> None:
+    """As on a full disk: the file may not grow."""
+    (pages,) = c.execute("PRAGMA page_count").fetchone()
+    c.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+
+
+def unbound(c: sqlite3.Connection) -> None:
+    c.execute("PRAGMA max_page_count = 1000000").fetchone()

@@ -68,117 +68,158 @@ async def test_recorded_streams_become_answers(expected: Recorded, cut: int) -> 
     assert got.first_token_s is not None
 
 
-FAILED: list[tuple[str, type[BackendError], bool, str]] = [
-    ("52-", BackendMalformed, False, "Message is empty"),
-    ("53-", BackendRejected, False, "not a valid workspace"),
-    ("54-", BackendRejected, False, "api_key_file"),
-    ("59-", BackendMalformed, False, "empty, apart from reasoning"),
-    ("65-", BackendUnavailable, True, "500 fake provider error 500"),
-    ("66-", BackendUnavailable, True, "Connection error."),
-    ("70-", BackendMalformed, False, "empty"),
-    ("142-", BackendUnavailable, True, "silent"),
-    ("148-", BackendUnavailable, True, "Failed to embed: 500"),
-    ("151-", BackendUnavailable, True, "Failed to embed: Connection error"),
-    ("201-", BackendUnavailable, True, "500 fake provider error 500"),
-    ("207-", BackendUnavailable, True, "startsWith is not a function"),
-    ("22-", BackendMalformed, True, "web page"),
-    ("23-", BackendMalformed, True, "web page"),
-    ("47-", BackendMalformed, True, "web page"),
-    ("209-", BackendMalformed, True, "web page"),
-    ("210-", BackendMalformed, True, "web page"),
+FAILED: list[tuple[str, type[BackendError], bool, str, str]] = [
+    ("52-", BackendMalformed, False, "Message is empty", "question.empty"),
+    ("53-", BackendRejected, False, "not a valid workspace", "backend.workspace"),
+    ("54-", BackendRejected, False, "api_key_file", "backend.key"),
+    ("59-", BackendMalformed, False, "empty, apart from reasoning", "backend.empty"),
+    ("65-", BackendUnavailable, True, "500 fake provider error 500", "backend.model_down"),
+    ("66-", BackendUnavailable, True, "Connection error.", "backend.model_down"),
+    ("70-", BackendMalformed, False, "empty", "backend.empty"),
+    ("142-", BackendUnavailable, True, "silent", "backend.slow"),
+    ("148-", BackendUnavailable, True, "Failed to embed: 500", "backend.model_down"),
+    ("151-", BackendUnavailable, True, "Failed to embed: Connection error", "backend.model_down"),
+    ("201-", BackendUnavailable, True, "500 fake provider error 500", "backend.model_down"),
+    ("207-", BackendUnavailable, True, "startsWith is not a function", "backend.failed"),
+    ("22-", BackendMalformed, True, "web page", "backend.address"),
+    ("23-", BackendMalformed, True, "web page", "backend.address"),
+    ("47-", BackendMalformed, True, "web page", "backend.address"),
+    ("209-", BackendMalformed, True, "web page", "backend.address"),
+    ("210-", BackendMalformed, True, "web page", "backend.address"),
 ]
 
 
-@pytest.mark.parametrize(("name", "kind", "retryable", "words"), FAILED, ids=lambda value: str(value)[:4])
+@pytest.mark.parametrize(("name", "kind", "retryable", "words", "cause"), FAILED, ids=lambda value: str(value)[:4])
 async def test_recorded_failures_become_errors(
-    name: str, kind: type[BackendError], retryable: bool, words: str
+    name: str, kind: type[BackendError], retryable: bool, words: str, cause: str
 ) -> None:
-    """Every recorded failure gives its error, with the words an operator looks for."""
+    """Every recorded failure gives its error, with the words an operator looks for, and its cause."""
     limits = Limits(attempts=1, connect_s=2, first_token_s=0.3, idle_s=0.3, total_s=20)
     async with Peer(replay(name)) as peer:
         with pytest.raises(kind) as caught:
             await ask(peer, limits=limits)
     assert caught.value.retryable is retryable
+    assert caught.value.cause == cause
     assert words in caught.value.detail
 
 
-TABLE: dict[str, tuple[Script, type[BackendError], bool, str]] = {
-    "empty 200": (answer(200, "", ""), BackendMalformed, True, "nothing that can be read"),
-    "empty json": (answer(200, "{}"), BackendMalformed, True, "nothing that can be read"),
-    "json list": (answer(200, "[]"), BackendMalformed, True, "no JSON object"),
-    "json abort": (answer(200, abort("429 slow down")[6:]), BackendUnavailable, True, "429"),
-    "html 502": (answer(502, "<html>", "text/html"), BackendUnavailable, True, "HTTP 502"),
-    "html 500": (answer(500, "<html>", "text/html"), BackendUnavailable, True, "HTTP 500"),
-    "html 503": (answer(503, "<html>", "text/html"), BackendUnavailable, True, "HTTP 503"),
-    "html 504": (answer(504, "<html>", "text/html"), BackendUnavailable, True, "HTTP 504"),
-    "html 429": (answer(429, "<html>", "text/html"), BackendUnavailable, True, "HTTP 429"),
-    "html 403": (answer(403, "<html>", "text/html"), BackendRejected, False, "in front of"),
-    "html 401": (answer(401, "<html>", "text/html"), BackendRejected, False, "login"),
-    "html 404": (answer(404, "<html>", "text/html"), BackendRejected, False, "base_url"),
-    "html 400": (answer(400, "<html>", "text/html"), BackendRejected, False, "HTTP 400"),
-    "json 400": (answer(400, '{"error":"strange"}'), BackendRejected, False, "HTTP 400"),
-    "html 413": (answer(413, "<html>", "text/html"), BackendRejected, False, "body limit"),
-    "teapot": (answer(418, "", "text/html"), BackendRejected, False, "HTTP 418"),
-    "redirect": (answer(302, "", "", Location="http://x.example/?k=1"), BackendRejected, False, "redirects"),
+TABLE: dict[str, tuple[Script, type[BackendError], bool, str, str]] = {
+    "empty 200": (answer(200, "", ""), BackendMalformed, True, "nothing that can be read", "backend.unreadable"),
+    "empty json": (answer(200, "{}"), BackendMalformed, True, "nothing that can be read", "backend.unreadable"),
+    "json list": (answer(200, "[]"), BackendMalformed, True, "no JSON object", "backend.unreadable"),
+    "json abort": (answer(200, abort("429 slow down")[6:]), BackendUnavailable, True, "429", "backend.overloaded"),
+    "html 502": (answer(502, "<html>", "text/html"), BackendUnavailable, True, "HTTP 502", "backend.down"),
+    "html 500": (answer(500, "<html>", "text/html"), BackendUnavailable, True, "HTTP 500", "backend.failed"),
+    "html 503": (answer(503, "<html>", "text/html"), BackendUnavailable, True, "HTTP 503", "backend.overloaded"),
+    "html 504": (answer(504, "<html>", "text/html"), BackendUnavailable, True, "HTTP 504", "backend.down"),
+    "html 429": (answer(429, "<html>", "text/html"), BackendUnavailable, True, "HTTP 429", "backend.overloaded"),
+    "html 403": (answer(403, "<html>", "text/html"), BackendRejected, False, "in front of", "backend.blocked"),
+    "html 401": (answer(401, "<html>", "text/html"), BackendRejected, False, "login", "backend.blocked"),
+    "html 404": (answer(404, "<html>", "text/html"), BackendRejected, False, "base_url", "backend.address"),
+    "html 400": (answer(400, "<html>", "text/html"), BackendRejected, False, "HTTP 400", "backend.refused"),
+    "json 400": (answer(400, '{"error":"strange"}'), BackendRejected, False, "HTTP 400", "backend.refused"),
+    "html 413": (answer(413, "<html>", "text/html"), BackendRejected, False, "body limit", "backend.too_large"),
+    "teapot": (answer(418, "", "text/html"), BackendRejected, False, "HTTP 418", "backend.refused"),
+    "redirect": (
+        answer(302, "", "", Location="http://x.example/?k=1"),
+        BackendRejected,
+        False,
+        "redirects",
+        "backend.address",
+    ),
     "bad mode": (
         answer(400, abort("automatic is not a valid mode.")[6:]),
         BackendRejected,
         False,
         "[anythingllm] mode",
+        "backend.mode",
     ),
-    "abort 401": (stream(abort("401 bad key sk-12345")), BackendRejected, False, "refuses"),
-    "abort 403": (stream(abort("403 no")), BackendRejected, False, "refuses"),
-    "abort 404": (stream(abort("404 model not found")), BackendRejected, False, "model not found"),
-    "500 of 401": (answer(500, abort("401 bad key")[6:]), BackendRejected, False, "refuses"),
-    "embed 401": (stream(abort("OpenAI Failed to embed: 401 no")), BackendRejected, False, "refuses"),
-    "abort 429": (stream(abort("429 too many")), BackendUnavailable, True, "429 too many"),
-    "abort 503": (stream(abort("503 loading")), BackendUnavailable, True, "503 loading"),
-    "fetch failed": (stream(abort("fetch failed")), BackendUnavailable, True, "fetch failed"),
+    "abort 401": (stream(abort("401 bad key sk-12345")), BackendRejected, False, "refuses", "backend.model"),
+    "abort 403": (stream(abort("403 no")), BackendRejected, False, "refuses", "backend.model"),
+    "abort 404": (stream(abort("404 model not found")), BackendRejected, False, "model not found", "backend.model"),
+    "500 of 401": (answer(500, abort("401 bad key")[6:]), BackendRejected, False, "refuses", "backend.model"),
+    "embed 401": (stream(abort("OpenAI Failed to embed: 401 no")), BackendRejected, False, "refuses", "backend.model"),
+    "abort 429": (stream(abort("429 too many")), BackendUnavailable, True, "429 too many", "backend.overloaded"),
+    "abort 503": (stream(abort("503 loading")), BackendUnavailable, True, "503 loading", "backend.overloaded"),
+    "fetch failed": (stream(abort("fetch failed")), BackendUnavailable, True, "fetch failed", "backend.model_down"),
     "no completion": (
         stream(abort("No text completion could be completed with this input.")),
         BackendMalformed,
         False,
         "No text completion",
+        "backend.empty",
     ),
     "agent 401": (
         stream(event(type="textResponse", textResponse="The agent model failed to respond: 401 key")),
         BackendRejected,
         False,
         "refuses",
+        "backend.model",
     ),
     "error without abort": (
         stream(event(type="textResponse", textResponse=None, error="500 oh")),
         BackendUnavailable,
         True,
         "500 oh",
+        "backend.model_down",
     ),
-    "no event": (stream(), BackendMalformed, True, "empty stream"),
-    "no answer": (stream(event(type="usageMetrics")), BackendUnavailable, True, "before it began"),
-    "object text": (stream(token({}), finalize()), BackendMalformed, False, "no text"),
-    "number text": (stream(token(7), finalize()), BackendMalformed, False, "no text"),
-    "null text": (stream(token(None, close=True), finalize()), BackendMalformed, False, "empty"),
-    "object whole": (stream(event(type="textResponse", textResponse={})), BackendMalformed, False, "no text"),
-    "think null": (stream(token("<think>嗯</think>null"), finalize()), BackendMalformed, False, "empty"),
-    "no json": (stream(b"data: {oops\n\n"), BackendMalformed, True, "no JSON object"),
-    "nested": (stream(b"data: " + b"[" * 200_000 + b"\n\n"), BackendMalformed, True, "no JSON object"),
-    "huge event": (stream(b"data: " + b"x" * 1_100_000), BackendMalformed, False, "more than"),
-    "endless comments": ([STREAM_HEAD, *[chunk(b": hi\n" * 200_000)] * 10], BackendMalformed, False, "more than"),
-    "cut head": ([b"HTTP/1.1 200 OK\r\nContent-", Act.CLOSE], BackendUnavailable, True, "closed the connection"),
-    "closed": ([Act.CLOSE], BackendUnavailable, True, "closed the connection"),
-    "reset": ([Act.RESET], BackendUnavailable, True, "closed the connection"),
-    "cut stream": (stream(b": hi\n\n", Act.CLOSE), BackendUnavailable, True, "closed the connection"),
-    "no http": ([b"SSH-2.0-x\r\n\r\n", Act.CLOSE], BackendMalformed, True, "does not speak HTTP"),
+    "no event": (stream(), BackendMalformed, True, "empty stream", "backend.empty"),
+    "no answer": (stream(event(type="usageMetrics")), BackendUnavailable, True, "before it began", "backend.cut"),
+    "object text": (stream(token({}), finalize()), BackendMalformed, False, "no text", "backend.unreadable"),
+    "number text": (stream(token(7), finalize()), BackendMalformed, False, "no text", "backend.unreadable"),
+    "null text": (stream(token(None, close=True), finalize()), BackendMalformed, False, "empty", "backend.empty"),
+    "object whole": (
+        stream(event(type="textResponse", textResponse={})),
+        BackendMalformed,
+        False,
+        "no text",
+        "backend.unreadable",
+    ),
+    "think null": (
+        stream(token("<think>嗯</think>null"), finalize()),
+        BackendMalformed,
+        False,
+        "empty",
+        "backend.empty",
+    ),
+    "no json": (stream(b"data: {oops\n\n"), BackendMalformed, True, "no JSON object", "backend.unreadable"),
+    "nested": (
+        stream(b"data: " + b"[" * 200_000 + b"\n\n"),
+        BackendMalformed,
+        True,
+        "no JSON object",
+        "backend.unreadable",
+    ),
+    "huge event": (stream(b"data: " + b"x" * 1_100_000), BackendMalformed, False, "more than", "backend.unreadable"),
+    "endless comments": (
+        [STREAM_HEAD, *[chunk(b": hi\n" * 200_000)] * 10],
+        BackendMalformed,
+        False,
+        "more than",
+        "backend.unreadable",
+    ),
+    "cut head": (
+        [b"HTTP/1.1 200 OK\r\nContent-", Act.CLOSE],
+        BackendUnavailable,
+        True,
+        "closed the connection",
+        "backend.cut",
+    ),
+    "closed": ([Act.CLOSE], BackendUnavailable, True, "closed the connection", "backend.cut"),
+    "reset": ([Act.RESET], BackendUnavailable, True, "closed the connection", "backend.cut"),
+    "cut stream": (stream(b": hi\n\n", Act.CLOSE), BackendUnavailable, True, "closed the connection", "backend.cut"),
+    "no http": ([b"SSH-2.0-x\r\n\r\n", Act.CLOSE], BackendMalformed, True, "does not speak HTTP", "backend.address"),
 }
 
 
 @pytest.mark.parametrize("case", TABLE)
 async def test_each_failure_is_classified(case: str) -> None:
-    """The table of failures: class, retryable, and the words that name the remedy."""
-    script, kind, retryable, words = TABLE[case]
+    """The table of failures: class, retryable, the words that name the remedy, and the cause."""
+    script, kind, retryable, words, cause = TABLE[case]
     async with Peer(script) as peer:
         with pytest.raises(BackendError) as caught:
             await ask(peer)
-    assert (type(caught.value), caught.value.retryable) == (kind, retryable)
+    assert (type(caught.value), caught.value.retryable, caught.value.cause) == (kind, retryable, cause)
     assert words in caught.value.detail
     assert caught.value.__context__ is None
 

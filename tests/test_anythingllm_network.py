@@ -53,6 +53,7 @@ async def test_the_last_error_is_told_when_attempts_are_spent() -> None:
         error = await failure(peer.url)
     assert type(error) is BackendUnavailable
     assert (error.retryable, error.retry_after, error.certain) == (True, 0.001, True)
+    assert error.cause == "backend.overloaded"
     assert "HTTP 503" in error.detail
     assert error.detail.endswith("(tried 4 times)")
     assert len(peer.asked) == 4
@@ -107,6 +108,7 @@ async def test_total_time_bounds_all_attempts() -> None:
         async with asyncio.timeout(20):
             error = await failure(peer.url, limits)
     assert error.retryable
+    assert error.cause == "backend.slow"
     assert 2 <= len(peer.asked) < 10
 
 
@@ -139,6 +141,7 @@ async def test_silence_is_noticed(script: Script, words: str) -> None:
         error = await failure(peer.url, limits)
     assert words in error.detail
     assert error.retryable
+    assert error.cause == "backend.slow"
 
 
 async def test_slow_tokens_are_no_silence() -> None:
@@ -173,19 +176,24 @@ async def test_connecting_is_bounded() -> None:
         async with asyncio.timeout(15):
             error = await failure(f"http://127.0.0.1:{port}", limits)
     assert "connect timeout" in error.detail
+    assert error.cause == "backend.down"
     assert error.retryable
     assert "tried 2 times" in error.detail
 
 
 @pytest.mark.parametrize(
-    ("url", "words"),
-    [("http://127.0.0.1:{port}", "is AnythingLLM running"), ("http://no-such-host.invalid", "cannot be resolved")],
+    ("url", "words", "cause"),
+    [
+        ("http://127.0.0.1:{port}", "is AnythingLLM running", "backend.down"),
+        ("http://no-such-host.invalid", "cannot be resolved", "dns"),
+    ],
 )
-async def test_unreachable_servers_are_told(url: str, words: str) -> None:
+async def test_unreachable_servers_are_told(url: str, words: str, cause: str) -> None:
     """A refused connection and an unknown name are retryable and name the remedy."""
     error = await failure(url.format(port=free_port()), Limits(attempts=1))
     assert isinstance(error, BackendUnavailable)
     assert words in error.detail
+    assert error.cause == cause
 
 
 async def test_cancelling_leaves_at_once() -> None:

@@ -16,6 +16,7 @@ from dingbridge.model import Secret
 from dingbridge.net import Network
 from tests.anythingllm_asking import KEY, client, failure, free_port
 from tests.anythingllm_peer import Peer, Proxy, abort, answer, stream
+from tests.certificates import Authority, sloppy
 
 
 def through(proxy: Proxy, password: str = "p%40ss%2Fword-7", **more: object) -> Network:
@@ -92,8 +93,31 @@ async def test_an_untrusted_certificate_is_configuration(authorities: Authoritie
         error = await failure(peer.url)
     assert isinstance(error, BackendRejected)
     assert "ca_file" in error.detail
+    assert error.cause == "tls.untrusted"
     assert error.public == "backend_failed"
     assert "tried" not in error.detail
+
+
+@pytest.mark.parametrize(("ca_days", "days"), [(1, -1), (-1, 1)], ids=["server", "ca"])
+@pytest.mark.parametrize("proxied", [False, True])
+async def test_an_expired_certificate_is_told_as_such(tmp_path: Path, ca_days: int, days: int, proxied: bool) -> None:
+    """That of the server, and that of the CA in ca_file: expired is another remedy than untrusted."""
+    ca_file, context = sloppy(tmp_path, "localhost", ca_days=ca_days, days=days)
+    async with Proxy() as proxy, Peer(tls=context) as peer:
+        network = through(proxy, ca_file=ca_file) if proxied else Network(ca_file=ca_file)
+        error = await failure(peer.url, network=network)
+    assert isinstance(error, BackendRejected)
+    assert "expired" in error.detail
+    assert error.cause == "tls.expired"
+
+
+async def test_a_certificate_for_another_name_is_told_as_such(tmp_path: Path) -> None:
+    """A trusted CA is not enough: the name has to fit the one in base_url."""
+    authority = Authority(tmp_path / "pki")
+    async with Peer(tls=authority.server("other.example")) as peer:
+        error = await failure(peer.url, network=authority.trusted)
+    assert isinstance(error, BackendRejected)
+    assert error.cause == "tls.name"
 
 
 async def alert(context: ssl.SSLContext, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -125,6 +149,7 @@ async def test_a_missing_client_certificate_is_configuration(authorities: Author
     server.close()
     assert isinstance(error, BackendRejected)
     assert "client_cert" in error.detail
+    assert error.cause == "tls.client_cert"
     assert "tried" not in error.detail
 
 
@@ -134,6 +159,7 @@ async def test_a_reset_after_the_handshake_hints_at_the_client_certificate(autho
         error = await failure(peer.url, network=Network(ca_file=authorities.ca_file))
     assert isinstance(error, BackendUnavailable)
     assert "client_cert" in error.detail
+    assert error.cause == "backend.cut"
     assert peer.asked == []
 
 
@@ -144,6 +170,7 @@ async def test_the_wrong_scheme_is_told(authorities: Authorities) -> None:
         under = await failure(secure.url.replace("https:", "http:"), Limits(attempts=1))
     assert isinstance(over, BackendRejected)
     assert "http or https" in over.detail
+    assert over.cause == "tls.failed"
     assert isinstance(under, BackendUnavailable | BackendMalformed)
 
 
@@ -155,6 +182,7 @@ async def test_a_refused_proxy_password_is_configuration(authorities: Authoritie
         error = await failure(peer.url, network=network)
     assert isinstance(error, BackendRejected)
     assert "407" in error.detail
+    assert error.cause == "proxy.auth"
     assert "[anythingllm] proxy" in error.detail
     assert "wr0ng" not in error.detail
     assert error.public == "backend_failed"
@@ -172,6 +200,7 @@ async def test_a_proxy_that_does_not_let_through(
     assert isinstance(error, kind)
     assert "the proxy does not" in error.detail
     assert f"HTTP {refused}" in error.detail
+    assert error.cause == "proxy.refused"
 
 
 async def test_a_proxy_that_is_down_is_told() -> None:
@@ -180,6 +209,7 @@ async def test_a_proxy_that_is_down_is_told() -> None:
     error = await failure("http://127.0.0.1:9", Limits(attempts=1), network)
     assert isinstance(error, BackendUnavailable)
     assert "[anythingllm] proxy" in error.detail
+    assert error.cause == "proxy.down"
 
 
 async def test_secrets_in_the_servers_words_are_not_repeated() -> None:

@@ -30,30 +30,33 @@ async def test_base_url_may_be_written_in_many_ways(tail: str) -> None:
 async def test_an_address_that_is_none_is_rejected(base_url: str) -> None:
     """A base_url that cannot work is a configuration error that names the key."""
     async with AnythingLLM(base_url=base_url, api_key=Secret(KEY), limits=ONCE) as backend:
-        with pytest.raises(BackendRejected, match="base_url"):
+        with pytest.raises(BackendRejected, match="base_url") as caught:
             await backend.check_key()
+    assert caught.value.cause == "backend.address"
 
 
 @pytest.mark.parametrize("key", ["", "two words", "key\n", "密钥"])
 async def test_a_key_that_is_none_is_rejected(key: str) -> None:
     """A key no server ever issued is told as such and not sent."""
     async with Peer() as peer, AnythingLLM(base_url=peer.url, api_key=Secret(key), limits=ONCE) as backend:
-        with pytest.raises(BackendRejected, match="api_key_file"):
+        with pytest.raises(BackendRejected, match="api_key_file") as caught:
             await backend.check_key()
+    assert caught.value.cause == "backend.key"
     assert peer.requests == []
 
 
 async def test_check_key_tells_a_refused_key() -> None:
     """A 403 and a 200 without `authenticated` are a refused key; a web page is a wrong address."""
     async with Peer() as peer, AnythingLLM(base_url=peer.url, api_key=Secret(KEY), limits=ONCE) as backend:
-        for script, words in (
-            (replay("03-"), "api_key_file"),
-            (answer(200, '{"authenticated":false}'), "api_key_file"),
-            (replay("22-"), "web page"),
+        for script, words, cause in (
+            (replay("03-"), "api_key_file", "backend.key"),
+            (answer(200, '{"authenticated":false}'), "api_key_file", "backend.key"),
+            (replay("22-"), "web page", "backend.address"),
         ):
             peer.plain["/api/v1/auth"] = script
-            with pytest.raises(BackendError, match=words):
+            with pytest.raises(BackendError, match=words) as caught:
                 await backend.check_key()
+            assert caught.value.cause == cause
 
 
 async def test_plain_answers_are_capped_and_checked() -> None:
@@ -113,6 +116,7 @@ async def test_a_slug_that_stays_unknown_is_asked_once() -> None:
 async def test_an_unknown_workspace_is_rejected_at_once() -> None:
     """A workspace the server does not list is configuration: no question is sent, nothing is retried."""
     async with Peer() as peer:
-        with pytest.raises(BackendRejected, match="no workspace, or several, called 'nowhere'"):
+        with pytest.raises(BackendRejected, match="no workspace, or several, called 'nowhere'") as caught:
             await ask(peer, workspace="nowhere", limits=Limits())
+    assert caught.value.cause == "backend.workspace"
     assert peer.asked == []

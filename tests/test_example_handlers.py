@@ -11,7 +11,7 @@ import pytest
 
 from dingbridge import Answer, Conversation, Message, Person, config
 from dingbridge.answerer import Answerer
-from dingbridge.app import import_handlers_from
+from dingbridge.building import import_handlers_from
 from dingbridge.config import Config
 from dingbridge.model import ConversationKind, MessageKind, Outcome
 

@@ -261,7 +261,8 @@ async def test_ask_prints_the_answer_and_its_sources(house: House) -> None:
     assert code == 0
     assert "600" in out
     assert "差旅报销标准" in out.split("来源：")[1]
-    assert not err
+    # With -X dev, asyncio tells of callbacks that a busy machine made slow.
+    assert not [line for line in err.splitlines() if "Executing <" not in line]
     assert failed == 1
     assert not nothing
     assert "key" in why
@@ -391,11 +392,11 @@ async def test_a_full_disk_is_told_and_nothing_accepted_is_lost(house: House) ->
         await app.store._writer.run(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone())
         sent = [await house.gateway.say("乙" * 3000, user=f"u{number}") for number in range(8)]
         await until(lambda: app.store.trouble)
-        assert not app.parts()["store"].ok
+        assert not app.vitals.parts()["store"].ok
         await app.store._writer.run(lambda c: c.execute("PRAGMA max_page_count = 100000").fetchone())
         for one in sent:
             await house.gateway.wait_posts(one)
-        await until(lambda: app.parts()["store"].ok)
+        await until(lambda: app.vitals.parts()["store"].ok)
 
 
 def test_the_written_configuration_is_what_was_meant(tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ async def test_a_stale_token_is_renewed_once(chat: Chat, fault: Any) -> None:
     chat.gateway.openapi_fault = fault
     error = await send(chat)
     assert type(error) is ReplyUnavailable
+    assert error.cause == "token.refused"
     assert chat.gateway.token_calls == 3
     assert len(chat.gateway.posts) == 1
 
@@ -153,6 +154,7 @@ async def test_one_failed_fetch_fails_all_who_waited_for_it(chat: Chat) -> None:
         script.gate.set()
         results = await asyncio.gather(*sends, return_exceptions=True)
         assert {type(result) for result in results} == {ReplyUnavailable}
+        assert {result.cause for result in results if isinstance(result, ReplyError)} == {"token.unavailable"}
         assert script.count("/accessToken") == 1
         await api.send(message, "标题", "正文")
         assert script.count("/accessToken") == 2
@@ -194,32 +196,39 @@ async def test_a_token_is_renewed_before_it_ends(chat: Chat, lifetime: Any, fres
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told"),
+    ("status", "body", "told", "cause"),
     [
-        (400, {"code": "invalidClientIdOrSecret", "message": "无效的clientId或者clientSecret"}, ReplyRejected),
-        (403, {"code": "Forbidden.AccessDenied.IpNotInWhiteList", "requestid": "R-1"}, ReplyRejected),
-        (403, "<html>denied by the firewall</html>", ReplyUnavailable),
-        (302, "<html>sign in</html>", ReplyUnavailable),
-        (407, "<html>proxy</html>", ReplyUnavailable),
-        (429, {"code": "system.busy"}, ReplyUnavailable),
-        (500, {"code": "system.error"}, ReplyUnavailable),
-        (504, "", ReplyUnavailable),
-        (200, "<html>portal</html>", ReplyUnavailable),
-        (200, "{}", ReplyUnavailable),
-        (200, [], ReplyUnavailable),
-        (200, {"accessToken": ""}, ReplyUnavailable),
-        (200, {"accessToken": 5}, ReplyUnavailable),
-        (200, {"accessToken": "a\r\nHost: evil"}, ReplyUnavailable),
-        (200, {"accessToken": "令牌"}, ReplyUnavailable),
+        (
+            400,
+            {"code": "invalidClientIdOrSecret", "message": "无效的clientId或者clientSecret"},
+            ReplyRejected,
+            "token.refused",
+        ),
+        (403, {"code": "Forbidden.AccessDenied.IpNotInWhiteList", "requestid": "R-1"}, ReplyRejected, "chat.ip_list"),
+        (403, "<html>denied by the firewall</html>", ReplyUnavailable, "network.intercepted"),
+        (302, "<html>sign in</html>", ReplyUnavailable, "network.intercepted"),
+        (407, "<html>proxy</html>", ReplyUnavailable, "proxy.auth"),
+        (429, {"code": "system.busy"}, ReplyUnavailable, "token.unavailable"),
+        (500, {"code": "system.error"}, ReplyUnavailable, "token.unavailable"),
+        (504, "", ReplyUnavailable, "token.unavailable"),
+        (200, "<html>portal</html>", ReplyUnavailable, "network.intercepted"),
+        (200, "{}", ReplyUnavailable, "token.unavailable"),
+        (200, [], ReplyUnavailable, "token.unavailable"),
+        (200, {"accessToken": ""}, ReplyUnavailable, "token.unavailable"),
+        (200, {"accessToken": 5}, ReplyUnavailable, "token.unavailable"),
+        (200, {"accessToken": "a\r\nHost: evil"}, ReplyUnavailable, "token.unavailable"),
+        (200, {"accessToken": "令牌"}, ReplyUnavailable, "token.unavailable"),
+        (403, {"code": "Forbidden.AccessDenied.QpsLimitForApi"}, ReplyUnavailable, "chat.paced"),
     ],
 )
-async def test_no_token_is_never_an_unknown_outcome(chat: Chat, status: int, body: Any, told: type) -> None:
-    """Without a token nothing was sent to a chat; only DingTalk's own refusal is final."""
+async def test_no_token_is_never_an_unknown_outcome(chat: Chat, status: int, body: Any, told: type, cause: str) -> None:
+    """Without a token nothing was sent to a chat; only DingTalk's own refusal, but for too many calls, is final."""
     async with scripted() as (script, api, _):
         script.tokens = deque([(status, body)])
         error = await refused(api, chat)
         assert type(error) is told
         assert error.certain
+        assert error.cause == cause
         assert error.detail.startswith("no access token")
         assert script.count("/batchSend") == 0
 
@@ -231,53 +240,55 @@ async def test_a_hanging_token_endpoint_is_certain(chat: Chat, gateway: Gateway)
         api._timeout_s = 0.3
         error = await refused(api, chat)
         assert type(error) is ReplyUnavailable
+        assert error.cause == "network.timeout"
         script.gate.set()
 
 
 # -- refusals of a message
 
-REFUSALS: list[tuple[Any, type[ReplyError], float | None]] = [
-    ((403, "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi"), ReplyPaced, 1.0),
-    ((403, "Forbidden.AccessDenied.QpsLimitForApi"), ReplyPaced, 1.0),
-    ((403, "Forbidden.AccessDenied.QpmLimitForAppkeyAndApi"), ReplyPaced, 60.0),
-    ((403, "Forbidden.AccessDenied.ApiCountLimitForOrg"), ReplyRejected, None),
-    ((403, "Forbidden.AccessDenied.IpNotInWhiteList"), ReplyRejected, None),
-    ((403, "Forbidden.AccessDenied.AccessTokenPermissionDenied"), ReplyRejected, None),
-    ((400, "send.too.fast"), ReplyPaced, 60.0),
-    ((400, "send.byToken.tooFast"), ReplyPaced, 60.0),
-    ((400, "too.many.group"), ReplyPaced, 60.0),
-    ((400, "too.many.people"), ReplyPaced, 60.0),
-    ((400, "invalidParameter.msgParam.tooLong"), ReplyTooLong, None),
-    ((400, "contain.unsafe.url"), ReplyUnsafe, None),
-    ((400, "contain.notAllowed.text"), ReplyUnsafe, None),
-    ((400, "contain.notAllowed.content"), ReplyUnsafe, None),
-    ((400, "staffId.notExisted"), ReplyRejected, None),
-    ((400, "robot.oto.notExist"), ReplyRejected, None),
-    ((400, "group.disbanded"), ReplyRejected, None),
-    ((400, "invalidParameter.robotCode.auth"), ReplyRejected, None),
-    ((400, "bot.forbidden.sendMessage"), ReplyRejected, None),
-    ((429, "system.busy"), ReplyPaced, 5.0),
-    ((500, "system.error"), ReplyUncertain, None),
-    ((500, "unknownError"), ReplyUncertain, None),
-    ((504, "GatewayTimeout"), ReplyUncertain, None),
-    ((503, "ServiceUnavailable"), ReplyUnavailable, None),
-    ("http502", ReplyUncertain, None),
-    ("http503", ReplyUnavailable, None),
-    ("http403", ReplyUnavailable, None),
-    ("http302", ReplyUnavailable, None),
-    ("http407", ReplyUnavailable, None),
-    ("http413", ReplyTooLong, None),
-    ("html", ReplyUnavailable, None),
-    ("reset_before", ReplyUncertain, None),
+REFUSALS: list[tuple[Any, type[ReplyError], float | None, str]] = [
+    ((403, "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi"), ReplyPaced, 1.0, "chat.paced"),
+    ((403, "Forbidden.AccessDenied.QpsLimitForApi"), ReplyPaced, 1.0, "chat.paced"),
+    ((403, "Forbidden.AccessDenied.QpmLimitForAppkeyAndApi"), ReplyPaced, 60.0, "chat.paced"),
+    ((403, "Forbidden.AccessDenied.ApiCountLimitForOrg"), ReplyRejected, None, "chat.quota"),
+    ((403, "Forbidden.AccessDenied.IpNotInWhiteList"), ReplyRejected, None, "chat.ip_list"),
+    ((403, "Forbidden.AccessDenied.AccessTokenPermissionDenied"), ReplyRejected, None, "chat.permission"),
+    ((400, "send.too.fast"), ReplyPaced, 60.0, "chat.paced"),
+    ((400, "send.byToken.tooFast"), ReplyPaced, 60.0, "chat.paced"),
+    ((400, "too.many.group"), ReplyPaced, 60.0, "chat.paced"),
+    ((400, "too.many.people"), ReplyPaced, 60.0, "chat.paced"),
+    ((400, "invalidParameter.msgParam.tooLong"), ReplyTooLong, None, "chat.too_long"),
+    ((400, "contain.unsafe.url"), ReplyUnsafe, None, "chat.unsafe"),
+    ((400, "contain.notAllowed.text"), ReplyUnsafe, None, "chat.unsafe"),
+    ((400, "contain.notAllowed.content"), ReplyUnsafe, None, "chat.unsafe"),
+    ((400, "staffId.notExisted"), ReplyRejected, None, "chat.person"),
+    ((400, "robot.oto.notExist"), ReplyRejected, None, "chat.person"),
+    ((400, "group.disbanded"), ReplyRejected, None, "chat.gone"),
+    ((400, "invalidParameter.robotCode.auth"), ReplyRejected, None, "chat.robot"),
+    ((400, "bot.forbidden.sendMessage"), ReplyRejected, None, "chat.muted"),
+    ((429, "system.busy"), ReplyPaced, 5.0, "chat.paced"),
+    ((500, "system.error"), ReplyUncertain, None, "chat.unknown_outcome"),
+    ((500, "unknownError"), ReplyUncertain, None, "chat.unknown_outcome"),
+    ((504, "GatewayTimeout"), ReplyUncertain, None, "chat.unknown_outcome"),
+    ((503, "ServiceUnavailable"), ReplyUnavailable, None, "chat.busy"),
+    ("http502", ReplyUncertain, None, "chat.unknown_outcome"),
+    ("http503", ReplyUnavailable, None, "chat.busy"),
+    ("http403", ReplyUnavailable, None, "network.intercepted"),
+    ("http302", ReplyUnavailable, None, "network.intercepted"),
+    ("http407", ReplyUnavailable, None, "proxy.auth"),
+    ("http413", ReplyTooLong, None, "chat.too_long"),
+    ("html", ReplyUnavailable, None, "network.intercepted"),
+    ("reset_before", ReplyUncertain, None, "network.cut"),
 ]
 
 
-@pytest.mark.parametrize(("fault", "told", "retry_after"), REFUSALS, ids=[str(row[0]) for row in REFUSALS])
-async def test_refusals(chat: Chat, fault: Any, told: type[ReplyError], retry_after: float | None) -> None:
-    """One row for each answer of the OpenAPI: what it is called, and how long to wait."""
+@pytest.mark.parametrize(("fault", "told", "retry_after", "cause"), REFUSALS, ids=[str(row[0]) for row in REFUSALS])
+async def test_refusals(chat: Chat, fault: Any, told: type[ReplyError], retry_after: float | None, cause: str) -> None:
+    """One row for each answer of the OpenAPI: what it is called, how long to wait, and the cause."""
     chat.gateway.openapi_fault = fault
     error = await send(chat)
     assert type(error) is told
+    assert error.cause == cause
     assert error.retry_after == retry_after
     assert chat.gateway.posts == []
 
@@ -313,22 +324,23 @@ async def test_an_odd_refusal_is_still_one(chat: Chat) -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "told", "retry_after"),
+    ("result", "told", "retry_after", "cause"),
     [
-        ({"invalidStaffIdList": ["042"]}, ReplyRejected, None),
-        ({"filteredStaffIdList": ["042"]}, ReplyRejected, None),
-        ({"flowControlledStaffIdList": ["042"]}, ReplyPaced, 60.0),
-        ({"code": "system.error"}, ReplyRejected, None),
+        ({"invalidStaffIdList": ["042"]}, ReplyRejected, None, "chat.person"),
+        ({"filteredStaffIdList": ["042"]}, ReplyRejected, None, "chat.person"),
+        ({"flowControlledStaffIdList": ["042"]}, ReplyPaced, 60.0, "chat.paced"),
+        ({"code": "system.error"}, ReplyRejected, None, "chat.refused"),
     ],
 )
 async def test_http_200_is_not_yet_delivered(
-    chat: Chat, result: dict[str, Any], told: type, retry_after: float | None
+    chat: Chat, result: dict[str, Any], told: type, retry_after: float | None, cause: str
 ) -> None:
     """The lists in a successful answer name who got nothing."""
     async with scripted() as (script, api, _):
         script.sends = deque([(200, {"processQueryKey": "k"} | result)])
         error = await refused(api, chat)
         assert type(error) is told
+        assert error.cause == cause
         assert error.retry_after == retry_after
 
 
@@ -345,6 +357,7 @@ async def test_nobody_to_write_to(chat: Chat) -> None:
     """One to one without a staff id: refused before any request."""
     error = await send(chat, senderStaffId=MISSING)
     assert type(error) is ReplyRejected
+    assert error.cause == "chat.no_staff_id"
     assert chat.gateway.token_calls == 0
 
 

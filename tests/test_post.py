@@ -21,6 +21,7 @@ from dingbridge.errors import ReplyError, ReplyUnavailable, ReplyUncertain
 from dingbridge.model import Secret
 from dingbridge.net import Network
 from dingbridge.sim.gateway import Gateway
+from tests.certificates import sloppy
 from tests.replying import PROXY_PASSWORD, Direct, chatting, raw, serving, told_by
 
 SESSION = "76da0123456789abcdef"
@@ -70,7 +71,9 @@ def saying(body: bytes, status: int = 200, encoding: str = "") -> Callable[[web.
 async def test_a_200_that_is_no_json_object(body: bytes, told: type) -> None:
     """A page is a proxy's, so nothing arrived; anything else nobody can read leaves it open."""
     async with serving(saying(body)) as url:
-        assert type(await failure(url)) is told
+        error = await failure(url)
+    assert type(error) is told
+    assert error.cause == ("network.intercepted" if told is ReplyUnavailable else "chat.unknown_outcome")
 
 
 @pytest.mark.parametrize("status", [301, 400, 403, 407, 500, 503])
@@ -152,6 +155,7 @@ async def test_a_compressed_bomb_is_counted_unpacked() -> None:
     async with serving(saying(bomb, encoding="gzip")) as url:
         error = await failure(url)
     assert type(error) is ReplyUncertain
+    assert error.cause == "network.intercepted"
     assert "too long" in error.detail
 
 
@@ -177,6 +181,7 @@ async def test_broken_http_leaves_it_open(answer: bytes) -> None:
     async with raw(answer) as port:
         error = await failure(f"http://127.0.0.1:{port}")
     assert type(error) is ReplyUncertain
+    assert error.cause == "network.cut"
     assert not error.certain
 
 
@@ -185,6 +190,7 @@ async def test_silence_is_uncertain_and_bounded() -> None:
     async with raw(None) as port:
         error = await failure(f"http://127.0.0.1:{port}", timeout_s=0.3)
     assert type(error) is ReplyUncertain
+    assert error.cause == "network.timeout"
     assert "in time" in error.detail
 
 
@@ -193,15 +199,17 @@ async def test_a_handshake_that_hangs_is_certain() -> None:
     async with raw(None) as port:
         error = await failure(f"https://127.0.0.1:{port}", timeout_s=0.6)
     assert type(error) is ReplyUnavailable
+    assert error.cause == "network.timeout"
 
 
 async def test_nobody_listening_is_certain() -> None:
     """Refused connections and unknown names are certain failures that name what to check."""
     async with raw(b"") as port:
         pass
-    for base in (f"http://127.0.0.1:{port}", "http://no-such-host.invalid"):
+    for base, cause in ((f"http://127.0.0.1:{port}", "network.refused"), ("http://no-such-host.invalid", "dns")):
         error = await failure(base)
         assert type(error) is ReplyUnavailable
+        assert error.cause == cause
         assert "DNS" in error.detail
 
 
@@ -211,6 +219,7 @@ async def test_an_unreadable_address_is_certain() -> None:
         with pytest.raises(ReplyError) as caught:
             await post_json(session, DIRECT, URL("http:///x?session=" + SESSION), {}, timeout_s=1)
     assert caught.value.certain
+    assert caught.value.cause == "webhook.foreign"
     assert SESSION not in told_by(caught.value)
 
 
@@ -227,6 +236,7 @@ async def test_a_proxy_that_refuses_the_tunnel_is_certain(status: int) -> None:
     async with raw(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode()) as port:
         error = await failure("https://oapi.dingtalk.com", through(port))
     assert type(error) is ReplyUnavailable
+    assert error.cause == ("proxy.auth" if status == 407 else "proxy.refused")
     assert "[dingtalk] proxy" in error.detail
 
 
@@ -236,6 +246,7 @@ async def test_a_proxy_that_is_down_is_certain() -> None:
         pass
     error = await failure("http://oapi.dingtalk.com", through(port))
     assert type(error) is ReplyUnavailable
+    assert error.cause == "proxy.down"
     assert "proxy cannot be reached" in error.detail
 
 
@@ -266,5 +277,17 @@ async def test_certificates_are_checked(tmp_path: Path) -> None:
         async with chatting(gateway) as chat:
             error = await chat.send(await chat.hear())
         assert type(error) is ReplyUnavailable
+        assert error.cause == "tls.untrusted"
         assert "ca_file" in error.detail
         assert len(gateway.posts) == 1
+
+
+@pytest.mark.parametrize(("ca_days", "days"), [(1, -1), (-1, 1)], ids=["server", "ca"])
+async def test_an_expired_certificate_is_told_as_such(tmp_path: Path, ca_days: int, days: int) -> None:
+    """Nothing was sent, and the operator reads that something has expired."""
+    ca_file, context = sloppy(tmp_path, "localhost", ca_days=ca_days, days=days)
+    async with Gateway(ssl_context=context, public_host="localhost") as gateway:
+        error = await failure(gateway.url, Network(ca_file=ca_file))
+    assert type(error) is ReplyUnavailable
+    assert error.cause == "tls.expired"
+    assert "has expired" in error.detail

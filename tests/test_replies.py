@@ -20,9 +20,11 @@ from dingbridge.errors import (
 )
 from dingbridge.model import Answer
 from dingbridge.sim.gateway import MISSING, Gateway
+from dingbridge.trail import Trail, follow
 from tests.replying import MARK, Chat, chatting
 
 GONE = (400, "group.disbanded")
+UNPERMITTED = (403, "Forbidden.AccessDenied.AccessTokenPermissionDenied")
 MARKED = f"{MARK}\n\n答"
 
 
@@ -97,6 +99,7 @@ async def test_without_staff_id_only_webhooks_reach_a_person(chat: Chat) -> None
     message = await chat.hear(senderStaffId=MISSING, webhook_ttl_s=-100)
     error = await chat.send(message)
     assert type(error) is ReplyRejected
+    assert error.cause == "chat.no_staff_id"
     assert "staff id" in error.detail
     assert chat.requests == 0
     group = await chat.hear(senderStaffId="", webhook_ttl_s=-100, group=True)
@@ -161,44 +164,69 @@ TABLE = {
 }
 
 
+# What the trail says of each fault, and so the operator.
+CAUSES: dict[Any, str] = {
+    300001: "webhook.expired",
+    -1: "chat.busy",
+    **dict.fromkeys((130101, 410100, 90018, 90002, "http429"), "chat.paced"),
+    **dict.fromkeys((430101, 430102, 430103, 430104), "chat.unsafe"),
+    **dict.fromkeys((90030, 90020), "chat.quota"),
+    **dict.fromkeys((400013, 400102, 400106), "chat.gone"),
+    987654: "chat.refused",
+    **dict.fromkeys(("html", "http403", "http404", "http302"), "network.intercepted"),
+    "hang": "network.timeout",
+    **dict.fromkeys(("reset_before", "lost_response"), "network.cut"),
+    **dict.fromkeys(("http500", "http502", "http504", "http504_delivered"), "chat.unknown_outcome"),
+    "http503": "chat.busy",
+    "http407": "proxy.auth",
+}
+
+
 @pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
 async def test_webhook_faults(gateway: Gateway, row: Row) -> None:
-    """Each fault of the session webhook: what the chat shows in the end, and what the caller is told."""
+    """Each fault of the session webhook: what the chat shows in the end, what the caller is told, what is noted."""
     slow = "hang" in row.faults
     async with chatting(gateway, timeout_s=0.3 if slow else 5.0) as chat:
         message = await chat.hear()
         await chat.hear(remember=True)
         gateway.webhook_faults.extend(row.faults)
-        result = await chat.send(message)
+        with follow(Trail()) as trail:
+            result = await chat.send(message)
+        tried = [step.facts for step in trail.take() if step.name == "send.tried"]
+        assert [facts["rung"] for facts in tried] == ["webhook", "newest_webhook", "openapi"][: len(tried)]
+        assert [facts["cause"] for facts in tried if not facts["ok"]] == [CAUSES[fault] for fault in row.faults]
         assert chat.shown == row.posts
         if isinstance(row.result, bool):
             assert result is row.result
         else:
             assert type(result) is row.result
+            assert result.cause in {CAUSES[fault] for fault in row.faults}
             assert result.retry_after == row.retry_after
         assert len(gateway.webhook_faults) == 0
 
 
 @pytest.mark.parametrize(
-    ("webhook", "openapi", "told"),
+    ("webhook", "openapi", "told", "cause"),
     [
-        (400013, GONE, ReplyRejected),
-        (300001, GONE, ReplyRejected),
-        (-1, GONE, ReplyUnavailable),
-        (400013, "http503", ReplyUnavailable),
-        (400013, (500, "system.error"), ReplyUncertain),
-        ("http404", GONE, ReplyUnavailable),
-        ("html", "html", ReplyUnavailable),
-        (400013, (403, "Forbidden.AccessDenied.QpsLimitForApi"), ReplyPaced),
-        (400013, (400, "contain.notAllowed.text"), ReplyUnsafe),
+        (400013, GONE, ReplyRejected, "chat.gone"),
+        (300001, GONE, ReplyRejected, "chat.gone"),
+        (300001, UNPERMITTED, ReplyRejected, "chat.permission"),
+        (-1, GONE, ReplyUnavailable, "chat.busy"),
+        (400013, "http503", ReplyUnavailable, "chat.busy"),
+        (400013, (500, "system.error"), ReplyUncertain, "chat.unknown_outcome"),
+        ("http404", GONE, ReplyUnavailable, "network.intercepted"),
+        ("html", "html", ReplyUnavailable, "network.intercepted"),
+        (400013, (403, "Forbidden.AccessDenied.QpsLimitForApi"), ReplyPaced, "chat.paced"),
+        (400013, (400, "contain.notAllowed.text"), ReplyUnsafe, "chat.unsafe"),
     ],
 )
-async def test_when_all_rungs_fail(chat: Chat, webhook: Any, openapi: Any, told: type[ReplyError]) -> None:
-    """What may work later outlives what never will; only what no rung will ever take is final."""
+async def test_when_all_rungs_fail(chat: Chat, webhook: Any, openapi: Any, told: type[ReplyError], cause: str) -> None:
+    """What may work later outlives what never will; only what no rung will ever take is final. So do the causes."""
     message = await chat.hear(remember=True)
     chat.gateway.webhook_fault, chat.gateway.openapi_fault = webhook, openapi
     error = await chat.send(message)
     assert type(error) is told
+    assert error.cause == cause
     assert error.retryable is (told not in (ReplyRejected, ReplyUnsafe))
     assert chat.shown == []
 
@@ -210,6 +238,7 @@ async def test_an_unknown_outcome_outlives_refusals(chat: Chat) -> None:
     error = await chat.send(message)
     assert type(error) is ReplyUncertain
     assert not error.certain
+    assert error.cause == "network.cut"
 
 
 # -- repeating what may have arrived
@@ -292,7 +321,9 @@ async def test_what_is_always_too_long_ends(chat: Chat) -> None:
     message = await chat.hear()
     (part,) = await chat.replies.compose(Answer(numbered(100)))
     chat.gateway.webhook_fault = 460101
-    assert type(await chat.outcome(chat.replies.send(message, part))) is ReplyRejected
+    error = await chat.outcome(chat.replies.send(message, part))
+    assert type(error) is ReplyRejected
+    assert error.cause == "chat.too_long"
     assert chat.requests < 12
 
 
@@ -304,6 +335,7 @@ async def test_half_a_part_in_the_chat_is_an_unknown_outcome(chat: Chat) -> None
     error = await chat.outcome(chat.replies.send(message, part))
     assert type(error) is ReplyUncertain
     assert error.retry_after == 60.0
+    assert error.cause == "chat.paced"
     assert len(chat.shown) == 1
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from dingbridge.model import Conversation, ConversationKind, Message, MessageKind, Person, Route
-from dingbridge.router import Router, matches
+from dingbridge.router import Router, judge
 
 OPEN = Route("open", "w")
 FOR_A = Route("for-a", "w", users=frozenset({"a"}))
@@ -49,7 +49,7 @@ def message(person: str, group: str = "") -> Message:
 )
 def test_truth_table(route: Route, person: str, group: str, expected: bool) -> None:
     """One to one the person decides, in a group the group alone, and no condition means everyone."""
-    assert matches(route, message(person, group)) is expected
+    assert judge(route, message(person, group)).matches is expected
 
 
 def test_all_matching_routes_come_in_the_order_they_are_written() -> None:

@@ -1,16 +1,11 @@
-"""The stand-in gateway keeps DingTalk's protocol: the official SDK runs on it, and its faults are what they say."""
+"""The stand-in gateway keeps DingTalk's protocol: tickets, messages, acks, redelivery; the official SDK runs on it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import json
-import os
 import ssl
-import sys
-import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,95 +13,14 @@ import aiohttp
 import pytest
 import trustme
 
-from dingbridge.sim.gateway import BOT_TOPIC, MISSING, Connection, Gateway, Sent, build_frame
-
-OPEN = "/v1.0/gateway/connections/open"
-JSON = {"Accept": "application/json"}
-BOT = [{"type": "CALLBACK", "topic": BOT_TOPIC}]
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with Gateway() as running:
-        yield running
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
-def opening(gateway: Gateway, **changes: Any) -> dict[str, Any]:
-    asked = {"clientId": gateway.client_id, "clientSecret": gateway.client_secret, "subscriptions": BOT}
-    return asked | changes
-
-
-async def ticket(gateway: Gateway, http: aiohttp.ClientSession, **changes: Any) -> str:
-    async with http.post(gateway.url + OPEN, json=opening(gateway, **changes), headers=JSON) as response:
-        parts = await response.json()
-        return f"{parts['endpoint']}?ticket={parts['ticket']}"
-
-
-async def connect(
-    gateway: Gateway, http: aiohttp.ClientSession, **changes: Any
-) -> tuple[aiohttp.ClientWebSocketResponse, Connection]:
-    """A client socket and the gateway's view of it."""
-    known = {connection.id for connection in gateway.accepted}
-    ws = await http.ws_connect(await ticket(gateway, http, **changes), autoping=False)
-    fresh = await gateway.until(lambda: [c for c in gateway.connections if c.id not in known])
-    with contextlib.suppress(TimeoutError):
-        await gateway.until(lambda: fresh[0].state.value != "greeting", 1)
-    return ws, fresh[0]
-
-
-async def ack(ws: aiohttp.ClientWebSocketResponse, frame: dict[str, Any], data: str = "{}") -> None:
-    headers = {"messageId": frame["headers"]["messageId"], "contentType": "application/json"}
-    await ws.send_json({"code": 200, "message": "OK", "headers": headers, "data": data})
-
-
-async def post(http: aiohttp.ClientSession, url: str, body: Any, **kwargs: Any) -> dict[str, Any]:
-    async with http.post(url, json=body, **kwargs) as response:
-        assert response.status == 200
-        return dict(await response.json())
-
-
-def webhook(sent: Sent) -> str:
-    return str(sent.data["sessionWebhook"])
-
-
-def text(content: str) -> dict[str, Any]:
-    return {"msgtype": "text", "text": {"content": content}}
-
-
-# ---- the unmodified SDK
-
-
-@contextlib.asynccontextmanager
-async def sdk_bot(gateway: Gateway) -> AsyncIterator[asyncio.subprocess.Process]:
-    settings = {
-        "DINGTALK_OPENAPI_ENDPOINT": gateway.url,
-        "NO_PROXY": "127.0.0.1",
-        "CLIENT_ID": gateway.client_id,
-        "CLIENT_SECRET": gateway.client_secret,
-    }
-    bot = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(Path(__file__).parent / "bots" / "sdk_echo.py"),
-        env=os.environ | settings,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        yield bot
-    finally:
-        bot.kill()
-        await bot.wait()
+from dingbridge.sim.gateway import BOT_TOPIC, MISSING, Gateway
+from tests.gateway_client import BOT, JSON, OPEN, ack, connect, opening, post, text, ticket, webhook
+from tests.sdk_bots import python_bot
 
 
 async def test_official_sdk_answers_and_survives_a_rotation(gateway: Gateway) -> None:
     """The unmodified SDK connects, acks, answers a system ping, replies, and goes on after `disconnect`."""
-    async with sdk_bot(gateway):
+    async with python_bot(gateway.url, client_id=gateway.client_id, client_secret=gateway.client_secret):
         first = await gateway.connected(timeout_s=60)
         sent = await gateway.say("年假有几天？", user="042", nick="张三")
         posts = await gateway.wait_posts(sent, 2, timeout_s=30)
@@ -128,7 +42,19 @@ async def test_official_sdk_answers_and_survives_a_rotation(gateway: Gateway) ->
     assert [o.outcome for o in gateway.opens] == ["ticket", "ticket"]
 
 
-# ---- opening
+async def test_what_the_official_sdk_does_not_ack_comes_once_more(gateway: Gateway) -> None:
+    """With a new messageId and the same msgId, and after the ack not again."""
+    gateway.redeliver_after_s, gateway.redeliver_at_most = 0.5, 1
+    who = {"client_id": gateway.client_id, "client_secret": gateway.client_secret}
+    async with python_bot(gateway.url, **who, FORGETS="1"):
+        await gateway.connected(timeout_s=60)
+        sent = await gateway.say("你好")
+        ack = await gateway.acked(sent, timeout_s=30)
+        with pytest.raises(TimeoutError):
+            await gateway.until(lambda: sent.deliveries > 2, 1.2)
+    assert ack.push is sent.pushes[1]
+    assert len({push.message_id for push in sent.pushes}) == 2
+    assert {json.loads(push.frame["data"])["msgId"] for push in sent.pushes} == {sent.msg_id}
 
 
 async def test_a_ticket_opens_one_connection_once(gateway: Gateway, http: aiohttp.ClientSession) -> None:
@@ -181,6 +107,41 @@ async def test_open_answers_nobody_can_use(gateway: Gateway, http: aiohttp.Clien
     assert list(json.loads(bodies[3])) == ["ticket"]
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"ua": "", "subscriptions": [{"type": "EVENT", "topic": "*"}, *BOT]},
+        {"ua": "dingtalk-sdk-go/v0.9.1", "extras": None, "subscriptions": [{"type": "SYSTEM", "topic": "ping"}, *BOT]},
+        {"ua": "x", "localIp": "10.0.0.1,10.0.0.2", "extras": {"a": "b"}, "subscriptions": list(reversed(BOT))},
+    ],
+)
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+async def test_open_takes_what_the_sdks_send(
+    gateway: Gateway, http: aiohttp.ClientSession, shape: dict[str, Any], separators: tuple[str, str]
+) -> None:
+    """Any order of keys, spaced or compact, with and without what is optional: a ticket, and then the messages."""
+    asked = opening(gateway, **shape)
+    for body in (asked, dict(reversed(asked.items()))):
+        raw = json.dumps(body, separators=separators)
+        headers = JSON | {"Content-Type": "application/json"}
+        async with http.post(gateway.url + OPEN, data=raw, headers=headers) as response:
+            parts = await response.json()
+        ws = await http.ws_connect(f"{parts['endpoint']}?ticket={parts['ticket']}")
+        await gateway.connected()
+        await gateway.say("你好")
+        assert (await ws.receive_json(timeout=10))["type"] == "CALLBACK"
+        await ws.close()
+        await gateway.until(lambda: not gateway.connections)
+
+
+async def test_an_endpoint_at_which_nobody_listens(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """The fault refused is a ticket for a port that refuses; the next one is good."""
+    gateway.open_faults.append("refused")
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await http.ws_connect(await ticket(gateway, http))
+    await (await http.ws_connect(await ticket(gateway, http))).close()
+
+
 async def test_hang_and_reset_on_open_and_handshake(gateway: Gateway, http: aiohttp.ClientSession) -> None:
     """`reset` ends TCP without an answer, `hang` never answers, an int is the handshake's status."""
     url = gateway.url + OPEN
@@ -200,9 +161,6 @@ async def test_hang_and_reset_on_open_and_handshake(gateway: Gateway, http: aioh
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
             await http.ws_connect(await ticket(gateway, http))
-
-
-# ---- messages, acks, redelivery
 
 
 async def test_message_has_the_documented_shape(gateway: Gateway, http: aiohttp.ClientSession) -> None:
@@ -251,6 +209,52 @@ async def test_redelivery_until_acked(gateway: Gateway, http: aiohttp.ClientSess
     await gateway.redeliver(sent)
     assert sent.deliveries == settled + 1
     await second.close()
+
+
+async def test_a_robot_message_comes_again_as_often_as_said(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """`redeliver_at_most` once: the field's picture of DingTalk, in less than its 60 s."""
+    gateway.redeliver_after_s, gateway.redeliver_at_most = 0.05, 1
+    ws, _ = await connect(gateway, http)
+    sent = await gateway.say("你好")
+    frames = [await ws.receive_json() for _ in range(2)]
+    with pytest.raises(TimeoutError):
+        await ws.receive(0.3)
+    assert sent.deliveries == 2
+    assert frames[0]["headers"]["messageId"] != frames[1]["headers"]["messageId"]
+    assert frames[0]["data"] == frames[1]["data"]
+
+
+@pytest.mark.parametrize("first", [None, '{"status":"LATER","message":"busy"}'])
+async def test_an_event_comes_again_until_it_is_acked(
+    gateway: Gateway, http: aiohttp.ClientSession, first: str | None
+) -> None:
+    """However often robot messages come; LATER asks for it once more, and an ack without a status ends it."""
+    gateway.event_redeliver_after_s, gateway.redeliver_at_most = 0.05, 0
+    ws, _ = await connect(gateway, http, subscriptions=[{"type": "EVENT", "topic": "*"}])
+    event = await gateway.push_callback("*", {"userId": ["015"]}, "EVENT", headers={"eventId": "e1"})
+    for _ in range(3):
+        frame = await ws.receive_json(timeout=10)
+        assert frame["headers"]["eventId"] == "e1"
+        if first is not None:
+            await ack(ws, frame, first)
+    await ack(ws, await ws.receive_json(timeout=10), '{"userId": ["015"]}')
+    await asyncio.wait_for(event.acknowledged.wait(), 10)
+    settled = event.deliveries
+    with pytest.raises(TimeoutError):
+        await gateway.until(lambda: event.deliveries > settled, 0.3)
+
+
+async def test_the_same_frame_twice(gateway: Gateway, http: aiohttp.ClientSession) -> None:
+    """A duplicate has the same messageId, on the same connection; without that connection it cannot be."""
+    ws, connection = await connect(gateway, http)
+    sent = await gateway.say("你好")
+    await gateway.duplicate(sent)
+    assert await ws.receive_str() == await ws.receive_str()
+    assert sent.deliveries == 2
+    connection.cut()
+    await gateway.until(lambda: not gateway.connections)
+    with pytest.raises(ConnectionResetError):
+        await gateway.duplicate(sent)
 
 
 async def test_ack_on_another_connection_is_noticed(gateway: Gateway, http: aiohttp.ClientSession) -> None:
@@ -302,311 +306,6 @@ async def test_only_subscribed_topics_are_pushed(gateway: Gateway, http: aiohttp
     await wide.close()
 
 
-# ---- how connections end
-
-
-async def test_disconnect_is_silent_then_closes_tcp(gateway: Gateway, http: aiohttp.ClientSession) -> None:
-    """After `disconnect` nothing more is pushed on that connection, and TCP ends without a close frame."""
-    ws, connection = await connect(gateway, http)
-    await connection.disconnect("persistent connection is timeout", close_after_s=0.2, with_message_id=False)
-    frame = await ws.receive_json()
-    sent = await gateway.say("你好")
-    assert "messageId" not in frame["headers"]
-    assert json.loads(frame["data"]) == {"reason": "persistent connection is timeout"}
-    assert sent.deliveries == 0
-    assert (await ws.receive()).type is aiohttp.WSMsgType.CLOSED
-    await gateway.until(lambda: not gateway.connections)
-    assert connection.closed_code == 1006
-
-
-async def test_half_open_neither_reads_nor_pongs(gateway: Gateway, http: aiohttp.ClientSession) -> None:
-    """Before: pong. Half-open: no pong, acks unread, pushes vanish, even the end unseen; `dead_channel` chooses it."""
-    ws, connection = await connect(gateway, http)
-    await ws.ping(b"1")
-    assert (await ws.receive()).data == b"1"
-    connection.half_open()
-    await ws.ping(b"2")
-    assert (await gateway.say("等")).deliveries == 0
-    gateway.dead_channel = True
-    assert (await gateway.say("没了")).deliveries == 1
-    with pytest.raises(TimeoutError):
-        await ws.receive(0.3)
-    assert not ws.closed
-    assert connection in gateway.connections
-    ws._response.connection.transport.abort()  # type: ignore[union-attr]  # a client that gives up
-    with pytest.raises(TimeoutError):
-        await gateway.until(lambda: connection not in gateway.connections, 0.2)
-
-
-async def test_half_open_may_still_deliver(gateway: Gateway, http: aiohttp.ClientSession) -> None:
-    """With deliver=True frames arrive, but their acks are never read."""
-    gateway.dead_channel = True
-    ws, connection = await connect(gateway, http)
-    connection.half_open(deliver=True)
-    sent = await gateway.say("你好")
-    await ack(ws, await ws.receive_json())
-    with pytest.raises(TimeoutError):
-        await gateway.acked(sent, 0.2)
-    connection.cut()
-    await ws.close()
-
-
-async def test_cut_is_a_reset(gateway: Gateway) -> None:
-    """`cut` ends TCP with RST: the peer's next read fails instead of seeing an end."""
-    async with aiohttp.ClientSession() as http:
-        url = (await ticket(gateway, http)).split("/", 3)[3]
-    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    writer.write(
-        f"GET /{url} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-    )
-    await reader.readuntil(b"\r\n\r\n")
-    (await gateway.connected()).cut()
-    with pytest.raises(ConnectionResetError):
-        await reader.read()
-    writer.close()
-    with pytest.raises(ConnectionResetError):
-        await writer.wait_closed()
-
-
-@pytest.mark.parametrize("code", [1000, 1001, 1009])
-async def test_close_codes_both_ways(gateway: Gateway, http: aiohttp.ClientSession, code: int) -> None:
-    """The gateway's code reaches the client, and the client's code is recorded."""
-    ws, _ = await connect(gateway, http)
-    other, theirs = await connect(gateway, http)
-    for connection in gateway.connections:
-        if connection is not theirs:
-            await connection.close(code)
-    message = await ws.receive()
-    assert (message.type, ws.close_code) == (aiohttp.WSMsgType.CLOSE, code)
-    await other.close(code=code)
-    await gateway.until(lambda: theirs.closed_code)
-    assert (theirs.closed_code, other.close_code) == (code, code)
-
-
-async def test_after_accept_scripts(gateway: Gateway, http: aiohttp.ClientSession) -> None:
-    """A connection can be greeted with a frame and a close; held messages are not wasted on it."""
-
-    async def greet(connection: Connection) -> None:
-        await connection.push(build_frame("CALLBACK", BOT_TOPIC, {"msgId": "m1"}))
-        await connection.close(1000)
-
-    held = await gateway.say("你好")
-    gateway.after_accept = greet
-    ws = await http.ws_connect(await ticket(gateway, http))
-    assert (await ws.receive_json())["type"] == "CALLBACK"
-    assert (await ws.receive()).type is aiohttp.WSMsgType.CLOSE
-    assert held.deliveries == 0
-    gateway.after_accept = None
-    again, _ = await connect(gateway, http)
-    await again.receive_json()
-    assert held.deliveries == 1
-    await again.close()
-
-
-async def test_raw_frames_and_garbage(gateway: Gateway, http: aiohttp.ClientSession) -> None:
-    """send_raw writes any text or bytes; what the client sends and nobody can read is noted."""
-    ws, connection = await connect(gateway, http)
-    await connection.send_raw("{oops")
-    await connection.send_raw(b"\x00")
-    assert await ws.receive_str() == "{oops"
-    assert await ws.receive_bytes() == b"\x00"
-    await ws.send_str("not json")
-    await gateway.until(lambda: [t for t in gateway.traffic if t["kind"] == "garbage"])
-    await ws.close()
-    await gateway.until(lambda: connection.closed_code)
-    with pytest.raises(ConnectionResetError):
-        await connection.send_raw("late")
-
-
-# ---- session webhooks
-
-
-async def test_webhook_posts_are_recorded(gateway: Gateway, http: aiohttp.ClientSession) -> None:
-    """An accepted post is kept with its conversation, user and text, and handed out once each."""
-    sent = await gateway.say("你好", user="042")
-    other = await gateway.say("你好", group=True)
-    assert await post(http, webhook(sent), text("甲")) == {"errcode": 0, "errmsg": "ok"}
-    await post(http, webhook(other), {"msgtype": "markdown", "markdown": {"title": "t", "text": "乙"}})
-    await post(http, webhook(sent), text("丙"))
-    assert [(await gateway.next_post(sent)).text for _ in range(2)] == ["甲", "丙"]
-    assert [p.text for p in await gateway.wait_posts("cid-group")] == ["乙"]
-    assert [p.text for p in await gateway.wait_posts(None, 3)] == ["甲", "乙", "丙"]
-    assert {p.path for p in gateway.posts} == {"webhook"}
-    assert gateway.posts[0].user == "042"
-
-
-async def test_expired_webhook_is_an_errcode(gateway: Gateway, http: aiohttp.ClientSession) -> None:
-    """An unknown, an outdated and a withdrawn session answer 200 with errcode 300001 and record nothing."""
-    gone = {"errcode": 300001, "errmsg": "session 不存在"}
-    unknown = f"{gateway.url}/robot/sendBySession?session=00"
-    outdated = await gateway.say("你好", webhook_ttl_s=-1)
-    withdrawn = await gateway.say("你好")
-    gateway.expire_webhooks(withdrawn.conversation)
-    for url in (unknown, webhook(outdated), webhook(withdrawn)):
-        assert await post(http, url, text("甲")) == gone
-    assert gateway.posts == []
-
-
-@pytest.mark.parametrize(
-    ("body", "errcode"),
-    [
-        (text("汉" * 6700), 460101),
-        ({"msgtype": "image", "image": {"picURL": "x"}}, 400105),
-        ({"msgtype": "markdown", "markdown": {"title": "", "text": "x"}}, 40035),
-        ({"msgtype": "text"}, 40035),
-        ([], 40035),
-    ],
-)
-async def test_webhook_checks_the_body(gateway: Gateway, http: aiohttp.ClientSession, body: Any, errcode: int) -> None:
-    """A body over 20000 bytes, an unknown kind or a missing part is refused with DingTalk's errcode."""
-    sent = await gateway.say("你好")
-    raw = json.dumps(body, ensure_ascii=False).encode()
-    headers = {"Content-Type": "application/json; charset=utf-8"}
-    async with http.post(webhook(sent), data=raw, headers=headers) as response:
-        assert (response.status, (await response.json())["errcode"]) == (200, errcode)
-    async with http.post(webhook(sent), data=raw, headers={"Content-Type": "text/plain"}) as response:
-        assert (await response.json())["errcode"] == 43004
-    assert gateway.posts == []
-
-
-async def test_webhook_rate_limit(gateway: Gateway, http: aiohttp.ClientSession) -> None:
-    """`webhook_per_minute` refuses with 130101, per conversation."""
-    gateway.webhook_per_minute = 2
-    busy = await gateway.say("你好", user="042")
-    quiet = await gateway.say("你好", user="043")
-    codes = [(await post(http, webhook(busy), text(str(n))))["errcode"] for n in range(3)]
-    assert codes == [0, 0, 130101]
-    assert (await post(http, webhook(quiet), text("x")))["errcode"] == 0
-
-
-async def test_webhook_faults(gateway: Gateway, http: aiohttp.ClientSession) -> None:
-    """Errcodes, statuses, resets: the message is there only where the fault says it was delivered."""
-    url = webhook(await gateway.say("你好"))
-    gateway.webhook_faults.extend([130101, None, "http503", "http500_delivered"])
-    assert (await post(http, url, text("a")))["errcode"] == 130101
-    assert (await post(http, url, text("b")))["errcode"] == 0
-    for status, content in ((503, "c"), (500, "d")):
-        async with http.post(url, json=text(content)) as response:
-            assert response.status == status
-    gateway.webhook_faults.extend(["reset_before", "lost_response"])
-    for content in "ef":
-        with pytest.raises(aiohttp.ClientConnectionError):
-            await http.post(url, json=text(content))
-    gateway.webhook_fault = "html"
-    async with http.post(url, json=text("g")) as response:
-        assert response.content_type == "text/html"
-    assert [p.text for p in gateway.posts] == ["b", "d", "f"]
-
-
-async def test_a_slow_webhook_delivers_although_the_sender_gave_up(
-    gateway: Gateway, http: aiohttp.ClientSession
-) -> None:
-    """`webhook_delay_s` delays the acceptance, and a sender's timeout does not undo it."""
-    sent = await gateway.say("你好")
-    gateway.webhook_delay_s = 0.3
-    with pytest.raises(TimeoutError):
-        await http.post(webhook(sent), json=text("晚"), timeout=aiohttp.ClientTimeout(0.1))
-    assert (await gateway.next_post(sent)).text == "晚"
-
-
-# ---- OpenAPI
-
-
-async def token(gateway: Gateway, http: aiohttp.ClientSession) -> dict[str, str]:
-    asked = {"appKey": gateway.client_id, "appSecret": gateway.client_secret}
-    body = await post(http, f"{gateway.url}/v1.0/oauth2/accessToken", asked)
-    return {"x-acs-dingtalk-access-token": body["accessToken"]}
-
-
-def oto(gateway: Gateway, *users: str, content: str = "hi") -> dict[str, Any]:
-    param = json.dumps({"content": content}, ensure_ascii=False)
-    return {
-        "robotCode": gateway.client_id,
-        "userIds": list(users),
-        "msgKey": "sampleText",
-        "msgParam": param,
-    }
-
-
-async def test_tokens_are_kept_until_they_expire(gateway: Gateway, http: aiohttp.ClientSession) -> None:
-    """The same token is given again; after `expire_tokens` it is 400 InvalidAuthentication; bad secrets are 400."""
-    url = f"{gateway.url}/v1.0/robot/oToMessages/batchSend"
-    old = await token(gateway, http)
-    assert await token(gateway, http) == old
-    gateway.expire_tokens()
-    async with http.post(url, json=oto(gateway, "042"), headers=old) as response:
-        assert (response.status, (await response.json())["code"]) == (400, "InvalidAuthentication")
-    fresh = await token(gateway, http)
-    assert fresh != old
-    await post(http, url, oto(gateway, "042"), headers=fresh)
-    wrong = {"appKey": gateway.client_id, "appSecret": "x"}
-    async with http.post(f"{gateway.url}/v1.0/oauth2/accessToken", json=wrong) as response:
-        assert (response.status, (await response.json())["code"]) == (400, "invalidClientIdOrSecret")
-    assert gateway.token_calls == 4
-
-
-async def test_one_to_one_and_group_messages(gateway: Gateway, http: aiohttp.ClientSession) -> None:
-    """Both sends become posts in the right conversation; invalid and throttled users are only listed."""
-    headers = await token(gateway, http)
-    await gateway.say("你好", user="042", conversation="cid-own")
-    gateway.invalid_staff, gateway.flow_controlled = {"bad"}, {"slow"}
-    url = f"{gateway.url}/v1.0/robot/"
-    body = await post(http, url + "oToMessages/batchSend", oto(gateway, "042", "bad", "slow"), headers=headers)
-    assert body["processQueryKey"]
-    assert (body["invalidStaffIdList"], body["flowControlledStaffIdList"]) == (["bad"], ["slow"])
-    group = oto(gateway) | {
-        "openConversationId": "cid-group",
-        "msgKey": "sampleMarkdown",
-        "msgParam": json.dumps({"title": "t", "text": "组"}),
-    }
-    await post(http, url + "groupMessages/send", group, headers=headers)
-    got = [(p.path, p.conversation, p.user, p.text) for p in gateway.posts]
-    assert got == [("oto", "cid-own", "042", "hi"), ("group", "cid-group", "", "组")]
-
-
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        ({"robotCode": "other"}, "invalidParameter.robotCode.auth"),
-        ({"msgKey": "nope"}, "invalidParameter.msgKey.invalid"),
-        ({"msgParam": {"content": "x"}}, "invalidParameter.msgParam.invalid"),
-        ({"msgParam": json.dumps({"content": "x" * 15_000})}, "invalidParameter.msgParam.tooLong"),
-        ({"msgParam": "{}"}, "miss.param.content"),
-        ({"userIds": [str(n) for n in range(21)]}, "receivers.exceed"),
-    ],
-)
-async def test_openapi_checks_the_body(
-    gateway: Gateway, http: aiohttp.ClientSession, change: dict[str, Any], code: str
-) -> None:
-    """A wrong robot, key, parameter or number of receivers is 400 with DingTalk's code."""
-    headers = await token(gateway, http)
-    url = f"{gateway.url}/v1.0/robot/oToMessages/batchSend"
-    async with http.post(url, json=oto(gateway, "042") | change, headers=headers) as response:
-        assert (response.status, (await response.json())["code"]) == (400, code)
-    assert gateway.posts == []
-
-
-async def test_openapi_faults(gateway: Gateway, http: aiohttp.ClientSession) -> None:
-    """(status, code) pairs, bare statuses and lost responses; a missing scope is named."""
-    headers = await token(gateway, http)
-    url = f"{gateway.url}/v1.0/robot/oToMessages/batchSend"
-    denied = "Forbidden.AccessDenied.AccessTokenPermissionDenied"
-    gateway.openapi_faults.extend([(403, denied), 504, "lost_response"])
-    async with http.post(url, json=oto(gateway, "042"), headers=headers) as response:
-        body = await response.json()
-        assert (response.status, body["code"]) == (403, denied)
-        assert body["accessdenieddetail"] == {"requiredScopes": ["qyapi_robot_sendmsg"]}
-    async with http.post(url, json=oto(gateway, "042"), headers=headers) as response:
-        assert response.status == 504
-    with pytest.raises(aiohttp.ClientConnectionError):
-        await http.post(url, json=oto(gateway, "042", content="到了"), headers=headers)
-    assert [p.text for p in gateway.posts] == ["到了"]
-
-
-# ---- the whole
-
-
 async def test_tls_end_to_end(tmp_path: Path) -> None:
     """With an ssl_context everything is https and wss under the public host, and a cut still works."""
     authority = trustme.CA()
@@ -649,20 +348,3 @@ async def test_close_ends_hanging_handlers_and_leaves_no_task() -> None:
     await gateway.close()
     assert asyncio.all_tasks() == before
     assert not gateway.connections
-
-
-async def test_traffic_tells_everything_in_order(gateway: Gateway, http: aiohttp.ClientSession) -> None:
-    """One list has opens, connections, frames, acks and posts, with monotonic times."""
-    started = time.monotonic()
-    ws, _ = await connect(gateway, http)
-    sent = await gateway.say("你好")
-    await ack(ws, await ws.receive_json())
-    await gateway.acked(sent)
-    await post(http, webhook(sent), text("好"))
-    await ws.close()
-    await gateway.until(lambda: not gateway.connections)
-    kinds = [entry["kind"] for entry in gateway.traffic]
-    assert kinds == ["open", "connected", "live", "frame", "ack", "post", "closed"]
-    times = [entry["at"] for entry in gateway.traffic]
-    assert times == sorted(times)
-    assert times[0] >= started

@@ -312,6 +312,6 @@ async def test_a_poison_that_kills_when_it_is_told_ends_dead(tmp_path: Path) -> 
         assert one.recovered.dead == 1
 
         assert await leased(store) == ["next"]
-        (bad, _) = rows(store.path, "id, state, outcome, reason, body, webhook, answer")
-        assert bad == (1, "dead", "dead", "telling its asker kills the process", "", "", None)
+        (bad, _) = rows(store.path, "id, state, outcome, reason, webhook, answer")
+        assert bad == (1, "dead", "dead", "telling its asker kills the process", "", None)
         assert (await store.put(message("bad"))).duplicate

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from dingbridge.errors import StoreUnavailable
+from dingbridge.errors import StoreError, StoreUnavailable
 from dingbridge.model import Answer, Outcome
 from dingbridge.store.writer import GROUP, Writer
-from tests.stores import CHILD, ROOT, Clock, head, message, opened, rows
+from tests.stores import CHILD, ROOT, Clock, bound, head, message, opened, rows, unbound
 
 Job = Callable[[sqlite3.Connection], Any]
 HANG_S = 30.0
@@ -33,15 +33,6 @@ def notes(c: sqlite3.Connection) -> list[str]:
 def too_much(c: sqlite3.Connection) -> None:
     """One row larger than a bounded file; SQLite ends the whole transaction over it."""
     c.execute("INSERT INTO note VALUES (zeroblob(1000000))")
-
-
-def bound(c: sqlite3.Connection) -> None:
-    (pages,) = c.execute("PRAGMA page_count").fetchone()
-    c.execute(f"PRAGMA max_page_count = {pages}").fetchone()
-
-
-def unbound(c: sqlite3.Connection) -> None:
-    c.execute("PRAGMA max_page_count = 1000000").fetchone()
 
 
 @pytest.fixture
@@ -189,6 +180,7 @@ async def test_a_full_file_fails_the_whole_group(writer: Writer) -> None:
     assert {type(one) for one in results} == {StoreUnavailable}
     for error in results:
         assert error.retryable
+        assert error.cause == "store.full"
         assert error.detail.endswith("x.db: database or disk is full; the disk is full: free some space, nothing "
                                      "accepted is lost")  # fmt: skip
     assert writer.last_error is results[0]
@@ -198,6 +190,25 @@ async def test_a_full_file_fails_the_whole_group(writer: Writer) -> None:
     await writer.run(note("after"))
     assert writer.last_error is None
     assert await writer.run(notes) == ["before", "after"]
+
+
+async def test_trouble_is_told_at_each_failure_and_once_when_it_is_over(tmp_path: Path) -> None:
+    """on_trouble hears every transaction that failed, the first that worked after that, and nothing else."""
+    heard: list[StoreError | None] = []
+    writer = Writer(tmp_path / "x.db", on_trouble=heard.append)
+    await writer.open()
+    await writer.run(lambda c: c.execute("CREATE TABLE note (text TEXT NOT NULL) STRICT").rowcount)
+    await writer.run(note("before"))
+    await writer.run(bound)
+    failed = [await outcomes(asyncio.ensure_future(writer.run(too_much))) for _ in range(2)]
+    await writer.run(notes)  # reading proves nothing
+    assert heard == [error for (error,) in failed]
+    await writer.run(unbound)
+    await writer.run(note("after"))
+    await writer.run(note("later"))
+    await writer.close()
+
+    assert heard == [*(error for (error,) in failed), None]
 
 
 async def test_a_full_file_that_fails_one_job_is_trouble_too(writer: Writer) -> None:
@@ -291,19 +302,24 @@ async def test_a_disk_without_space(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plant", "words"),
+    ("plant", "words", "cause"),
     [
-        ("PRAGMA query_only = 1", "the file or its folder cannot be written: give the service's user the right to"),
-        ("DROP TABLE message", "no such table: message; see the SQLite error"),
+        (
+            "PRAGMA query_only = 1",
+            "the file or its folder cannot be written: give the service's user the right to",
+            "store.readonly",
+        ),
+        ("DROP TABLE message", "no such table: message; see the SQLite error", "store.unavailable"),
     ],
 )
-async def test_what_sqlite_says_comes_with_a_remedy(tmp_path: Path, plant: str, words: str) -> None:
-    """The operator is told the file, the reason and what to do."""
+async def test_what_sqlite_says_comes_with_a_remedy(tmp_path: Path, plant: str, words: str, cause: str) -> None:
+    """The operator is told the file, the reason and what to do; the error carries the cause."""
     async with opened(tmp_path / "x.db", Clock()) as store:
         await store._writer.run(lambda c: c.execute(plant).rowcount)
         with pytest.raises(StoreUnavailable, match=words) as caught:
             await store.put(message("m1"))
         assert caught.value.detail.startswith(f"store {tmp_path}/x.db: ")
+        assert caught.value.cause == cause
         assert store.trouble == caught.value.detail
 
 

@@ -13,7 +13,7 @@ import pytest
 from dingbridge.dingtalk.stream import Backoff, Timing
 from dingbridge.sim.gateway import Connection, Gateway, build_frame
 from tests.anythingllm_peer import Act, Peer, Request, Script, answer
-from tests.blackhole import BlackHole
+from tests.faultproxy import BLACK_HOLE, FaultProxy, Way
 from tests.house import until
 from tests.linked import QUICK, Bot, linked, names, next_connection, running, told
 
@@ -31,21 +31,21 @@ class Always(Peer):
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("fault", "words", "cause"),
     [
-        (403, "HTTP 403"),
-        (429, "HTTP 429"),
-        (500, "HTTP 500"),
-        (503, "HTTP 503"),
-        ("html", "without endpoint and ticket"),
-        ("no_ticket", "without endpoint and ticket"),
-        ("no_endpoint", "without endpoint and ticket"),
-        ("empty", "without endpoint and ticket"),
-        ("hang", "no answer in time"),
-        ("reset", "broken off"),
+        (403, "HTTP 403", "link.blocked"),
+        (429, "HTTP 429", "link.unavailable"),
+        (500, "HTTP 500", "link.unavailable"),
+        (503, "HTTP 503", "link.unavailable"),
+        ("html", "without endpoint and ticket", "network.intercepted"),
+        ("no_ticket", "without endpoint and ticket", "network.intercepted"),
+        ("no_endpoint", "without endpoint and ticket", "network.intercepted"),
+        ("empty", "without endpoint and ticket", "network.intercepted"),
+        ("hang", "no answer in time", "network.timeout"),
+        ("reset", "broken off", "network.cut"),
     ],
 )
-async def test_a_failing_open_call(gateway: Gateway, fault: int | str, words: str) -> None:
+async def test_a_failing_open_call(gateway: Gateway, fault: int | str, words: str, cause: str) -> None:
     """It is told once, not each time, and the link comes up as soon as the call works again."""
     gateway.open_faults.extend([fault, fault])
     with told(gateway.client_secret) as events:
@@ -54,6 +54,7 @@ async def test_a_failing_open_call(gateway: Gateway, fault: int | str, words: st
             assert bot.stream.state.connected
     assert names(events) == ["stream.lost", "stream.connected"]
     assert words in events[0]["why"]
+    assert events[0]["cause"] == cause
     assert events[0]["log_level"] == "warning"
     assert len(gateway.opens) == 3
 
@@ -67,6 +68,8 @@ async def test_a_failing_handshake(gateway: Gateway, fault: int | str) -> None:
             await bot.works()
     assert names(events) == ["stream.lost", "stream.connected"]
     assert "the WebSocket to 127.0.0.1" in events[0]["why"]
+    causes = {"hang": "network.timeout", "reset": "network.cut"}
+    assert events[0]["cause"] == causes.get(str(fault), "link.handshake")
     assert len(gateway.opens) == bot.counted["lost"] + 1 >= 3
 
 
@@ -84,6 +87,7 @@ async def test_refused_credentials(gateway: Gateway, status: int) -> None:
             await bot.works()
     assert names(events) == ["stream.rejected", "stream.connected"]
     assert events[0]["log_level"] == "error"
+    assert events[0]["cause"] == "link.rejected"
     for check in ("Client ID and Client Secret", "robot capability", "published", "egress IP", f"HTTP {status}"):
         assert check in events[0]["why"]
     assert bot.counted["rejected"] == 4
@@ -106,6 +110,37 @@ async def test_trouble_between_refusals_is_told_once(gateway: Gateway) -> None:
         async with linked(gateway):
             pass
     assert names(events) == ["stream.lost", "stream.rejected", "stream.connected"]
+
+
+async def test_an_outage_tells_its_length_when_it_ends(gateway: Gateway) -> None:
+    """Refused, then unreachable, then back: each is told once, and the end with all the seconds since the first."""
+    gateway.open_fault = 401
+    slow = replace(QUICK, backoff=Backoff(base_s=0.02, factor=1.0, rejected_s=0.1))
+    with told() as events:
+        started = time.monotonic()
+        async with running(Bot(gateway, timing=slow)) as bot:
+            await bot.count("rejected", 6)
+            gateway.open_fault = 503
+            await bot.count("lost", 2)
+            gateway.open_fault = None
+            first = await bot.up()
+            lasted = time.monotonic() - started
+            started = time.monotonic()
+            first.cut()
+            await next_connection(gateway, first)
+            await bot.works()
+            again = time.monotonic() - started
+    assert names(events) == ["stream.rejected", *OUTAGE]
+    assert 0.4 < events[1]["down_s"] <= lasted + 0.1
+    assert events[3]["down_s"] <= again + 0.1
+
+
+async def test_a_first_connection_was_not_away(gateway: Gateway) -> None:
+    """Where nothing was lost, nothing is told of its length."""
+    with told() as events:
+        async with linked(gateway):
+            pass
+    assert [event["down_s"] for event in events if event["event"] == "stream.connected"] == [None]
 
 
 @pytest.mark.parametrize("step", ["open", "handshake"])
@@ -131,6 +166,7 @@ async def test_a_refused_port(gateway: Gateway) -> None:
                 assert (await back.acked(await back.say())).code == 200
                 assert names(events) == ["stream.lost", "stream.connected"]
     assert "check route and firewall" in events[0]["why"]
+    assert events[0]["cause"] == "network.refused"
 
 
 async def test_a_redirected_handshake_is_not_followed(gateway: Gateway) -> None:
@@ -146,6 +182,7 @@ async def test_a_redirected_handshake_is_not_followed(gateway: Gateway) -> None:
                 await bot.up()
     assert names(events) == ["stream.lost", "stream.connected"]
     assert "redirected" in events[0]["why"]
+    assert events[0]["cause"] == "network.intercepted"
 
 
 @pytest.mark.parametrize(
@@ -198,6 +235,7 @@ async def test_an_ended_link_is_replaced(gateway: Gateway, ending: Ending) -> No
             await next_connection(gateway, first)
             await bot.works()
     assert names(events) == OUTAGE
+    assert events[1]["cause"] == "link.lost"
     assert bot.counted["lost"] == 1
 
 
@@ -269,34 +307,54 @@ async def test_a_half_open_link_is_noticed(gateway: Gateway) -> None:
     assert bot.times("lost")[0] - began <= 7.5
     assert names(events) == OUTAGE
     assert "no pong" in events[1]["why"]
+    assert events[1]["cause"] == "link.silent"
+
+
+async def test_a_link_that_only_listens(gateway: Gateway) -> None:
+    """Where acks and pings vanish, frames that still come in do not hide it."""
+    async with FaultProxy(gateway.port) as path:
+        gateway.endpoint = f"ws://127.0.0.1:{path.port}/connect"
+        with told() as events:
+            async with linked(gateway, timing=replace(QUICK, heartbeat_s=0.5)) as (bot, first):
+                await bot.works()
+                path.set(up=BLACK_HOLE)
+                gateway.redeliver_after_s = 0.1
+                sent = await gateway.say()
+                await bot.count("lost", 1)
+                path.heal()
+                first.cut()
+                await gateway.acked(sent)
+        assert sent.deliveries > 2
+    assert names(events) == OUTAGE
+    assert "no pong" in events[1]["why"]
 
 
 @pytest.mark.slow
 async def test_a_black_hole_is_noticed_within_fifteen_seconds(gateway: Gateway) -> None:
     """With the heartbeat that ships, a path that swallows everything costs at most 15 s."""
-    async with BlackHole(gateway.port) as path:
+    async with FaultProxy(gateway.port) as path:
         gateway.endpoint = f"ws://127.0.0.1:{path.port}/connect"
         async with linked(gateway, timing=Timing()) as (bot, _):
             await bot.works()
-            path.swallow()
+            path.both(Way(hold=True))
             began = time.monotonic()
             await bot.count("lost", 1, 30)
             assert bot.times("lost")[0] - began <= 15.0
             print(f"noticed after {bot.times('lost')[0] - began:.1f} s")
             gateway.endpoint = f"ws://127.0.0.1:{gateway.port}/connect"
-            path.let_through()
+            path.heal()
             await bot.up()
             await bot.works()
 
 
 async def test_a_swallowed_handshake_is_given_up(gateway: Gateway) -> None:
     """A path that swallows the handshake too costs one time limit per attempt, and no connection is left over."""
-    async with BlackHole(gateway.port) as path:
-        path.swallow()
+    async with FaultProxy(gateway.port) as path:
+        path.both(BLACK_HOLE)
         gateway.endpoint = f"ws://127.0.0.1:{path.port}/connect"
         async with running(Bot(gateway)) as bot:
             await bot.count("lost", 2)
-            path.let_through()
+            path.heal()
             await bot.up()
             await bot.works()
 
@@ -328,10 +386,10 @@ async def test_an_outage_in_readiness(gateway: Gateway) -> None:
         first.cut()
         await bot.count("lost", 2)
         state = bot.stream.state
-        assert (state.connected, "503" in state.why) == (False, True)
+        assert (state.connected, "503" in state.why, state.cause) == (False, True, "link.unavailable")
         gateway.open_fault = None
         await until(lambda: state.connected)
-        assert state.why == ""
+        assert (state.why, state.cause) == ("", "")
 
 
 async def test_a_link_that_is_used_up_while_another_runs(gateway: Gateway) -> None:

@@ -90,6 +90,7 @@ async def test_a_wrong_proxy_password(authority: Authority, tls: bool) -> None:
                 await bot.count("lost", 2)
     assert names(events) == ["stream.lost"]
     assert "407" in events[0]["why"]
+    assert events[0]["cause"] == "proxy.auth"
     assert "[dingtalk] proxy" in events[0]["why"]
     assert not gateway.opens
 
@@ -105,6 +106,7 @@ async def test_a_proxy_that_is_down(authority: Authority) -> None:
                 await bot.count("lost", 2)
     assert names(events) == ["stream.lost"]
     assert "the proxy cannot be reached" in events[0]["why"]
+    assert events[0]["cause"] == "proxy.down"
 
 
 async def test_a_proxy_that_refuses_the_gateway_only(authority: Authority) -> None:
@@ -118,6 +120,7 @@ async def test_a_proxy_that_refuses_the_gateway_only(authority: Authority) -> No
                 await bot.up()
     assert names(events) == ["stream.lost", "stream.connected"]
     assert events[0]["why"] == f"the WebSocket to {WSS}: the proxy refused the connection (403)"
+    assert events[0]["cause"] == "proxy.refused"
 
 
 @pytest.mark.parametrize("entry", ["localhost", "*", "LOCALHOST"])
@@ -189,6 +192,19 @@ async def test_an_unknown_ca(authority: Authority, proxied: bool) -> None:
         assert not gateway.opens
     assert names(events) == ["stream.lost"]
     assert "[dingtalk] ca_file" in events[0]["why"]
+    assert events[0]["cause"] == "tls.untrusted"
+
+
+@pytest.mark.parametrize(("ca_days", "days"), [(1, -1), (-1, 1)], ids=["server", "ca"])
+async def test_an_expired_certificate(tmp_path: Path, ca_days: int, days: int) -> None:
+    """That of the gateway, or of the CA in ca_file: told as expired, which is another remedy than untrusted."""
+    ca_file, context = sloppy(tmp_path, "localhost", ca_days=ca_days, days=days)
+    async with Gateway(ssl_context=context, public_host="localhost") as gateway:
+        with told(gateway.client_secret) as events:
+            async with running(Bot(gateway, timing=PATIENT, network=Network(ca_file=ca_file))) as bot:
+                await bot.count("lost", 1)
+    assert "certificate has expired" in events[0]["why"]
+    assert events[0]["cause"] == "tls.expired"
 
 
 async def test_a_certificate_for_another_name(authority: Authority) -> None:
@@ -199,6 +215,7 @@ async def test_a_certificate_for_another_name(authority: Authority) -> None:
                 await bot.count("lost", 1)
     assert not gateway.opens
     assert "Hostname mismatch" in events[0]["why"]
+    assert events[0]["cause"] == "tls.name"
 
 
 async def test_a_sloppy_ca(tmp_path: Path) -> None:
@@ -237,6 +254,8 @@ async def test_a_missing_client_certificate(authority: Authority, version: ssl.T
         assert not gateway.opens
     assert names(events) == ["stream.lost"]
     assert "client certificate" in events[0]["why"]
+    # With TLS 1.3 it is told at the first read, and a reset may come first.
+    assert events[0]["cause"] in ("tls.client_cert", "network.cut")
 
 
 async def test_tls_on_a_plain_port(gateway: Gateway) -> None:
@@ -245,6 +264,7 @@ async def test_tls_on_a_plain_port(gateway: Gateway) -> None:
         async with running(Bot(gateway, timing=PATIENT, api_base=gateway.url.replace("http", "https"))) as bot:
             await bot.count("lost", 1)
     assert "no TLS on the other side" in events[0]["why"]
+    assert events[0]["cause"] == "tls.failed"
 
 
 # ---- where the gateway may be
@@ -310,6 +330,7 @@ async def test_a_plain_gateway_beside_tls_is_refused(authority: Authority) -> No
                 await bot.count("lost", 2)
         assert not [note for note in gateway.traffic if note["kind"] == "handshake"]
     assert "refused" in events[0]["why"]
+    assert events[0]["cause"] == "link.foreign"
 
 
 # ---- the whole daemon

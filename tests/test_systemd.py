@@ -89,12 +89,22 @@ def packaged(tmp_path: Path, credentials: dict[str, str]) -> Config:
 
 
 def test_the_packaged_configuration_takes_its_secrets_from_systemd(tmp_path: Path) -> None:
-    """Credentials with the names in the unit are found; the store lies in the state folder; nothing else is needed."""
+    """Credentials with the names in the unit are found, and nothing else is needed."""
     assert [value.partition(":")[0] for value in settings("LoadCredential")] == list(SECRETS)
     loaded = packaged(tmp_path, SECRETS)
     assert loaded.dingtalk.client_secret.reveal() == "a-client-secret"
     assert loaded.anythingllm.api_key.reveal() == "an-api-key"
-    assert loaded.store_path == tmp_path / "state" / "dingbridge.db"
+
+
+def test_the_store_lies_in_the_state_folder_for_everybody(tmp_path: Path) -> None:
+    """The path is written out, so that root's commands find the service's store without its environment."""
+    folder = Path("/var/lib", settings("StateDirectory")[0])
+    assert packaged(tmp_path, SECRETS).store_path == folder / "dingbridge.db"
+
+
+def test_a_reload_is_a_hangup() -> None:
+    """`systemctl reload` sends SIGHUP to the daemon itself."""
+    assert settings("ExecReload") == ["kill -HUP $MAINPID"]
 
 
 def test_a_missing_credential_is_named(tmp_path: Path) -> None:
@@ -109,4 +119,4 @@ def test_the_packaged_configuration_holds_no_secret() -> None:
     """The file may be read by anyone on the machine: no secret stands in it, nor the way to one."""
     text = (SYSTEMD / "dingbridge.toml").read_text("utf-8")
     keys = re.findall(r"^\s*#?\s*([a-z_]+)\s*=", text, flags=re.MULTILINE)
-    assert set(keys) == {"client_id", "base_url", "workspace"}
+    assert set(keys) == {"client_id", "base_url", "url", "workspace"}

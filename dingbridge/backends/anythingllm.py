@@ -18,6 +18,7 @@ import aiohttp
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_exponential, wait_random
 
+from dingbridge import trail
 from dingbridge.backends.api import MAX_BODY, MAX_ERROR_BODY, Api
 from dingbridge.backends.assembly import Assembly
 from dingbridge.backends.faults import KEY_COMES_FROM, WorkspaceUnknown
@@ -56,13 +57,28 @@ class _Asking:
     began: float
     deadline: float
     tries: int = 0
+    attempt_began: float = 0.0
+    slug: str = ""
     first_token_s: float | None = None
+    broke_off: BackendError | None = None
     shown: str = ""
     assembly: Assembly = field(default_factory=Assembly)
 
     def worth_repeating(self, error: BaseException) -> bool:
         """Only before the first token: the server keeps a cut answer in the session's history."""
         return isinstance(error, BackendError) and error.retryable and not self.assembly.started
+
+    def facts(self) -> dict[str, trail.Fact]:
+        """Of the attempt, for the trail; of a text that broke off also why."""
+        first_s = self.first_token_s
+        return {
+            "workspace": self.slug or self.workspace,
+            "first_token_ms": None if first_s is None else round((self.began + first_s - self.attempt_began) * 1000),
+            "chars": len(self.assembly.text),
+            "partial": True if self.broke_off else None,
+            "why": self.broke_off.detail if self.broke_off else None,
+            "cause": self.broke_off.cause if self.broke_off else None,
+        }
 
     def show(self, now: float) -> None:
         if self.first_token_s is None and self.assembly.started:
@@ -122,7 +138,7 @@ class AnythingLLM:
         """
         message, cut = clean_question(question)
         if not message or not session:
-            raise BackendMalformed("nothing was asked: the question or its session is empty")
+            raise BackendMalformed("nothing was asked: the question or its session is empty", cause="question.empty")
         now = asyncio.get_running_loop().time()
         asking = _Asking(message, workspace, session, on_text, now, now + self._limits.total_s)
         try:
@@ -136,7 +152,9 @@ class AnythingLLM:
     async def check_key(self) -> None:
         """Returns when the key is accepted; says nothing about the model behind (no endpoint does)."""
         if (await self._api.get("auth")).get("authenticated") is not True:
-            raise BackendRejected(f"AnythingLLM does not accept the API key: renew it {KEY_COMES_FROM}")
+            raise BackendRejected(
+                f"AnythingLLM does not accept the API key: renew it {KEY_COMES_FROM}", cause="backend.key"
+            )
 
     async def workspaces(self) -> dict[str, str]:
         """Slug to name of all workspaces, in the server's order."""
@@ -174,6 +192,7 @@ class AnythingLLM:
 
         def tell(state: RetryCallState) -> None:
             error = _error_of(state)
+            trail.note("backend.wait", delay_s=round(state.upcoming_sleep, 2))
             if self._on_retry is not None and error is not None:
                 self._on_retry(error, state.attempt_number, state.upcoming_sleep)
 
@@ -189,6 +208,14 @@ class AnythingLLM:
     async def _attempt(self, asking: _Asking) -> None:
         asking.tries += 1
         asking.assembly = Assembly()
+        asking.attempt_began = asyncio.get_running_loop().time()
+        with trail.timed("backend.attempt", attempt=asking.tries) as found:
+            try:
+                await self._try(asking)
+            finally:
+                found.update(asking.facts())
+
+    async def _try(self, asking: _Asking) -> None:
         slug = await self._slug(asking)
         try:
             await self._stream(asking, slug)
@@ -218,6 +245,7 @@ class AnythingLLM:
                 f"AnythingLLM has no workspace, or several, called {self._api.faults.quote(asking.workspace)!r}: "
                 "put its slug into the route"
             )
+        asking.slug = slug
         return slug
 
     async def _stream(self, asking: _Asking, slug: str) -> None:
@@ -235,11 +263,12 @@ class AnythingLLM:
             fault = self._api.faults.of_client(error)
         assembly = asking.assembly
         assembly.close()
-        if assembly.text.strip():
-            return
         if assembly.abort is not None:
             fault = self._api.faults.of_abort(assembly.abort)
-        raise fault or _nothing_said(assembly)
+        if not assembly.text.strip():
+            raise fault or _nothing_said(assembly)
+        if not assembly.complete:
+            asking.broke_off = fault or _nothing_said(assembly)
 
     async def _listen(self, asking: _Asking, slug: str) -> None:
         now = asyncio.get_running_loop().time
@@ -305,10 +334,12 @@ class AnythingLLM:
     def _timed_out(self, asking: _Asking) -> BackendError:
         limits = self._limits
         if asyncio.get_running_loop().time() >= asking.deadline:
-            return BackendUnavailable(f"AnythingLLM had no answer within the total {limits.total_s:g} s")
-        if asking.assembly.events == 0:
-            return BackendUnavailable(f"AnythingLLM was silent for {limits.first_token_s:g} s")
-        return BackendUnavailable(f"AnythingLLM stopped in the middle for {limits.idle_s:g} s")
+            what = f"had no answer within the total {limits.total_s:g} s"
+        elif asking.assembly.events == 0:
+            what = f"was silent for {limits.first_token_s:g} s"
+        else:
+            what = f"stopped in the middle for {limits.idle_s:g} s"
+        return BackendUnavailable(f"AnythingLLM {what}", cause="backend.slow")
 
 
 async def _until_terminator(response: aiohttp.ClientResponse) -> None:
@@ -322,10 +353,13 @@ def _nothing_said(assembly: Assembly) -> BackendError:
     if assembly.odd:
         return BackendMalformed("AnythingLLM's answer is no text")
     if assembly.events == 0:
-        return BackendMalformed("AnythingLLM answered with an empty stream", retryable=True)
+        return BackendMalformed("AnythingLLM answered with an empty stream", retryable=True, cause="backend.empty")
     if assembly.complete:
-        return BackendMalformed("the model's answer is empty, apart from reasoning; check the model")
-    return BackendUnavailable("AnythingLLM's answer ended before it began")
+        return BackendMalformed(
+            "the model's answer is empty, apart from reasoning; check the model", cause="backend.empty"
+        )
+    where = "in the middle" if assembly.started else "before it began"
+    return BackendUnavailable(f"AnythingLLM's answer ended {where}", cause="backend.cut")
 
 
 def _error_of(state: RetryCallState) -> BackendError | None:
@@ -343,4 +377,5 @@ def _told(error: BackendError, tries: int) -> BackendError:
         retry_after=error.retry_after,
         certain=error.certain,
         public=error.public,
+        cause=error.cause,
     )

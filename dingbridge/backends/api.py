@@ -46,7 +46,9 @@ class Api:
             raise RuntimeError("open the client with `async with` first")
         key = self._key.reveal()
         if not re.fullmatch(r"[!-~]+", key):
-            raise BackendRejected("the API key is empty or no key at all; check [anythingllm] api_key_file")
+            raise BackendRejected(
+                "the API key is empty or no key at all; check [anythingllm] api_key_file", cause="backend.key"
+            )
         return self._http.request(
             method,
             URL(f"{self._root}/{path}", encoded=True),
@@ -81,7 +83,7 @@ class Api:
         except aiohttp.ClientError as error:
             fault = self.faults.of_client(error)
         except TimeoutError:
-            fault = BackendUnavailable(f"{self.faults.where} does not answer in time")
+            fault = BackendUnavailable(f"{self.faults.where} does not answer in time", cause="backend.slow")
         except OSError as error:
             fault = self.faults.of_client(error)
         raise fault

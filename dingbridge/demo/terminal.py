@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import re
 import signal
+import stat
 import sys
-import tempfile
 import threading
-from contextlib import AsyncExitStack, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import TextIO
 
-from dingbridge.sim.anythingllm import AnythingLLM
+from dingbridge.demo.setting import Setting
+from dingbridge.demo.stage import NotStarted, Stage, staged
+from dingbridge.errors import ConfigError
 from dingbridge.sim.gateway import Gateway
 from dingbridge.sim.gateway_records import Sent
 from dingbridge.texts import NOTICE, Texts
 
-START_S = 30.0
 ANSWER_S = 200.0
-TOKEN_DELAY_S = 0.02
 EXAMPLES = ("北京出差住宿标准是多少？", "那国外呢？", "年假有几天？", "忘记密码怎么办？")
 _NUMBERED = re.compile(r"\((\d+)/(\d+)\)\s*$")
 
 
-async def run(*, verbose: bool) -> int:
-    """Answer each line of stdin on stdout until its end or a signal; 0, or 1 where the daemon did not answer."""
-    chat = asyncio.create_task(_run(verbose=verbose))
+def is_fed(stdin: TextIO | None) -> bool:
+    """Whether questions come from a pipe or a file, and not from a person or from nowhere."""
+    try:
+        mode = os.fstat(stdin.fileno()).st_mode if stdin is not None else 0
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+async def run(setting: Setting) -> int:
+    """Answer each line of stdin on stdout until its end or a signal; 0, or 1 where the daemon did not answer.
+
+    Raises ConfigError.
+    """
+    chat = asyncio.create_task(_run(setting))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, chat.cancel)
@@ -36,74 +46,23 @@ async def run(*, verbose: bool) -> int:
     return 0 if chat.cancelled() else chat.result()
 
 
-async def _run(*, verbose: bool) -> int:
-    async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dingbridge-demo-")))
-        gateway = await stack.enter_async_context(Gateway())
-        backend = await stack.enter_async_context(AnythingLLM(token_delay_s=TOKEN_DELAY_S))
-        daemon = await _start(folder, gateway, backend, verbose=verbose)
-        stack.push_async_callback(_stop, daemon)
+async def _run(setting: Setting) -> int:
+    failure: Exception
+    async with staged(setting, bare=False) as stage:
         try:
-            await gateway.connected(timeout_s=START_S)
-            return await _chat(gateway, daemon, interactive=sys.stdin.isatty())
+            await stage.connected(stage.gateway, stage.daemon)
+            return await _chat(stage, interactive=sys.stdin.isatty())
+        except (ConfigError, NotStarted) as error:
+            failure = error
         except TimeoutError:
-            _say("机器人没有回应。守护进程的日志：", to=sys.stderr)
-            _say(_log(folder), to=sys.stderr)
-            return 1
+            failure = NotStarted(stage.daemon.last_words())
+    if isinstance(failure, ConfigError):
+        raise failure
+    _say(f"机器人没有回应。守护进程的日志：\n{failure}", to=sys.stderr)
+    return 1
 
 
-async def _start(folder: Path, gateway: Gateway, backend: AnythingLLM, *, verbose: bool) -> asyncio.subprocess.Process:
-    config = folder / "dingbridge.toml"
-    config.write_text(
-        f"""
-[dingtalk]
-client_id = "{gateway.client_id}"
-client_secret = "{gateway.client_secret}"
-api_base = "{gateway.url}"
-oapi_base = "{gateway.url}"
-[anythingllm]
-base_url = "{backend.url}"
-api_key = "{backend.api_key}"
-[[route]]
-workspace = "handbook"
-[limits]
-per_user_per_minute = 0
-[store]
-url = "dingbridge.db"
-[web]
-listen = "127.0.0.1:0"
-""",
-        encoding="utf-8",
-    )
-    with (folder / "daemon.log").open("wb") as log:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "dingbridge", "run", "--config", str(config)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stderr=None if verbose else log,
-            start_new_session=True,  # Ctrl-C is for the chat, which then stops the daemon in order
-            preexec_fn=_end_with_parent,
-            env={key: value for key, value in os.environ.items() if not key.startswith("DINGBRIDGE_")},
-        )
-
-
-def _end_with_parent() -> None:
-    """Even if the demo is killed, its daemon is told to stop: Linux, prctl(2), PR_SET_PDEATHSIG."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
-async def _stop(daemon: asyncio.subprocess.Process) -> None:
-    if daemon.returncode is None:
-        daemon.terminate()
-        try:
-            async with asyncio.timeout(30.0):
-                await daemon.wait()
-        except TimeoutError:
-            daemon.kill()
-            await daemon.wait()
-
-
-async def _chat(gateway: Gateway, daemon: asyncio.subprocess.Process, *, interactive: bool) -> int:
+async def _chat(stage: Stage, *, interactive: bool) -> int:
     if interactive:
         _say("这是真的 dingbridge，接着两个替身：一个扮演钉钉，一个扮演 AnythingLLM（只会摘抄员工手册，不是大模型）。")
         _say("输入问题后回车；/help 看命令；Ctrl-D 结束。可以试试：")
@@ -112,13 +71,14 @@ async def _chat(gateway: Gateway, daemon: asyncio.subprocess.Process, *, interac
     while (line := await lines.get()) is not None:
         if not line.strip():
             continue
-        sent = await gateway.say(line.strip(), user="zhangsan", nick="张三")
-        await _show_answer(gateway, sent, daemon)
+        _, sent = await stage.room.say("zhangsan", "zhangsan", line)
+        await _show_answer(stage, sent)
     return 0
 
 
-async def _show_answer(gateway: Gateway, sent: Sent, daemon: asyncio.subprocess.Process) -> None:
+async def _show_answer(stage: Stage, sent: Sent) -> None:
     """Print what the chat would show, until the answer is whole."""
+    gateway = stage.gateway
     notice = Texts("zh-CN")(NOTICE)
     seen = 0
     async with asyncio.timeout(ANSWER_S):
@@ -131,7 +91,7 @@ async def _show_answer(gateway: Gateway, sent: Sent, daemon: asyncio.subprocess.
                 if post.text != notice and (numbered is None or numbered[1] == numbered[2]):
                     _say("")
                     return
-            if daemon.returncode is not None:
+            if not stage.daemon.running:
                 raise TimeoutError
             await gateway.until(lambda seen=seen: len(_since(gateway, sent)) > seen or None, ANSWER_S)  # type: ignore[misc]
 
@@ -163,8 +123,3 @@ def _lines(*, interactive: bool) -> asyncio.Queue[str | None]:
 
 def _say(text: str, to: TextIO | None = None) -> None:
     print(text, file=to or sys.stdout, flush=True)
-
-
-def _log(folder: Path) -> str:
-    lines = (folder / "daemon.log").read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join(lines[-20:])

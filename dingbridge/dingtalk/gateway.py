@@ -14,7 +14,7 @@ from yarl import URL
 
 from dingbridge.errors import CredentialsRejected, LinkError
 from dingbridge.model import Secret
-from dingbridge.net import BodyTooLarge, Network, RedirectRefused, read_capped
+from dingbridge.net import BodyTooLarge, Network, RedirectRefused, cause_of, read_capped
 
 OPEN_PATH = "/v1.0/gateway/connections/open"
 BODY_LIMIT = 64 * 1024
@@ -27,9 +27,9 @@ CHECKLIST = (
 
 _CA_HINT = "where TLS is inspected, name that CA in [dingtalk] ca_file"
 _RESET_HINT = " (by a firewall, or because it wants a client certificate: see [dingtalk] client_cert)"
-_HINTS = {
-    403: "; is this address in the proxy's or the app's allow list?",
-    407: "; the proxy wants a user name and a password: see [dingtalk] proxy",
+_STATUS_CAUSES = {
+    403: ("; is this address in the proxy's or the app's allow list?", "link.blocked"),
+    407: ("; the proxy wants a user name and a password: see [dingtalk] proxy", "proxy.auth"),
 }
 
 
@@ -79,7 +79,6 @@ async def open_connection(
     client_secret: Secret,
     topics: tuple[str, ...],
     open_s: float,
-    heartbeat_s: float,
     close_s: float,
     frame_limit: int,
 ) -> aiohttp.ClientWebSocketResponse:
@@ -99,7 +98,7 @@ async def open_connection(
         async with asyncio.timeout(open_s):
             return await session.ws_connect(
                 url,
-                heartbeat=heartbeat_s,
+                autoping=False,
                 max_msg_size=frame_limit,
                 proxy=network.proxy_for(url),
                 timeout=aiohttp.ClientWSTimeout(ws_close=close_s),
@@ -115,18 +114,23 @@ def _endpoint(response: aiohttp.ClientResponse, body: bytes, api_base: str) -> U
     if status in (400, 401):
         raise CredentialsRejected(f"{CHECKLIST} (HTTP {status} {code})")
     if status != 200:
-        hint = _HINTS.get(status, "")
+        hint, cause = _STATUS_CAUSES.get(status, ("", "link.unavailable"))
         raise LinkError(
-            f"the open call was answered with HTTP {status} {code}{hint}", retry_after=_seconds(response.headers)
+            f"the open call was answered with HTTP {status} {code}{hint}",
+            retry_after=_seconds(response.headers),
+            cause="network.intercepted" if 300 <= status < 400 else cause,
         )
     endpoint, ticket = answer.get("endpoint"), answer.get("ticket")
     if not isinstance(endpoint, str) or not isinstance(ticket, str) or not endpoint or not ticket:
         raise LinkError(
-            "the open call was answered without endpoint and ticket (a captive portal's or a proxy's page?)"
+            "the open call was answered without endpoint and ticket (a captive portal's or a proxy's page?)",
+            cause="network.intercepted",
         )
     url = URL(endpoint)
     if not gateway_allowed(url, api_base):
-        raise LinkError(f"the open call names a foreign gateway ({url.scheme}://{url.host}): refused")
+        raise LinkError(
+            f"the open call names a foreign gateway ({url.scheme}://{url.host}): refused", cause="link.foreign"
+        )
     return url.update_query(ticket=ticket)
 
 
@@ -156,10 +160,12 @@ def _seconds(headers: Mapping[str, str] | None) -> float | None:
 
 def _raise(error: BaseException, url: URL, what: str) -> NoReturn:
     """In our words: the libraries' texts contain the proxy's password and the ticket."""
-    retry_after = _seconds(error.headers) if isinstance(error, aiohttp.WSServerHandshakeError) else None
-    raise LinkError(
-        f"{what} to {url.host}: {_why(error, tls=url.scheme == 'https')}", retry_after=retry_after
-    ) from None
+    retry_after, cause = None, cause_of(error)
+    if isinstance(error, aiohttp.WSServerHandshakeError):
+        retry_after = _seconds(error.headers)
+        cause = "proxy.auth" if error.status == 407 else "link.handshake"
+    why = _why(error, tls=url.scheme == "https")
+    raise LinkError(f"{what} to {url.host}: {why}", retry_after=retry_after, cause=cause) from None
 
 
 def _why(error: BaseException, *, tls: bool) -> str:  # noqa: C901, PLR0911, PLR0912 - a table, the most specific row first

@@ -51,6 +51,7 @@ class Link:
     """`read()` until it ends; `leaving` is set when the next link has to be opened, which is before this one ends.
 
     answer: the ack for a frame, or None; it raises nothing.
+    heartbeat_s: between pings; a pong has half of it.
     leave_s: how long it is read on after the server announced to close it.
     close_s: how long the last acks, and after them the closing handshake, may take.
     """
@@ -60,21 +61,25 @@ class Link:
         socket: aiohttp.ClientWebSocketResponse,
         answer: Callable[[Frame], Awaitable[dict[str, Any] | None]],
         *,
+        heartbeat_s: float,
         leave_s: float,
         close_s: float,
     ) -> None:
         self._socket = socket
         self._answer = answer
+        self._heartbeat_s = heartbeat_s
         self._leave_s = leave_s
         self._close_s = close_s
         self._opened = time.monotonic()
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._answers: set[asyncio.Task[None]] = set()
         self._ending = asyncio.Event()
+        self._ponged = asyncio.Event()
         self._unreadable = ""
         self.leaving = asyncio.Event()
         self.rotated = False
         self.why = ""
+        self.cause = ""
         self.age_s = 0.0
 
     @property
@@ -86,7 +91,9 @@ class Link:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._end_in_order())
+                pinging = group.create_task(self._ping())
                 await self._receive(group)
+                pinging.cancel()
                 self.end(self._reason())
         finally:
             self.end(STOPPING)
@@ -104,6 +111,13 @@ class Link:
                     frame = decode(received.data)
                 case aiohttp.WSMsgType.BINARY:
                     frame = Frame(len(received.data))
+                case aiohttp.WSMsgType.PING:
+                    with suppress(aiohttp.ClientError, ConnectionError):
+                        await self._socket.pong(received.data)
+                    continue
+                case aiohttp.WSMsgType.PONG:
+                    self._ponged.set()
+                    continue
                 case _:
                     self._unreadable = type(received.data).__name__
                     continue
@@ -128,6 +142,22 @@ class Link:
         finally:
             self._slots.release()
 
+    async def _ping(self) -> None:
+        """Ours, for the library's heartbeat takes anything that comes in for a sign that what goes out arrives."""
+        while True:
+            await asyncio.sleep(self._heartbeat_s)
+            self._ponged.clear()
+            try:
+                async with asyncio.timeout(self._heartbeat_s / 2):
+                    await self._socket.ping()
+                    await self._ponged.wait()
+            except TimeoutError:
+                if not self._slots.locked():  # or it waits behind frames that are not read yet
+                    self.cause = "link.silent"
+                    self.end("no pong from the gateway: the network drops what is sent")
+            except (aiohttp.ClientError, ConnectionError):
+                return  # whoever reads sees why
+
     async def _end_in_order(self) -> None:
         await self._ending.wait()
         if self._answers:
@@ -148,8 +178,6 @@ class Link:
 
     def _reason(self) -> str:
         error, code = self._socket.exception(), self._socket.close_code
-        if isinstance(error, TimeoutError):
-            return "no pong from the gateway: the network drops what is sent"
         if self._unreadable:
             return f"a WebSocket frame that cannot be read ({self._unreadable}, code {code})"
         if error is not None or code == aiohttp.WSCloseCode.ABNORMAL_CLOSURE:

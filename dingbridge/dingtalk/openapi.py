@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
+from dingbridge import trail
 from dingbridge.dingtalk.post import post_json
 from dingbridge.errors import (
     ReplyError,
@@ -52,6 +53,10 @@ class _Refusal:
     def from_between(self) -> bool:
         """No answer of DingTalk's but of a proxy, a portal or the firewall before it: those have no `code`."""
         return 300 <= self.status < 400 or self.status == 407 or (self.status < 500 and not self.code)
+
+    @property
+    def throttled(self) -> bool:
+        return "QpsLimit" in self.code or "QpmLimit" in self.code
 
     def __str__(self) -> str:
         scopes = f", missing permission {self.scopes}" if self.scopes else ""
@@ -99,11 +104,15 @@ class OpenAPI:
             await self._call("/v1.0/robot/groupMessages/send", body)
             return
         if not message.sender.staff_id:
-            raise ReplyRejected("the asker has no staff id, so only the session webhook reaches them")
+            raise ReplyRejected(
+                "the asker has no staff id, so only the session webhook reaches them", cause="chat.no_staff_id"
+            )
         body["userIds"] = [message.sender.staff_id]
         result = await self._call("/v1.0/robot/oToMessages/batchSend", body)
         if result.get("invalidStaffIdList") or result.get("filteredStaffIdList"):
-            raise ReplyRejected("DingTalk does not know the asker's staff id, or this robot may not write to them")
+            raise ReplyRejected(
+                "DingTalk does not know the asker's staff id, or this robot may not write to them", cause="chat.person"
+            )
         if result.get("flowControlledStaffIdList"):
             raise ReplyPaced("DingTalk limits messages to this person", retry_after=60.0)
 
@@ -114,10 +123,11 @@ class OpenAPI:
             if self._token and self._clock() < self._token_until:
                 return self._token
             if self._fetches != fetches and self._fetch_failed is not None:
-                raise type(self._fetch_failed)(self._fetch_failed.detail)
+                raise type(self._fetch_failed)(self._fetch_failed.detail, cause=self._fetch_failed.cause)
             try:
                 self._fetch_failed = None
-                await self._fetch_token()
+                with trail.timed("token.fetched"):
+                    await self._fetch_token()
             except ReplyError as error:
                 self._fetch_failed = error
                 raise
@@ -130,12 +140,14 @@ class OpenAPI:
         try:
             status, answer = await self._post("/v1.0/oauth2/accessToken", body, Secret())
         except ReplyError as error:  # whatever became of it: nothing was sent to a chat
-            raise ReplyUnavailable(f"no access token: {error.detail}") from None
+            cause = "token.unavailable" if error.cause == ReplyUncertain.cause else error.cause
+            raise ReplyUnavailable(f"no access token: {error.detail}", cause=cause) from None
         token = answer.get("accessToken")
         if status != 200 or not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token:
             refusal = _refusal(status, answer)
-            final = status in (400, 401, 403) and not refusal.from_between
-            raise (ReplyRejected if final else ReplyUnavailable)(f"no access token: {refusal}")
+            final = status in (400, 401, 403) and not refusal.from_between and not refusal.throttled
+            kind = ReplyRejected if final else ReplyUnavailable
+            raise kind(f"no access token: {refusal}", cause=_token_cause(refusal, final=final))
         seconds = _lifetime(answer.get("expireIn"))
         self._token = Secret(token)
         self._token_until = self._clock() + max(seconds - TOKEN_MARGIN_S, seconds / 2)
@@ -184,23 +196,64 @@ def _refusal(status: int, answer: dict[str, Any]) -> _Refusal:
     )
 
 
+_CODE_CAUSES = {
+    "Forbidden.AccessDenied.AccessTokenPermissionDenied": "chat.permission",
+    "Forbidden.AccessDenied.ApiCountLimitForOrg": "chat.quota",
+    "Forbidden.AccessDenied.IpNotInWhiteList": "chat.ip_list",
+    "staffId.notExisted": "chat.person",
+    "robot.oto.notExist": "chat.person",
+    "chatbotId.notAllow.sendOTO": "chat.person",
+    "illegal.receivers": "chat.person",
+    "group.disbanded": "chat.gone",
+    "bot.stopped": "chat.gone",
+    "invalid.openConversationId": "chat.gone",
+    "conversation.org.notMatch": "chat.gone",
+    "bot.forbidden.sendMessage": "chat.muted",
+    "invalidParameter.robotCode.auth": "chat.robot",
+    "invalidParameter.robotCode.invalid": "chat.robot",
+    "invalidParameter.robotCode.notExsit": "chat.robot",  # DingTalk's spelling
+    "resource.not.found": "chat.robot",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """cause: None is the error's own."""
+
+    holds: bool
+    kind: type[ReplyError]
+    retry_after: float | None = None
+    cause: str | None = None
+
+
 def _classified(refusal: _Refusal) -> ReplyError:
     """One table for the new API's errors; rows in the order they are asked."""
     code = refusal.code
-    rows: tuple[tuple[bool, type[ReplyError], float | None], ...] = (
-        ("QpsLimit" in code, ReplyPaced, 1.0),
-        ("QpmLimit" in code, ReplyPaced, 60.0),
-        (code in ("send.too.fast", "send.byToken.tooFast", "too.many.group", "too.many.people"), ReplyPaced, 60.0),
-        (code.endswith("tooLong"), ReplyTooLong, None),
-        (code.startswith("contain.") or code == "param.contentUnsafe", ReplyUnsafe, None),
-        (refusal.status == 429, ReplyPaced, 5.0),
-        (refusal.status == 413, ReplyTooLong, None),
-        (refusal.status == 503, ReplyUnavailable, None),
-        (refusal.stale_token, ReplyUnavailable, None),
-        (refusal.from_between, ReplyUnavailable, None),
-        (refusal.status >= 500, ReplyUncertain, None),
+    rows = (
+        _Row("QpsLimit" in code, ReplyPaced, 1.0),
+        _Row("QpmLimit" in code, ReplyPaced, 60.0),
+        _Row(code in ("send.too.fast", "send.byToken.tooFast", "too.many.group", "too.many.people"), ReplyPaced, 60.0),
+        _Row(code.endswith("tooLong"), ReplyTooLong),
+        _Row(code.startswith("contain.") or code == "param.contentUnsafe", ReplyUnsafe),
+        _Row(refusal.status == 429, ReplyPaced, 5.0),
+        _Row(refusal.status == 413, ReplyTooLong),
+        _Row(refusal.status == 503, ReplyUnavailable),
+        _Row(refusal.stale_token, ReplyUnavailable, cause="token.refused"),
+        _Row(refusal.from_between, ReplyUnavailable, cause=_between_cause(refusal)),
+        _Row(refusal.status >= 500, ReplyUncertain),
+        _Row(True, ReplyRejected, cause=_CODE_CAUSES.get(code)),
     )
-    for holds, kind, retry_after in rows:
-        if holds:
-            return kind(f"OpenAPI: {refusal}", retry_after=retry_after)
-    return ReplyRejected(f"OpenAPI: {refusal}")
+    row = next(row for row in rows if row.holds)
+    return row.kind(f"OpenAPI: {refusal}", retry_after=row.retry_after, cause=row.cause)
+
+
+def _between_cause(refusal: _Refusal) -> str:
+    return "proxy.auth" if refusal.status == 407 else "network.intercepted"
+
+
+def _token_cause(refusal: _Refusal, *, final: bool) -> str:
+    if refusal.throttled:
+        return ReplyPaced.cause
+    if refusal.from_between and refusal.status != 200:
+        return _between_cause(refusal)
+    return _CODE_CAUSES.get(refusal.code, "token.refused") if final else "token.unavailable"

@@ -55,6 +55,7 @@ def parse(
         sent_at=_moment(data.get("createAt")) or datetime.now(UTC),
         webhook=Secret(webhook if webhook and webhook_allowed(webhook) else ""),
         webhook_expires=_expiry(data, now),
+        frame=frame_id,
     )
 
 

@@ -11,7 +11,7 @@ import aiohttp
 from yarl import URL
 
 from dingbridge.errors import ReplyError, ReplyRejected, ReplyUnavailable, ReplyUncertain
-from dingbridge.net import BodyTooLarge, Network, read_capped
+from dingbridge.net import BodyTooLarge, Network, cause_of, read_capped
 
 BODY_LIMIT = 256 * 1024
 
@@ -62,26 +62,40 @@ def _object(status: int, body: bytes) -> dict[str, Any]:
     if status != 200:
         return {}
     if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        raise ReplyUnavailable("answered with a page instead of JSON: a proxy or a captive portal in between?")
+        raise ReplyUnavailable(
+            "answered with a page instead of JSON: a proxy or a captive portal in between?", cause="network.intercepted"
+        )
     raise ReplyUncertain("answered with something that is no JSON object")
 
 
-def _sorted(error: BaseException, host: str) -> ReplyError:  # noqa: PLR0911 - a table, one row an error
+def _sorted(error: BaseException, host: str) -> ReplyError:
     """Our words: the libraries' texts contain the webhook's session and the proxy's password."""
+    kind, why = _told(error)
+    if isinstance(error, aiohttp.InvalidURL):
+        return kind(why, cause="webhook.foreign")
+    return kind(f"to {host}: {why}", cause=cause_of(error))
+
+
+def _told(error: BaseException) -> tuple[type[ReplyError], str]:  # noqa: PLR0911 - a table, one row an error
     match error:
         case aiohttp.ClientHttpProxyError():
-            return ReplyUnavailable(f"to {host}: the proxy refused ({error.status}): see [dingtalk] proxy")
+            return ReplyUnavailable, f"the proxy refused ({error.status}): see [dingtalk] proxy"
         case aiohttp.ClientProxyConnectionError():
-            return ReplyUnavailable(f"to {host}: the proxy cannot be reached: see [dingtalk] proxy")
+            return ReplyUnavailable, "the proxy cannot be reached: see [dingtalk] proxy"
+        case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as refused):
+            return (
+                ReplyUnavailable,
+                f"its certificate is not trusted ({refused.verify_message}): see [dingtalk] ca_file",
+            )
         case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
-            return ReplyUnavailable(f"to {host}: its certificate is not trusted: see [dingtalk] ca_file")
+            return ReplyUnavailable, "its certificate is not trusted: see [dingtalk] ca_file"
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
-            return ReplyUnavailable(f"to {host}: no connection: check DNS, route and firewall, port 443 outbound")
+            return ReplyUnavailable, "no connection: check DNS, route and firewall, port 443 outbound"
         case aiohttp.InvalidURL():
-            return ReplyRejected("the address cannot be read")
+            return ReplyRejected, "the address cannot be read"
         case TimeoutError():
-            return ReplyUncertain(f"to {host}: no answer in time")
+            return ReplyUncertain, "no answer in time"
         case BodyTooLarge():
-            return ReplyUncertain(f"to {host}: an answer far too long")
+            return ReplyUncertain, "an answer far too long"
         case _:
-            return ReplyUncertain(f"to {host}: broken off ({type(error).__name__})")
+            return ReplyUncertain, f"broken off ({type(error).__name__})"

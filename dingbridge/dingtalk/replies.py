@@ -11,13 +11,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
 import structlog
 from yarl import URL
 
-from dingbridge.dingtalk import markdown, split
+from dingbridge import trail
+from dingbridge.dingtalk import errcodes, markdown, split
 from dingbridge.dingtalk.inert import clean
 from dingbridge.dingtalk.openapi import OpenAPI
 from dingbridge.dingtalk.pace import NOTICE_RESERVE, Pace
@@ -27,10 +29,8 @@ from dingbridge.errors import (
     ReplyPaced,
     ReplyRejected,
     ReplyTooLong,
-    ReplyUnavailable,
     ReplyUncertain,
     ReplyUnsafe,
-    SessionExpired,
     StoreError,
 )
 from dingbridge.model import Answer, Message, Secret, Source
@@ -46,7 +46,6 @@ SHOWN_SOURCES = 5
 TITLE_CHARS = 120
 HALF_SLACK_BYTES = 100
 EXPIRY_MARGIN_S = 30.0
-TOO_FAST_S = 60.0  # DingTalk refuses for ten minutes who goes on
 NOTICE_CHARS = 500
 
 # The newest session webhook of (robot, conversation) and its expiry in epoch seconds.
@@ -141,31 +140,46 @@ class Replies:
         if uncertain and not self._repeat:
             return False
         if wait_s := self._pace.take(message.conversation.id, f"{message.id}/{part.number}"):
+            trail.note("send.paced", part=part.number, wait_s=round(wait_s, 1))
             raise ReplyPaced("this conversation has had its messages of the minute", retry_after=wait_s)
         failure: ReplyError | None = None
         async with aclosing(self._rungs(message, part)) as rungs:
             async for name, rung in rungs:
-                try:
-                    await rung(self._texts("repeat_mark") if uncertain else "")
-                except ReplyTooLong:
+                error = await self._try(name, rung, part, marked=uncertain)
+                if error is None:
+                    return True
+                if isinstance(error, ReplyTooLong):
                     unknown = failure is not None and not failure.certain
                     return await self._send_halves(message, part, uncertain=uncertain, unknown=unknown)
-                except ReplyError as error:
-                    log.info("reply.degraded", code=message.code, rung=name, why=error.detail, certain=error.certain)
-                    if not error.certain and (uncertain or not self._repeat):
-                        return False
-                    uncertain = uncertain or not error.certain
-                    failure = _weighed(failure, error)
-                    if self._ends_the_ladder(message, error):
-                        break
-                else:
-                    return True
-        raise failure or ReplyRejected("no way to this chat is left")
+                log.info(
+                    "reply.degraded",
+                    code=message.code,
+                    rung=name,
+                    why=error.detail,
+                    cause=error.cause,
+                    certain=error.certain,
+                )
+                if not error.certain and (uncertain or not self._repeat):
+                    return False
+                uncertain = uncertain or not error.certain
+                failure = _weighed(failure, error)
+                if self._ends_the_ladder(message, error):
+                    break
+        raise failure or ReplyRejected("no way to this chat is left", cause="webhook.none")
+
+    async def _try(self, name: str, rung: Send, part: Part, *, marked: bool) -> ReplyError | None:
+        """One rung; the error it ended with, None where the part has arrived."""
+        try:
+            with trail.timed("send.tried", part=part.number, rung=name, marked=marked or None):
+                await rung(self._texts("repeat_mark") if marked else "")
+        except ReplyError as error:
+            return error
+        return None
 
     def _ends_the_ladder(self, message: Message, error: ReplyError) -> bool:
         """Too fast or unsafe is said of the conversation or the text: the next rung would hear the same."""
         if isinstance(error, ReplyPaced):
-            self._pace.pause(message.conversation.id, error.retry_after or TOO_FAST_S)
+            self._pace.pause(message.conversation.id, error.retry_after or errcodes.TOO_FAST_S)
         return isinstance(error, ReplyPaced | ReplyUnsafe)
 
     async def _send_halves(self, message: Message, part: Part, *, uncertain: bool, unknown: bool) -> bool:
@@ -174,7 +188,7 @@ class Replies:
         half_bytes = split.encoded(part.text) // 2 + HALF_SLACK_BYTES
         halves = split.split(part.text, max_bytes=max(split.LEAST_BYTES, half_bytes))
         if len(halves) < 2:
-            raise ReplyRejected("DingTalk finds even a short part too long")
+            raise ReplyRejected("DingTalk finds even a short part too long", cause="chat.too_long")
         certain = True
         for position, text in enumerate(halves):
             half = replace(part, text=text, number=part.number + position)
@@ -186,7 +200,7 @@ class Replies:
                 if position == 0 and not unknown:
                     raise
                 # Something of this part is in the chat already: the next try is marked.
-                raise ReplyUncertain(error.detail, retry_after=error.retry_after) from None
+                raise ReplyUncertain(error.detail, retry_after=error.retry_after, cause=error.cause) from None
         return certain
 
     async def notice(self, message: Message, text: str | None = None) -> bool:
@@ -196,11 +210,12 @@ class Replies:
         said = markdown.plain(text, limit=NOTICE_CHARS) if text else ""
         body = {"msgtype": "text", "text": {"content": said or self._texts(NOTICE)}}
         async with aclosing(self._webhooks(message)) as webhooks:
-            async for url in webhooks:
+            async for rung, url in webhooks:
                 try:
-                    await self._post_webhook(url, body)
+                    with trail.timed("notice.sent", rung=rung):
+                        await self._post_webhook(url, body)
                 except ReplyError as error:
-                    log.info("reply.notice_failed", code=message.code, why=error.detail)
+                    log.info("reply.notice_failed", code=message.code, why=error.detail, cause=error.cause)
                     # Better none than two.
                     if self._ends_the_ladder(message, error) or not error.certain:
                         return False
@@ -210,46 +225,48 @@ class Replies:
 
     async def _rungs(self, message: Message, part: Part) -> AsyncGenerator[tuple[str, Send]]:
         async with aclosing(self._webhooks(message)) as webhooks:
-            async for url in webhooks:
+            async for rung, url in webhooks:
 
                 async def by_webhook(mark: str, url: Secret = url) -> None:
                     await self._post_webhook(url, _body(message, part, mark))
 
-                yield "webhook", by_webhook
+                yield rung, by_webhook
 
         async def by_openapi(mark: str) -> None:
             await self._openapi.send(message, part.title, f"{mark}\n\n{part.text}" if mark else part.text)
 
         yield "openapi", by_openapi
 
-    async def _webhooks(self, message: Message) -> AsyncGenerator[Secret]:
-        """This message's session webhook, then the conversation's newest, as far as they live."""
+    async def _webhooks(self, message: Message) -> AsyncGenerator[tuple[str, Secret]]:
+        """This message's session webhook, then the conversation's newest, as far as they live; each named."""
         own = message.webhook
         expires = message.webhook_expires.timestamp() if message.webhook_expires else None
-        if own and self._lives(expires):
-            yield own
+        if self._usable("webhook", own, expires):
+            yield "webhook", own
         try:
             newest, expires = await self._newest_webhook(message.robot, message.conversation.id)
         except StoreError as error:  # the OpenAPI needs no store
-            log.warning("reply.webhook_unknown", code=message.code, why=error.detail)
+            log.warning("reply.webhook_unknown", code=message.code, why=error.detail, cause=error.cause)
+            trail.note("send.skipped", rung="newest_webhook", why=error.detail, cause=error.cause)
             return
-        if newest and newest != own and self._lives(expires):
-            yield newest
+        if newest != own and self._usable("newest_webhook", newest, expires):
+            yield "newest_webhook", newest
 
-    def _lives(self, expires: float | None) -> bool:
-        return expires is None or self._clock() < expires - EXPIRY_MARGIN_S
+    def _usable(self, rung: str, url: Secret, expires: float | None) -> bool:
+        if not url:
+            trail.note("send.skipped", rung=rung, why="none", cause="webhook.none")
+            return False
+        if expires is None or self._clock() < expires - EXPIRY_MARGIN_S:
+            return True
+        moment = datetime.fromtimestamp(expires, UTC).isoformat(timespec="seconds")
+        trail.note("send.skipped", rung=rung, why=f"expired at {moment}", cause="webhook.expired")
+        return False
 
     async def _post_webhook(self, url: Secret, body: dict[str, Any]) -> None:
         status, answer = await post_json(
             self._session, self._network, URL(url.reveal(), encoded=True), body, timeout_s=self._timeout_s
         )
-        if status != 200:
-            raise _by_status(status)
-        errcode = _number(answer.get("errcode"))
-        if errcode is None:
-            raise ReplyUncertain("webhook: HTTP 200 without an errcode")
-        if errcode != 0:
-            raise _by_errcode(errcode)
+        errcodes.read(status, answer)
 
 
 def _weighed(before: ReplyError | None, error: ReplyError) -> ReplyError:
@@ -257,7 +274,7 @@ def _weighed(before: ReplyError | None, error: ReplyError) -> ReplyError:
     if before is None or isinstance(error, ReplyUnsafe):
         return error
     if not before.certain:
-        return ReplyUncertain(before.detail, retry_after=error.retry_after)
+        return ReplyUncertain(before.detail, retry_after=error.retry_after, cause=before.cause)
     return before if before.retryable and not error.retryable else error
 
 
@@ -289,52 +306,3 @@ def _host(url: str) -> str:
         return ""
     known = parsed.scheme in ("http", "https") and "@" not in parsed.raw_authority
     return (parsed.raw_host or "").lower() if known else ""
-
-
-def _number(value: Any) -> int | None:
-    """The errcode; the custom robot's page shows it as text."""
-    if isinstance(value, bool):
-        return None
-    try:
-        return int(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-# The session webhook's errcodes; the texts beside them change, so only the number counts.
-_ERRCODES: dict[int, tuple[type[ReplyError], str, float | None]] = {
-    -1: (ReplyUnavailable, "DingTalk is busy", None),
-    300001: (SessionExpired, "the session webhook has expired", None),
-    130101: (ReplyPaced, "too fast", TOO_FAST_S),
-    410100: (ReplyPaced, "too fast", TOO_FAST_S),
-    90018: (ReplyPaced, "too fast", 1.0),
-    90002: (ReplyPaced, "too fast", 1.0),
-    460101: (ReplyTooLong, "too long", None),
-    101002: (ReplyTooLong, "too long", None),
-    430101: (ReplyUnsafe, "the content check refused a link", None),
-    430102: (ReplyUnsafe, "the content check refused the text", None),
-    430103: (ReplyUnsafe, "the content check refused a picture", None),
-    430104: (ReplyUnsafe, "the content check refused it", None),
-    90030: (ReplyRejected, "the organisation's monthly Webhook & Stream allowance is spent", None),
-    90020: (ReplyRejected, "the organisation's monthly API allowance is spent", None),
-    400013: (ReplyRejected, "the group is disbanded", None),
-    400102: (ReplyRejected, "the robot is stopped", None),
-    400106: (ReplyRejected, "the robot is not in the group", None),
-}
-
-
-def _by_errcode(errcode: int) -> ReplyError:
-    kind, why, retry_after = _ERRCODES.get(errcode, (ReplyRejected, "refused", None))
-    return kind(f"webhook: errcode {errcode}: {why}", retry_after=retry_after)
-
-
-def _by_status(status: int) -> ReplyError:
-    """DingTalk answers 200 always; any other status comes from its front or from a proxy."""
-    said = f"webhook: HTTP {status}"
-    if status == 429:
-        return ReplyPaced(said, retry_after=5.0)
-    if status == 413:
-        return ReplyTooLong(said)
-    if status >= 500 and status != 503:
-        return ReplyUncertain(said)
-    return ReplyUnavailable(said)

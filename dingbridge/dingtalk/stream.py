@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,11 +74,14 @@ class Timing:
 
 @dataclass(slots=True)
 class LinkState:
-    """What the status page and readiness know of the link."""
+    """What the status page and readiness know of the link. Times are monotonic seconds."""
 
     connected: bool = False
     why: str = "not connected yet"
+    cause: str = ""
     opens: int = 0
+    since: float = field(default_factory=time.monotonic)
+    last_frame: float | None = None
 
 
 class _Inbound(CallbackHandler):  # type: ignore[misc] # the SDK has no type information
@@ -129,6 +133,7 @@ class Stream:
         self._ended = asyncio.Event()
         self._ended.set()
         self._told = ""
+        self._lost_at: float | None = None
         self.state = LinkState()
 
     async def run(self) -> None:
@@ -160,12 +165,13 @@ class Stream:
                 continue
             self._links[link] = group.create_task(self._read(link))
             await link.leaving.wait()
+            ended = LinkError(link.why, cause=link.cause or None)
             if link.age_s >= self._timing.backoff.steady_s:
                 failures = 0
-                self._lost(link.why, planned=link.rotated)
+                self._lost(ended, planned=link.rotated)
             else:
                 failures += 1
-                await self._pause(LinkError(link.why), failures)
+                await self._pause(ended, failures)
 
     async def _connect(self, session: aiohttp.ClientSession) -> Link:
         self.state.opens += 1
@@ -178,15 +184,22 @@ class Stream:
             client_secret=Secret(credential.client_secret),
             topics=tuple(self._client.callback_handler_map),
             open_s=timing.open_s,
-            heartbeat_s=timing.heartbeat_s,
             close_s=timing.close_s,
             frame_limit=SOCKET_LIMIT,
         )
         self._set(connected=True)
         self._on_event("connected")
-        (log.info if self._told or self.state.opens == 1 else log.debug)("stream.connected", opens=self.state.opens)
-        self._told = ""
-        return Link(socket, self.dispatch, leave_s=timing.leave_s, close_s=timing.close_s)
+        down_s = None if self._lost_at is None else round(time.monotonic() - self._lost_at, 1)
+        write = log.info if self._told or self.state.opens == 1 else log.debug
+        write("stream.connected", opens=self.state.opens, down_s=down_s)
+        self._told, self._lost_at = "", None
+        return Link(
+            socket,
+            self.dispatch,
+            heartbeat_s=timing.heartbeat_s,
+            leave_s=timing.leave_s,
+            close_s=timing.close_s,
+        )
 
     async def _read(self, link: Link) -> None:
         try:
@@ -194,7 +207,7 @@ class Stream:
         finally:
             del self._links[link]
             if not self._links:
-                self._set(connected=False, why=link.why)
+                self._set(connected=False, why=link.why, cause=link.cause or LinkError.cause)
 
     async def _end_links(self) -> None:
         tasks = list(self._links.values())
@@ -207,33 +220,39 @@ class Stream:
 
     async def _pause(self, error: LinkError, failures: int) -> None:
         rejected = isinstance(error, CredentialsRejected)
-        self._lost(error.detail, rejected=rejected)
+        self._lost(error, rejected=rejected)
         backoff = self._timing.backoff
         delay = backoff.delay_s(failures, random.random())  # noqa: S311 - spreads reconnects, guards nothing
         await asyncio.sleep(max(backoff.rejected_s if rejected else delay, error.retry_after or 0.0))
 
-    def _lost(self, why: str, *, planned: bool = False, rejected: bool = False) -> None:
+    def _lost(self, error: LinkError, *, planned: bool = False, rejected: bool = False) -> None:
         """Told once until the link is back; a refused credential loudly, a planned rotation not at all."""
         name = "rejected" if rejected else "rotated" if planned else "lost"
         self._on_event(name)
         if planned:
             return  # the next one is opened while the old one is still there
         if not self._is_up():
-            self._set(connected=False, why=why)
+            self._set(connected=False, why=error.detail, cause=error.cause)
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
         if self._told in ("", "lost") and self._told != name:
             self._told = name
-            (log.error if rejected else log.warning)("stream.rejected" if rejected else "stream.lost", why=why)
+            write = log.error if rejected else log.warning
+            write("stream.rejected" if rejected else "stream.lost", why=error.detail, cause=error.cause)
 
     def _is_up(self) -> bool:
         return any(link.is_open for link in self._links)
 
-    def _set(self, *, connected: bool, why: str = "") -> None:
-        self.state.connected, self.state.why = connected, why
+    def _set(self, *, connected: bool, why: str = "", cause: str = "") -> None:
+        if connected is not self.state.connected:
+            self.state.since = time.monotonic()
+        self.state.connected, self.state.why, self.state.cause = connected, why, cause
 
     # -- one frame
 
     async def dispatch(self, frame: Frame) -> dict[str, Any] | None:
         """The ack for a frame, or None for none: `disconnect`, and whatever could not be kept."""
+        self.state.last_frame = time.monotonic()
         if frame.whole is None:
             self._on_event("bad_frame")
             log.warning("stream.bad_frame", size=frame.size)
@@ -252,7 +271,7 @@ class Stream:
             return _refusal(frame.headers, AckMessage.STATUS_BAD_REQUEST, "unreadable")
         except StoreError as error:
             self._on_event("unacked")
-            log.error("stream.not_kept", why=error.detail)
+            log.error("stream.not_kept", why=error.detail, cause=error.cause)
             return None
         except Exception:
             # A bug must not end the link for everybody else; without an ack the message comes again.

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from dingbridge.model import Entry, Outcome
+from dingbridge.store.sqlite import Depth
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300)
@@ -73,7 +74,29 @@ class Metrics:
             buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5),
             registry=self.registry,
         )
+        self._reloads()
         Gauge("dingbridge_build_info", "Constant 1", ["version"], registry=self.registry).labels(version).set(1)
+
+    def _reloads(self) -> None:
+        self.reload_ok = Gauge(
+            "dingbridge_config_last_reload_successful", "1 unless the last reload was refused", registry=self.registry
+        )
+        self.reload_at = Gauge(
+            "dingbridge_config_last_reload_success_timestamp_seconds",
+            "When the configuration in use was read",
+            registry=self.registry,
+        )
+
+    def reloaded(self, *, ok: bool) -> None:
+        self.reload_ok.set(ok)
+        if ok:
+            self.reload_at.set(time.time())
+
+    def inbox(self, depth: Depth) -> None:
+        for state in ("ready", "leased", "answered", "sending"):
+            self.depth.labels(state).set(depth.by_state.get(state, 0))
+        self.oldest.set(depth.oldest_age_s)
+        self.dead.set(depth.dead)
 
     def observe(self, entry: Entry) -> None:
         self.messages.labels(entry.outcome).inc()

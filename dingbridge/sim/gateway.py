@@ -7,25 +7,34 @@
 It follows the published protocol and what captures show, so the unmodified official SDK can talk to it. Faults are
 planted through attributes, each as a sticky value (`open_fault`) and as a queue used up one per call (`open_faults`):
 
-    open_fault       401 400 403 429 500 503, "html" "no_ticket" "no_endpoint" "empty" "hang" "reset"
+    open_fault       401 400 403 429 500 503, "html" "no_ticket" "no_endpoint" "empty" "refused" "hang" "reset"
     handshake_fault  an HTTP status, "hang" "reset"
     webhook_fault    an errcode, "html" "hang" "reset_before" "lost_response" "http<status>" "http<status>_delivered"
     openapi_fault    the same, an HTTP status, or (status, code)
+    connection_fault of the next connections, once they are up: what `Connection.suffer` takes, as for one that is up
 
-Sides: `gateway_stream` (tickets, connections, pushes, acks), `gateway_sends` (webhooks, tokens, messages).
+Knobs, off by default: `redeliver_after_s` and `redeliver_at_most` (robot messages; the field saw once after 60 s or
+16 s), `event_redeliver_after_s` (until acked), `dead_channel`, `greets` (CONNECTED, REGISTERED), `keepalive_every_s`,
+`ping_every_s`, `ws_ping_every_s`, `webhook_per_minute`, `openapi_per_second`, `openapi_total_per_second`.
+
+Sides: `gateway_stream` (tickets, connections, pushes, acks), `gateway_sends` (webhooks), `gateway_openapi` (tokens,
+messages, files, cards), `gateway_control` (`/_sim/`, with `control=True`), `gateway_tape` (traffic as JSON lines).
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Self
+from pathlib import Path
+from typing import Self, TextIO
 
 from aiohttp import web
 
+from dingbridge.sim.gateway_control import Control
 from dingbridge.sim.gateway_link import Connection
+from dingbridge.sim.gateway_openapi import OpenApiSide
 from dingbridge.sim.gateway_records import BOT_TOPIC, MISSING, Ack, Open, Post, Push, Sent, build_frame
-from dingbridge.sim.gateway_sends import SendSide
+from dingbridge.sim.gateway_tape import Tape
 
 __all__ = [
     "BOT_TOPIC",
@@ -41,8 +50,12 @@ __all__ = [
 ]
 
 
-class Gateway(SendSide):
-    """One DingTalk for one robot. With `ssl_context` it speaks https and wss; `public_host` names it in URLs."""
+class Gateway(OpenApiSide):
+    """One DingTalk for one robot. With `ssl_context` it speaks https and wss; `public_host` names it in URLs.
+
+    `control` adds the HTTP API below `/_sim/`. `record` gets the traffic as JSON lines, without secrets. `keep` is how
+    many of each kind of record are remembered at least, for a gateway that runs for days; None: all.
+    """
 
     def __init__(
         self,
@@ -53,8 +66,14 @@ class Gateway(SendSide):
         port: int = 0,
         ssl_context: ssl.SSLContext | None = None,
         public_host: str | None = None,
+        control: bool = False,
+        record: str | Path | TextIO | None = None,
+        keep: int | None = None,
     ) -> None:
         super().__init__(client_id, client_secret)
+        self.keep = keep
+        self._control = control
+        self._target = record
         self.port = port
         self._host = host
         self._ssl = ssl_context
@@ -64,16 +83,17 @@ class Gateway(SendSide):
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=8 * 1024 * 1024)
-        app.router.add_post("/v1.0/gateway/connections/open", self._open)
-        app.router.add_get("/connect", self._connect)
-        app.router.add_post("/robot/sendBySession", self._send_by_session)
-        app.router.add_post("/v1.0/oauth2/accessToken", self._access_token)
-        app.router.add_post("/v1.0/robot/oToMessages/batchSend", self._send_oto)
-        app.router.add_post("/v1.0/robot/groupMessages/send", self._send_group)
+        app.add_routes(self._routes())
+        if self._control:
+            app.add_routes(Control(self).routes())
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self.port, ssl_context=self._ssl)
-        await site.start()
+        try:
+            await web.TCPSite(self._runner, self._host, self.port, ssl_context=self._ssl).start()
+            self.tape = Tape(self._target) if self._target is not None else None
+        except OSError:
+            await self._runner.cleanup()
+            raise
         self.port = int(self._runner.addresses[0][1])
         tls = "s" if self._ssl is not None else ""
         self.url = f"http{tls}://{self._public_host}:{self.port}"
@@ -98,8 +118,29 @@ class Gateway(SendSide):
             await asyncio.wait([owner])
         if runner is not None:
             await runner.cleanup()
+        if self.tape is not None:
+            self.tape.close()
         if owner is not None and not owner.cancelled():
             owner.result()
+
+    def _routes(self) -> list[web.RouteDef]:
+        return [
+            web.post("/v1.0/gateway/connections/open", self._open),
+            web.get("/connect", self._connect),
+            web.post("/robot/sendBySession", self._send_by_session),
+            web.post("/robot/send", self._send_custom),
+            web.post("/v1.0/oauth2/accessToken", self._access_token),
+            web.get("/gettoken", self._get_token),
+            web.post("/v1.0/robot/oToMessages/batchSend", self._send_oto),
+            web.post("/v1.0/robot/groupMessages/send", self._send_group),
+            web.post("/v1.0/robot/messageFiles/download", self._download),
+            web.get("/files/{code}", self._file),
+            web.post("/v1.0/card/instances", self._create_card),
+            web.post("/v1.0/card/instances/createAndDeliver", self._create_card),
+            web.post("/v1.0/card/instances/deliver", self._change_card),
+            web.put("/v1.0/card/instances", self._change_card),
+            web.put("/v1.0/card/streaming", self._change_card),
+        ]
 
     async def _own_tasks(self, ready: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as self._tasks:

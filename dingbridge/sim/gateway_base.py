@@ -11,11 +11,13 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from itertools import takewhile
 from typing import Any, TypeVar
 
 from aiohttp import web
 
 from dingbridge.sim.gateway_records import Post, Push, Sent
+from dingbridge.sim.gateway_tape import Mask, Tape
 
 Fault = int | str | tuple[int, str] | None
 """None in a queue of faults means: this one goes well."""
@@ -53,17 +55,54 @@ class Record:
         self.traffic: list[dict[str, Any]] = []
         self.pushes: dict[str, list[Push]] = {}
         self.posts: list[Post] = []
+        self.keep: int | None = None
+        self.tape: Tape | None = None
+        self.mask = Mask(lambda: [self.client_secret], lambda token: any(token in given for given in self._secrets))
+        self._lists: list[list[Any]] = [self.traffic, self.posts]
+        self._tables: list[dict[str, Any]] = [self.pushes]
+        self._secrets: list[dict[str, Any]] = []
+        self._noted = 0
+        self._epoch = time.time() - time.monotonic()
         self._changed = asyncio.Event()
         self._closing = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
 
     def note(self, kind: str, **facts: Any) -> None:
-        """Add `{"at", "kind", **facts}` to `traffic` and wake whoever waits in `until`."""
-        self.traffic.append({"at": time.monotonic(), "kind": kind, **facts})
+        """Add `{"at", "number", "kind", **facts}` to `traffic` and wake whoever waits in `until`."""
+        self._noted += 1
+        entry = {"at": time.monotonic(), "number": self._noted, "kind": kind, **facts}
+        self.traffic.append(entry)
+        if self.tape is not None:
+            self.tape.write(self.line(entry))
+        if self.keep is not None:
+            self._forget(self.keep)
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def until(self, look: Callable[[], T | None], timeout_s: float = 10.0) -> T:
+    def since(self, number: int) -> list[dict[str, Any]]:
+        """The entries of `traffic` after that number, oldest first."""
+        newer = takewhile(lambda entry: entry["number"] > number, reversed(self.traffic))
+        return list(newer)[::-1]
+
+    def line(self, entry: dict[str, Any]) -> str:
+        """An entry of `traffic` as a line of JSON with its wall-clock time, without secrets."""
+        return self.mask.line(entry, self.wall(entry["at"]))
+
+    def wall(self, at: float) -> float:
+        """The epoch seconds of a monotonic time."""
+        return self._epoch + at
+
+    def _forget(self, keep: int) -> None:
+        """Let go of the oldest, in heaps."""
+        for rows in self._lists:
+            if len(rows) > 2 * keep:
+                del rows[:-keep]
+        for table in self._tables:
+            if len(table) > 2 * keep:
+                for key in list(table)[:-keep]:
+                    del table[key]
+
+    async def until(self, look: Callable[[], T | None], timeout_s: float | None = 10.0) -> T:
         """What `look` returns as soon as it is true; it is asked again after each event. TimeoutError else."""
         async with asyncio.timeout(timeout_s):
             while not (found := look()):
@@ -99,6 +138,14 @@ class Record:
             raise ValueError(f"unknown fault {fault!r}")
         reset(request.transport)
         return web.Response()
+
+
+async def json_body(request: web.Request) -> Any:
+    """The decoded body; None for anything but JSON."""
+    try:
+        return await request.json()
+    except ValueError:
+        return None
 
 
 def take(queue: deque[Fault], sticky: Fault) -> Fault:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import re
 import secrets
 import struct
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import WSMsgType, web
 
 from dingbridge.sim.gateway_base import Record, reset
 from dingbridge.sim.gateway_records import Ack, Push, Sent, build_frame
+
+FAULT: Final = re.compile(
+    r"(?P<coded>close)(?P<code>[1-4]\d{3})?"
+    r"|(?P<timed>half_open|disconnect|slow)(?P<seconds>\d{1,6}(\.\d{1,3})?)?"
+    r"|cut|hang_up|ignore_acks|well|malformed|binary"
+)
 
 
 class State(Enum):
@@ -46,10 +54,16 @@ class Connection:
         self.acks: list[Ack] = []
         self.pings = 0
         self.closed_code: int | None = None
+        self.ignores_acks = False
+        self.delay_s = 0.0
+        self.gone = asyncio.Event()
         self._record = record
         self._request = request
         self._on_frame = on_frame
         self._swallows = False
+        self._turn = asyncio.Lock()
+        self._late = 0
+        self._awaits_pong = False
         self._hang_up: asyncio.TimerHandle | None = None
         self._close_sent = False
         self._ws = web.WebSocketResponse(autoping=False, autoclose=False, compress=False)
@@ -60,7 +74,7 @@ class Connection:
         return kind == "SYSTEM" or any(entry in wanted for entry in self.subscriptions)
 
     async def push(self, frame: dict[str, Any], sent: Sent | None = None) -> Push:
-        """Write a frame as it stands. Raises ConnectionError when this connection is gone."""
+        """Write a frame as it stands, or later while `delay_s` is set. ConnectionError when this connection is gone."""
         push = Push(time.monotonic(), self.id, frame, sent)
         if not self._swallows:
             self._raise_if_closed()
@@ -69,8 +83,23 @@ class Connection:
             sent.pushes.append(push)
         self._record.note("frame", connection=self.id, frame=frame, swallowed=self._swallows)
         if not self._swallows:
-            await self.send_raw(json.dumps(frame, ensure_ascii=False))
+            await self._write(json.dumps(frame, ensure_ascii=False))
         return push
+
+    async def _write(self, text: str) -> None:
+        if self.delay_s or self._late:
+            self._late += 1
+            self._record.spawn(self._write_late(text, self.delay_s))
+        else:
+            await self.send_raw(text)
+
+    async def _write_late(self, text: str, delay_s: float) -> None:
+        """One after the other, each after its delay."""
+        async with self._turn:
+            await self._record.pause(delay_s)
+            self._late -= 1
+            with contextlib.suppress(ConnectionError):
+                await self.send_raw(text)
 
     async def send_raw(self, payload: str | bytes) -> None:
         """Any text frame, or a binary one for bytes."""
@@ -112,12 +141,81 @@ class Connection:
         self.state = State.CLOSED
         reset(self._request.transport)
 
-    def half_open(self, *, deliver: bool = False) -> None:
-        """Read and pong no more while TCP stays up; pushed frames vanish too, unless `deliver`."""
+    def hang_up(self) -> None:
+        """End TCP with FIN, without a close frame: the client sees 1006."""
+        self.state = State.LEAVING
+        self._close_in(0)
+
+    def half_open(self, *, deliver: bool = False, notice_after_s: float | None = None) -> None:
+        """Read and pong no more while TCP stays up; pushed frames vanish too, unless `deliver`.
+
+        After `notice_after_s` this side notices and ends the connection; with None only its own pings tell it.
+        """
         self.state = State.HALF_OPEN
         self._swallows = not deliver
         if isinstance(self._request.transport, asyncio.ReadTransport):
             self._request.transport.pause_reading()
+        if notice_after_s is not None:
+            self._hang_up = asyncio.get_running_loop().call_later(notice_after_s, self.cut)
+
+    async def suffer(self, fault: str) -> None:
+        """Plant a fault on this connection alone; `well` ends `ignore_acks` and `slow`. ValueError: no such fault.
+
+        half_open[seconds until noticed], cut, hang_up, close[code], disconnect[seconds until TCP ends], ignore_acks,
+        slow[seconds before each frame], malformed, binary.
+        """
+        parts = FAULT.fullmatch(fault)
+        if parts is None:
+            raise ValueError(f"unknown fault {fault!r}: {FAULT.pattern}")
+        seconds = float(parts["seconds"]) if parts["seconds"] else None
+        self._record.note("fault", connection=self.id, fault=fault)
+        match parts["coded"] or parts["timed"] or fault:
+            case "close":
+                await self.close(int(parts["code"] or 1000))
+            case "disconnect":
+                await self.disconnect(close_after_s=10.0 if seconds is None else seconds)
+            case "malformed":
+                await self.send_raw('{"specVersion":"1.0","type":"CALLBACK","headers":')
+            case "binary":
+                await self.send_raw(b"\x00\x01")
+            case quiet:
+                self._turn_bad(quiet, seconds)
+
+    def _turn_bad(self, fault: str, seconds: float | None) -> None:
+        """Without a word to the client."""
+        match fault:
+            case "half_open":
+                self.half_open(notice_after_s=seconds)
+            case "cut":
+                self.cut()
+            case "hang_up":
+                self.hang_up()
+            case "slow":
+                self.delay_s = 1.0 if seconds is None else seconds
+            case "ignore_acks":
+                self.ignores_acks = True
+            case "well":
+                self.ignores_acks, self.delay_s = False, 0.0
+
+    async def every(self, interval_s: float, act: Callable[[], Awaitable[object]]) -> None:
+        """Do something again and again until this connection is gone."""
+        while not self.gone.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval_s):
+                    await self.gone.wait()
+                return
+            with contextlib.suppress(ConnectionError):
+                await act()
+
+    async def expect_pong(self) -> None:
+        """A WebSocket ping; when the one before is still unanswered, the connection is taken for dead and ended."""
+        if self._awaits_pong:
+            self._record.note("no pong", connection=self.id)
+            self.cut()
+        else:
+            self._awaits_pong = True
+            if not self._swallows:
+                await self._ws.ping()
 
     async def serve(self) -> web.WebSocketResponse:
         """Read until either side ends the connection."""
@@ -128,7 +226,9 @@ class Connection:
                     self._read(message.data)
                 elif message.type is WSMsgType.PING:
                     await self._pong(message.data)
-                elif message.type is not WSMsgType.PONG:
+                elif message.type is WSMsgType.PONG:
+                    self._awaits_pong = False
+                else:
                     break
             if message.type is WSMsgType.CLOSE:
                 self.closed_code = message.data or 1005
@@ -154,10 +254,12 @@ class Connection:
             frame = json.loads(text)
         except ValueError:
             frame = None
-        if isinstance(frame, dict) and isinstance(frame.get("headers"), dict):
-            self._on_frame(self, frame)
-        else:
+        if not isinstance(frame, dict) or not isinstance(frame.get("headers"), dict):
             self._record.note("garbage", connection=self.id, text=text)
+        elif self.ignores_acks:
+            self._record.note("ack ignored", connection=self.id, message_id=str(frame["headers"].get("messageId", "")))
+        else:
+            self._on_frame(self, frame)
 
     async def _pong(self, payload: bytes) -> None:
         self.pings += 1
@@ -182,3 +284,4 @@ class Connection:
         if self.closed_code is None:
             self.closed_code = 1006
         self.state = State.CLOSED
+        self.gone.set()

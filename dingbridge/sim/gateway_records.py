@@ -86,7 +86,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """One message a user sees. `path` is webhook, oto or group; `session` is empty on the last two."""
+    """One message a user sees. `path` is webhook, oto, group or custom; only the first has a `session`."""
 
     at: float
     path: str
@@ -94,11 +94,12 @@ class Post:
     user: str
     session: str
     body: dict[str, Any]
+    number: int = 0
 
     @property
     def text(self) -> str:
         """Text content or markdown text, whatever the path; empty for other kinds."""
-        webhook = self.path == "webhook"
+        webhook = self.path in {"webhook", "custom"}
         part = self.body[self.body["msgtype"]] if webhook else json.loads(self.body["msgParam"])
         return str(part.get("content") or part.get("text") or "")
 

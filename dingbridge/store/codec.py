@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -16,6 +17,15 @@ from dingbridge.model import (
     Secret,
     Source,
 )
+from dingbridge.trail import Step
+
+TRAIL_BYTES = 32_768
+_HEAD, _TAIL = 8_192, 16_384
+# A question that waits for hours keeps its beginning and its end.
+APPEND_TRAIL = (
+    f"trail = CASE WHEN length(trail) > {TRAIL_BYTES}"
+    f" THEN substr(trail, 1, {_HEAD}) || char(10) || '…' || substr(trail, -{_TAIL}) ELSE trail END || ?"
+)
 
 
 def encode_message(message: Message) -> str:
@@ -27,6 +37,7 @@ def encode_message(message: Message) -> str:
             "kind": message.kind,
             "text": message.text,
             "sent_at": message.sent_at.timestamp(),
+            "frame": message.frame,
         },
         ensure_ascii=False,
     )
@@ -50,6 +61,7 @@ def decode_message(*, robot: str, key: str, body: str, webhook: str, webhook_exp
         sent_at=datetime.fromtimestamp(fields["sent_at"], UTC),
         webhook=Secret(webhook),
         webhook_expires=datetime.fromtimestamp(webhook_expires, UTC) if webhook_expires is not None else None,
+        frame=fields.get("frame", ""),
     )
 
 
@@ -68,3 +80,23 @@ def decode_answer(text: str) -> Answer:
         tries=fields.get("tries", 1),
         first_token_s=fields.get("first_token_s"),
     )
+
+
+def encode_steps(steps: Iterable[Step]) -> str:
+    """JSON lines, to be put behind those that are there."""
+    return "".join(
+        json.dumps({"at": round(step.at, 3), "name": step.name, **step.facts}, ensure_ascii=False) + "\n"
+        for step in steps
+    )
+
+
+def decode_steps(trail: str) -> list[Step]:
+    """What can be read of them; where the middle was cut out stands a step named "…"."""
+    steps = []
+    for line in trail.splitlines():
+        try:
+            fields = json.loads(line)
+            steps.append(Step(fields.pop("at"), fields.pop("name"), fields))
+        except (ValueError, KeyError, AttributeError):
+            steps.append(Step(steps[-1].at if steps else 0.0, "…", {}))
+    return steps

@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from dingbridge.model import Message, Placed, State, Task, lane_key
-from dingbridge.store.codec import encode_message
+from dingbridge.store.codec import APPEND_TRAIL, encode_message
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,9 @@ class Limits:
     answer_deadline_s: float = 1800.0
 
 
-def put(c: sqlite3.Connection, message: Message, task: Task, *, now: float, limits: Limits, fresh: bool) -> Placed:
+def put(
+    c: sqlite3.Connection, message: Message, task: Task, *, now: float, limits: Limits, fresh: bool, trail: str = ""
+) -> Placed:
     """Insert a message and wake its lane; a message already there only renews its session webhook."""
     remember_webhook(c, message)
     known = c.execute(
@@ -33,13 +35,14 @@ def put(c: sqlite3.Connection, message: Message, task: Task, *, now: float, limi
                 " AND (webhook = '' OR ? IS NULL OR webhook_expires IS NULL OR ? >= webhook_expires)",
                 (message.webhook.reveal(), expires, row, expires, expires),
             )
+        c.execute(f"UPDATE message SET {APPEND_TRAIL} WHERE id = ?", (trail, row))
         return Placed(row, lane, Task(known_task), duplicate=True)
     if task is Task.QUESTION:
         task = _within_limits(c, message, now, limits)
     generation = _generation(c, message, fresh=fresh)
     lane = lane_key(message.robot, message.conversation.id, message.sender.id, generation)
     deadline = now + limits.answer_deadline_s if limits.answer_deadline_s else None
-    row = _insert(c, message, task, lane, now, deadline)
+    row = _insert(c, message, task, lane, now, deadline, trail)
     express = task is not Task.QUESTION
     if express:  # a lane of its own: never behind an answer
         lane = f"express-{row}"
@@ -51,13 +54,16 @@ def put(c: sqlite3.Connection, message: Message, task: Task, *, now: float, limi
     return Placed(row, lane, task)
 
 
-def _insert(c: sqlite3.Connection, message: Message, task: Task, lane: str, now: float, deadline: float | None) -> int:
+def _insert(
+    c: sqlite3.Connection, message: Message, task: Task, lane: str, now: float, deadline: float | None, trail: str
+) -> int:
     row = c.execute(
         "INSERT INTO message (robot, key, lane, conversation, person, task, state, body, webhook,"
-        " webhook_expires, received_at, deadline_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " webhook_expires, received_at, deadline_at, code, trail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(message.robot, message.id, lane, message.conversation.id, message.sender.id, task, State.READY),
             *(encode_message(message), message.webhook.reveal(), expires_at(message), now, deadline),
+            *(message.code, trail),
         ),
     ).lastrowid
     assert row is not None

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from dingbridge.model import Answer, Outcome, State
 from dingbridge.store import work
-from dingbridge.store.codec import encode_answer
+from dingbridge.store.codec import APPEND_TRAIL, encode_answer, encode_steps
+from dingbridge.trail import Step
 
 SEEN_S = 7 * 24 * 3600.0
 CRASHES_ALONE = 2
@@ -32,7 +33,8 @@ class Recovered:
 
 def recover(c: sqlite3.Connection, *, now: float, wipe: bool) -> Recovered:
     """Return what was leased, counting the crash. A third crash condemns, and acquits whatever ran beside it."""
-    returned = c.execute(f"UPDATE message SET crashes = crashes + 1 WHERE {_LEASED}").rowcount
+    crash = encode_steps([Step(now, "crash", {})])
+    returned = c.execute(f"UPDATE message SET crashes = crashes + 1, {APPEND_TRAIL} WHERE {_LEASED}", (crash,)).rowcount
     c.execute(_BACK)
     # Due times were of another process's clock, and a restart is a good moment to try everything again.
     c.execute("UPDATE lane SET token = NULL, suspect = 0, due = min(due, ?)", (now,))
@@ -59,13 +61,16 @@ def _condemn(c: sqlite3.Connection, row: int, now: float) -> None:
     """Not worked on again; the empty answer stands for the text its asker is told."""
     c.execute(
         "UPDATE message SET state = 'answered', outcome = 'dead', answer = ?, answered_at = ?, part = 0,"
-        " uncertain = 0, reason = 'the process died three times while working on it' WHERE id = ?",
+        " uncertain = 0, reason = 'the process died three times while working on it', cause = 'crash.thrice'"
+        " WHERE id = ?",
         (encode_answer(Answer("")), now, row),
     )
 
 
-def release_all(c: sqlite3.Connection) -> int:
+def release_all(c: sqlite3.Connection, *, now: float) -> int:
     """At a planned stop: what is leased goes back and counts as no crash."""
+    stopped = encode_steps([Step(now, "given_back", {})])
+    c.execute(f"UPDATE message SET {APPEND_TRAIL} WHERE {_LEASED}", (stopped,))
     c.execute(_BACK)
     return c.execute("UPDATE lane SET token = NULL WHERE token IS NOT NULL").rowcount
 

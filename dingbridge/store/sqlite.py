@@ -7,25 +7,29 @@ be leased; the lease's token fences every later write, so that a cancelled messa
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from dingbridge.errors import StoreLocked, StoreUnavailable
-from dingbridge.model import Answer, Delivery, Message, Outcome, Placed, Secret, State, Task
-from dingbridge.store import intake, recovery, work
-from dingbridge.store.codec import encode_answer
+from dingbridge.errors import StoreError, StoreLocked, StoreUnavailable
+from dingbridge.model import Answer, Delivery, Message, Outcome, Placed, Secret, State, Task, typed_code
+from dingbridge.store import intake, operate, recovery, work
+from dingbridge.store.codec import APPEND_TRAIL, encode_answer, encode_steps
 from dingbridge.store.intake import Limits
+from dingbridge.store.operate import LaneSeen, Row, Which
 from dingbridge.store.recovery import Recovered
 from dingbridge.store.writer import Writer
+from dingbridge.trail import Step
 
 __all__ = ["Depth", "Leased", "Limits", "Recovered", "SQLiteStore", "Waiting", "take_lock"]
 
 PROBE_BYTES = 64 * 1024
+Steps = Sequence[Step]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,9 @@ class SQLiteStore:
     clock: seconds that only go forward within a process; lanes and deadlines live by it.
     wipe: forget the question, the answer and the webhook of a finished message.
     on_commit: told how long each group of commits took, in seconds, on the store's thread.
+    on_trouble: told in the loop of each transaction that failed, and with None of the first that worked after that.
+    redact: masks what a message's steps should not have held.
+    steps, wherever it stands: what has happened to the message since its last write.
     """
 
     def __init__(
@@ -74,19 +81,31 @@ class SQLiteStore:
         limits: Limits | None = None,
         wipe: bool = True,
         on_commit: Callable[[float], None] = lambda _: None,
+        redact: Callable[[str], str] = str,
+        on_trouble: Callable[[StoreError | None], None] = lambda _: None,
     ) -> None:
         self.path = path
         self._clock = clock
-        self._limits = limits or Limits()
+        self.limits = limits or Limits()
         self._wipe = wipe
-        self._writer = Writer(path, on_commit=on_commit)
+        self._redact = redact
+        self._writer = Writer(path, on_commit=on_commit, on_trouble=on_trouble)
         self._lock: IO[str] | None = None
 
     async def open(self) -> Recovered:
+        """For a daemon: what a crash left leased goes back, and is counted."""
+        recovered: Recovered = await self._open(lambda c: recovery.recover(c, now=self._clock(), wipe=self._wipe))
+        return recovered
+
+    async def open_beside(self) -> None:
+        """For an operator while no daemon runs: takes the lock, but leaves everything as it is."""
+        await self._open(lambda _: None)
+
+    async def _open(self, first: Callable[[sqlite3.Connection], Any]) -> Any:
         self._lock = await asyncio.to_thread(take_lock, self.path)
         try:
             await self._writer.open()
-            return await self._writer.run(lambda c: recovery.recover(c, now=self._clock(), wipe=self._wipe))
+            return await self._writer.run(first)
         except BaseException:
             await self._writer.close()
             self._lock.close()
@@ -105,13 +124,16 @@ class SQLiteStore:
 
     # -- intake
 
-    async def put(self, message: Message, task: Task = Task.QUESTION, *, fresh: bool = False) -> Placed:
+    async def put(
+        self, message: Message, task: Task = Task.QUESTION, *, fresh: bool = False, steps: Steps = ()
+    ) -> Placed:
         """Keep a message. A question beyond the limits is kept as BUSY or LIMITED, to be told on the express path.
 
         fresh: raise the context's generation in the same transaction (`/new`), unless this is a duplicate.
         """
+        trail = self._trail(steps)
         return await self._writer.run(
-            lambda c: intake.put(c, message, task, now=self._clock(), limits=self._limits, fresh=fresh)
+            lambda c: intake.put(c, message, task, now=self._clock(), limits=self.limits, fresh=fresh, trail=trail)
         )
 
     # -- work
@@ -138,8 +160,10 @@ class SQLiteStore:
         outcome: Outcome,
         *,
         reason: str = "",
+        cause: str = "",
         route: str = "",
         sending: bool = False,
+        steps: Steps = (),
     ) -> None:
         """The answer is kept: from here on a restart sends it instead of asking again.
 
@@ -148,47 +172,74 @@ class SQLiteStore:
         state, part = (State.SENDING, 1) if sending else (State.ANSWERED, 0)
         await self._held(
             delivery,
-            "UPDATE message SET answer = ?, outcome = ?, reason = ?, route = ?, answered_at = ?, state = ?, part = ?,"
-            " uncertain = 0 WHERE id = ?",
-            (encode_answer(answer), outcome, reason, route, self._clock(), state, part),
+            "UPDATE message SET answer = ?, outcome = ?, reason = ?, cause = nullif(?, ''), route = ?, answered_at = ?,"
+            f" state = ?, part = ?, uncertain = 0, {APPEND_TRAIL} WHERE id = ?",
+            (
+                *(encode_answer(answer), outcome, reason, cause, route, self._clock(), state, part),
+                self._trail(steps),
+            ),
         )
 
-    async def sending(self, delivery: Delivery, part: int, *, uncertain: bool = False) -> None:
+    async def sending(self, delivery: Delivery, part: int, *, uncertain: bool = False, steps: Steps = ()) -> None:
         """Part `part` (from 1) goes out now; the parts before it have arrived."""
         await self._held(
             delivery,
-            "UPDATE message SET state = 'sending', part = ?, uncertain = ? WHERE id = ?",
-            (part, uncertain),
+            f"UPDATE message SET state = 'sending', part = ?, uncertain = ?, {APPEND_TRAIL} WHERE id = ?",
+            (part, uncertain, self._trail(steps)),
         )
 
-    async def later(self, delivery: Delivery, delay_s: float, *, sent: int = 0, uncertain: bool = False) -> None:
+    async def later(
+        self,
+        delivery: Delivery,
+        delay_s: float,
+        *,
+        sent: int = 0,
+        uncertain: bool = False,
+        cause: str = "",
+        steps: Steps = (),
+    ) -> None:
         """Give the lease back for `delay_s`; the message keeps its place at its lane's head.
 
         sent: parts that have arrived; uncertain: the next one may have, too.
         """
+        trail = self._trail(steps)
         await self._writer.run(
-            lambda c: work.give_back(c, delivery, self._clock() + delay_s, sent=sent, uncertain=uncertain)
+            lambda c: work.give_back(
+                c, delivery, self._clock() + delay_s, sent=sent, uncertain=uncertain, cause=cause, trail=trail
+            )
         )
 
     async def claim_trouble(self, delivery: Delivery) -> bool:
         """True when this lane's asker is to be told of trouble: once, until the lane is empty."""
         return await self._writer.run(lambda c: work.claim_trouble(c, delivery))
 
-    async def done(self, delivery: Delivery, outcome: Outcome, reason: str = "") -> bool:
+    async def done(
+        self, delivery: Delivery, outcome: Outcome, reason: str = "", *, cause: str = "", steps: Steps = ()
+    ) -> bool:
         """The end; True where its lane has another message, which is due now."""
-        return await self._end(delivery, State.DONE, outcome, reason)
+        return await self._end(delivery, State.DONE, outcome, reason, cause, steps)
 
-    async def dead(self, delivery: Delivery, outcome: Outcome, reason: str) -> bool:
+    async def dead(
+        self, delivery: Delivery, outcome: Outcome, reason: str, *, cause: str = "", steps: Steps = ()
+    ) -> bool:
         """The end without success; like `done`."""
-        return await self._end(delivery, State.DEAD, outcome, reason)
+        return await self._end(delivery, State.DEAD, outcome, reason, cause, steps)
 
-    async def _end(self, delivery: Delivery, state: State, outcome: Outcome, reason: str) -> bool:
+    async def _end(
+        self, delivery: Delivery, state: State, outcome: Outcome, reason: str, cause: str, steps: Steps
+    ) -> bool:
+        trail = self._trail(steps)
+
         def run(c: sqlite3.Connection) -> bool:
             work.check(c, delivery)
-            work.end(c, delivery.row, state, outcome, reason, now=self._clock(), wipe=self._wipe)
-            return work.advance(c, delivery.lane, delivery.row, now=self._clock())
+            now = self._clock()
+            work.end(c, delivery.row, state, outcome, reason, now=now, wipe=self._wipe, cause=cause, trail=trail)
+            return work.advance(c, delivery.lane, delivery.row, now=now)
 
         return await self._writer.run(run)
+
+    def _trail(self, steps: Steps) -> str:
+        return self._redact(encode_steps(steps)) if steps else ""
 
     async def _held(self, delivery: Delivery, statement: str, values: tuple[Any, ...]) -> None:
         def run(c: sqlite3.Connection) -> None:
@@ -199,10 +250,14 @@ class SQLiteStore:
 
     async def cancel(self, message: Message, *, before: int) -> dict[int, Message | None]:
         """End the sender's unanswered questions older than row `before`, the running one too; those by row."""
-        return await self._writer.run(lambda c: work.cancel(c, message, before, now=self._clock(), wipe=self._wipe))
+        trail = self._trail((Step(self._clock(), "cancelled", {"by": "asker"}),))
+        return await self._writer.run(
+            lambda c: work.cancel(c, message, before, now=self._clock(), wipe=self._wipe, trail=trail)
+        )
 
     async def claim_notice(self, row: int) -> Message | None:
         """The unanswered message whose asker is to get the notice; once per lane until it is empty."""
+        trail = self._trail((Step(self._clock(), "notice", {}),))
 
         def run(c: sqlite3.Connection) -> Message | None:
             claimed = c.execute(
@@ -210,7 +265,10 @@ class SQLiteStore:
                 " (SELECT lane FROM message WHERE id = ? AND state IN ('ready', 'leased'))",
                 (row,),
             ).rowcount
-            return work.message(c, row) if claimed else None
+            if not claimed:
+                return None
+            c.execute(f"UPDATE message SET {APPEND_TRAIL} WHERE id = ?", (trail, row))
+            return work.message(c, row)
 
         return await self._writer.run(run)
 
@@ -218,7 +276,7 @@ class SQLiteStore:
 
     async def release_all(self) -> int:
         """At a planned stop: what is leased goes back and counts as no crash."""
-        return await self._writer.run(recovery.release_all)
+        return await self._writer.run(lambda c: recovery.release_all(c, now=self._clock()))
 
     async def forget(self, *, batch: int = 500) -> int:
         """Drop up to `batch` rows that ended more than seven days ago; how many there were."""
@@ -264,6 +322,31 @@ class SQLiteStore:
         )
         return [Waiting(*row) for row in rows]
 
+    async def find(self, robot: str, wanted: str) -> Row | None:
+        """The message an operator means: by 编号 as written in a chat, or by DingTalk's msgId."""
+        return await self._writer.run(lambda c: operate.find(c, robot, wanted, typed_code(wanted)))
+
+    async def listed(self, which: Which, limit: int) -> list[Row]:
+        return await self._writer.run(lambda c: operate.listed(c, which, limit))
+
+    async def lanes(self, limit: int) -> list[LaneSeen]:
+        return await self._writer.run(lambda c: operate.lanes(c, limit))
+
+    async def retry(self, row: int) -> bool:
+        """Work on an ended message again, with a deadline of its own; False where that cannot be."""
+        now = self._clock()
+        limit_s = self.limits.answer_deadline_s
+        trail = self._trail((Step(now, "retried", {"by": "operator"}),))
+        return await self._writer.run(
+            lambda c: operate.retry(c, row, now=now, deadline=now + limit_s if limit_s else None, trail=trail)
+        )
+
+    async def drop(self, row: int, *, tell: bool) -> None:
+        """Give a message up; `tell`: its asker hears of it."""
+        now = self._clock()
+        trail = self._trail((Step(now, "dropped", {"by": "operator"}),))
+        await self._writer.run(lambda c: operate.drop(c, row, now=now, wipe=self._wipe, tell=tell, trail=trail))
+
     async def depth(self) -> Depth:
         def run(c: sqlite3.Connection) -> Depth:
             rows = c.execute(
@@ -286,7 +369,8 @@ def take_lock(path: Path) -> IO[str]:
         lock = path.with_name(path.name + ".lock").open("a")
     except OSError as error:
         raise StoreUnavailable(
-            f"store {path}: {error.strerror}; does the folder exist, may the service's user write to it?"
+            f"store {path}: {error.strerror}; does the folder exist, may the service's user write to it?",
+            cause={errno.ENOSPC: "store.full", errno.EIO: "store.disk"}.get(error.errno or 0, "store.readonly"),
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

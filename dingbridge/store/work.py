@@ -8,8 +8,10 @@ from typing import Any
 
 from dingbridge.errors import LeaseLost
 from dingbridge.model import Delivery, Message, Outcome, State, Task
-from dingbridge.store.codec import decode_answer, decode_message
+from dingbridge.store.codec import APPEND_TRAIL, decode_answer, decode_message
 
+# Ends that an operator can take back: their text is kept.
+RETRYABLE = frozenset({Outcome.FAILED, Outcome.DEAD, Outcome.UNDELIVERABLE})
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError)
 _HEAD = """
     SELECT m.id, l.token, m.lane, m.robot, m.key, m.body, m.webhook, m.webhook_expires, m.task, m.state, m.part,
@@ -68,13 +70,15 @@ def check(c: sqlite3.Connection, delivery: Delivery) -> None:
         raise LeaseLost(f"message {delivery.row} was cancelled or taken over")
 
 
-def give_back(c: sqlite3.Connection, delivery: Delivery, due: float, *, sent: int, uncertain: bool) -> None:
+def give_back(
+    c: sqlite3.Connection, delivery: Delivery, due: float, *, sent: int, uncertain: bool, cause: str, trail: str
+) -> None:
     """Return the lease until `due`; the message stays its lane's head."""
     check(c, delivery)
     c.execute(
         "UPDATE message SET state = CASE WHEN answer IS NULL THEN 'ready' ELSE 'answered' END,"
-        " tries = tries + 1, crashes = 0, part = ?, uncertain = ? WHERE id = ?",
-        (sent, uncertain, delivery.row),
+        f" tries = tries + 1, crashes = 0, part = ?, uncertain = ?, cause = nullif(?, ''), {APPEND_TRAIL} WHERE id = ?",
+        (sent, uncertain, cause, trail, delivery.row),
     )
     c.execute("UPDATE lane SET token = NULL, suspect = 0, due = ? WHERE key = ?", (due, delivery.lane))
 
@@ -87,16 +91,29 @@ def claim_trouble(c: sqlite3.Connection, delivery: Delivery) -> bool:
 
 
 def end(
-    c: sqlite3.Connection, row: int, state: State, outcome: Outcome, reason: str, *, now: float, wipe: bool
+    c: sqlite3.Connection,
+    row: int,
+    state: State,
+    outcome: Outcome,
+    reason: str,
+    *,
+    now: float,
+    wipe: bool,
+    cause: str = "",
+    trail: str = "",
 ) -> None:
-    """Close the row; with `wipe` the question, the answer and the webhook are forgotten."""
+    """Close the row; with `wipe` the webhook is forgotten, and the text unless an operator may want to retry it."""
     c.execute(
-        "UPDATE message SET state = ?, outcome = ?, reason = coalesce(nullif(?, ''), reason), finished_at = ?"
-        " WHERE id = ?",
-        (state, outcome, reason, now, row),
+        "UPDATE message SET state = ?, outcome = ?, reason = coalesce(nullif(?, ''), reason), finished_at = ?,"
+        f" cause = coalesce(nullif(?, ''), cause), {APPEND_TRAIL} WHERE id = ?",
+        (state, outcome, reason, now, cause, trail, row),
     )
     if wipe:
-        c.execute("UPDATE message SET body = '', webhook = '', answer = NULL WHERE id = ?", (row,))
+        c.execute(
+            "UPDATE message SET webhook = '', body = CASE WHEN ? THEN body ELSE '' END,"
+            " answer = CASE WHEN ? THEN answer END WHERE id = ?",
+            (outcome in RETRYABLE, outcome is Outcome.UNDELIVERABLE, row),
+        )
 
 
 def advance(c: sqlite3.Connection, lane: str, head: int, *, now: float) -> bool:
@@ -113,7 +130,9 @@ def advance(c: sqlite3.Connection, lane: str, head: int, *, now: float) -> bool:
     return True
 
 
-def cancel(c: sqlite3.Connection, by: Message, before: int, *, now: float, wipe: bool) -> dict[int, Message | None]:
+def cancel(
+    c: sqlite3.Connection, by: Message, before: int, *, now: float, wipe: bool, trail: str = ""
+) -> dict[int, Message | None]:
     """End the sender's unanswered questions that came before row `before` in this conversation; those by row."""
     found = c.execute(
         "SELECT id, lane FROM message WHERE robot = ? AND conversation = ? AND person = ? AND task = 'question'"
@@ -122,7 +141,7 @@ def cancel(c: sqlite3.Connection, by: Message, before: int, *, now: float, wipe:
     ).fetchall()
     ended = {row: message(c, row) for row, _ in found}
     for row in ended:
-        end(c, row, State.DONE, Outcome.CANCELLED, "cancelled by the asker", now=now, wipe=wipe)
+        end(c, row, State.DONE, Outcome.CANCELLED, "cancelled by the asker", now=now, wipe=wipe, trail=trail)
     for lane in {lane for _, lane in found}:
         (head,) = c.execute("SELECT head FROM lane WHERE key = ?", (lane,)).fetchone()
         if head in ended:  # only then: a lane whose head still runs must stay closed

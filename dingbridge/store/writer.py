@@ -36,11 +36,19 @@ class Writer:
     """`await run(work)` calls `work(connection)` inside a durable transaction, on the writer's thread.
 
     work that raises is undone alone; what shares its group is kept. The result is given only after the commit.
+    on_trouble: told in the loop of each transaction that failed, and with None of the first that worked after that.
     """
 
-    def __init__(self, path: Path, *, on_commit: Callable[[float], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        on_commit: Callable[[float], None] = lambda _: None,
+        on_trouble: Callable[[StoreError | None], None] = lambda _: None,
+    ) -> None:
         self._path = path
         self._on_commit = on_commit
+        self._on_trouble = on_trouble
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name="store", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -113,14 +121,20 @@ class Writer:
     def _abandon(self, jobs: list[_Job], error: BaseException) -> None:
         """The thread is dying: whoever waits is told, and `run` refuses from now on."""
         self._closed = True
-        self.last_error = StoreUnavailable(f"store {self._path}: its thread died: {error}", retryable=False)
+        died = StoreUnavailable(f"store {self._path}: its thread died: {error}", retryable=False)
+        self._trouble(died)
         with suppress(queue.Empty):
             while True:
                 job = self._jobs.get_nowait()
                 jobs += [job] if job is not None else []
         for job in jobs:
-            job.error = self.last_error
+            job.error = died
         self._call(_resolve, jobs)
+
+    def _trouble(self, error: StoreError | None) -> None:
+        if error is not self.last_error:
+            self.last_error = error
+            self._call(self._on_trouble, error)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=5.0, cached_statements=256)
@@ -161,14 +175,15 @@ class Writer:
             refused = next((job.error for job in jobs if isinstance(job.error, StoreUnavailable)), None)
             # Reading, or changing nothing, works on a full disk too and proves nothing.
             if refused is not None or connection.total_changes != changes:
-                self.last_error = refused
+                self._trouble(refused)
         except (sqlite3.Error, StoreUnavailable) as error:
             # SQLITE_FULL and SQLITE_IOERR end the transaction by themselves: all of the group is gone.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            self.last_error = _explained(error, self._path)
+            failed = _explained(error, self._path)
+            self._trouble(failed)
             for job in jobs:
-                job.error = self.last_error
+                job.error = failed
 
     def _run_one(self, connection: sqlite3.Connection, job: _Job) -> None:
         connection.execute("SAVEPOINT job")
@@ -214,12 +229,21 @@ def _explained(error: BaseException, path: Path) -> StoreError:
         return error
     text = str(error)
     code = getattr(error, "sqlite_errorcode", None)
-    remedy = {
-        sqlite3.SQLITE_FULL: "the disk is full: free some space, nothing accepted is lost",
-        sqlite3.SQLITE_READONLY: "the file or its folder cannot be written: give the service's user the right to",
-        sqlite3.SQLITE_CANTOPEN: "the file cannot be opened: may the service user write to its folder?",
-        sqlite3.SQLITE_NOTADB: "this is no SQLite file: name another one in [store] url",
-        sqlite3.SQLITE_CORRUPT: "the file is damaged: restore a backup, or start with another [store] url",
-        sqlite3.SQLITE_IOERR: "the disk reports errors: look at the kernel log",
-    }.get(code & 0xFF if code is not None else -1, "see the SQLite error")
-    return StoreUnavailable(f"store {path}: {text}; {remedy}")
+    remedy, cause = _CODE_CAUSES.get(code & 0xFF if code is not None else -1, ("see the SQLite error", None))
+    return StoreUnavailable(f"store {path}: {text}; {remedy}", cause=cause)
+
+
+_CODE_CAUSES = {
+    sqlite3.SQLITE_FULL: ("the disk is full: free some space, nothing accepted is lost", "store.full"),
+    sqlite3.SQLITE_READONLY: (
+        "the file or its folder cannot be written: give the service's user the right to",
+        "store.readonly",
+    ),
+    sqlite3.SQLITE_CANTOPEN: ("the file cannot be opened: may the service user write to its folder?", "store.readonly"),
+    sqlite3.SQLITE_NOTADB: ("this is no SQLite file: name another one in [store] url", "store.corrupt"),
+    sqlite3.SQLITE_CORRUPT: (
+        "the file is damaged: restore a backup, or start with another [store] url",
+        "store.corrupt",
+    ),
+    sqlite3.SQLITE_IOERR: ("the disk reports errors: look at the kernel log", "store.disk"),
+}

@@ -1,4 +1,7 @@
-"""The official SDK, untouched: acknowledges a bot message and echoes it through the session webhook."""
+"""The official SDK, untouched: acknowledges a bot message and echoes it through the session webhook.
+
+FORGETS=1: the first delivery of a message stays unacknowledged, because its handler raises.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,15 @@ from typing import Any
 
 import dingtalk_stream
 
+known: set[str] = set()
+
 
 class Echo(dingtalk_stream.ChatbotHandler):  # type: ignore[misc]  # the SDK ships no types
     async def process(self, callback: Any) -> tuple[int, str]:
         message = dingtalk_stream.ChatbotMessage.from_dict(callback.data)
+        if os.environ.get("FORGETS") and message.message_id not in known:
+            known.add(message.message_id)
+            raise RuntimeError("not this time")
         self.reply_text(f"echo: {message.text.content.strip()}", message)
         self.reply_markdown("echo", f"**{message.sender_nick}**", message)
         return dingtalk_stream.AckMessage.STATUS_OK, "OK"

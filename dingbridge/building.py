@@ -1,0 +1,120 @@
+"""From a configuration to parts: the one place, beside `app`, that knows concrete classes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from dingbridge.answerer import Answerer, Backend
+from dingbridge.backends.anythingllm import AnythingLLM
+from dingbridge.backends.anythingllm import Limits as AskLimits
+from dingbridge.config import Config
+from dingbridge.dingtalk.openapi import OpenAPI
+from dingbridge.dingtalk.pace import Pace
+from dingbridge.dingtalk.replies import Replies
+from dingbridge.errors import BridgeError
+from dingbridge.model import Secret
+from dingbridge.redaction import Redactor
+from dingbridge.setup import Setup
+from dingbridge.store.sqlite import Limits, SQLiteStore
+from dingbridge.texts import Texts
+
+OnRetry = Callable[[BridgeError, int, float], None]
+
+
+def secrets_of(config: Config) -> tuple[Secret, ...]:
+    dingtalk, anythingllm = config.dingtalk, config.anythingllm
+    return (
+        dingtalk.client_secret,
+        anythingllm.api_key,
+        config.web.admin_token,
+        dingtalk.network.proxy,
+        anythingllm.network.proxy,
+    )
+
+
+def redactor_for(config: Config) -> Redactor:
+    """Knows this configuration's secrets by value."""
+    return Redactor(tuple(secret.reveal() for secret in secrets_of(config)))
+
+
+def import_handlers_from(config: Config) -> None:
+    """Make `[handlers] path` importable, in the order it is written."""
+    sys.path[:0] = [str(folder) for folder in config.handlers_path if str(folder) not in sys.path]
+
+
+def store_limits(config: Config) -> Limits:
+    limits = config.limits
+    return Limits(
+        waiting_per_lane=limits.waiting_per_lane,
+        per_user_per_minute=limits.per_user_per_minute,
+        answer_deadline_s=limits.answer_deadline_min * 60.0,
+    )
+
+
+def open_backend(config: Config, on_retry: OnRetry | None = None) -> AnythingLLM:
+    settings = config.anythingllm
+    return AnythingLLM(
+        base_url=settings.base_url,
+        api_key=settings.api_key,
+        mode=settings.mode,
+        limits=AskLimits(
+            attempts=settings.attempts,
+            connect_s=settings.connect_timeout_s,
+            first_token_s=settings.first_token_timeout_s,
+            idle_s=settings.idle_timeout_s,
+            total_s=settings.total_timeout_s,
+        ),
+        network=settings.network,
+        on_retry=on_retry,
+    )
+
+
+class Setups:
+    """Opens setups that share what must be one per robot: the pace of each conversation."""
+
+    def __init__(self, store: SQLiteStore, *, clock: Callable[[], float], reply_s: float) -> None:
+        self._store = store
+        self._clock = clock
+        self._reply_s = reply_s
+        self._pace = Pace(clock)
+
+    async def open(self, stack: AsyncExitStack, config: Config, backend: Backend) -> Setup:
+        """What it opens is closed with the stack. Raises ConfigError for a handler that cannot be used."""
+        texts = Texts(config.reply.locale)
+        answerer = Answerer(config.routes, backend, handler_s=config.anythingllm.total_timeout_s)
+        return Setup(
+            answerer=answerer,
+            replies=await self._open_replies(stack, config, texts),
+            texts=texts,
+            notice_after_s=config.reply.notice_after_s,
+            notice=config.reply.notice == "text",
+            waiting_per_lane=config.limits.waiting_per_lane,
+            workers=config.limits.workers,
+        )
+
+    async def _open_replies(self, stack: AsyncExitStack, config: Config, texts: Texts) -> Replies:
+        dingtalk = config.dingtalk
+        session = await stack.enter_async_context(dingtalk.network.open_session())
+        openapi = OpenAPI(
+            session,
+            dingtalk.network,
+            api_base=dingtalk.api_base,
+            client_id=dingtalk.client_id,
+            client_secret=dingtalk.client_secret,
+            timeout_s=self._reply_s,
+        )
+        replies = Replies(
+            session,
+            dingtalk.network,
+            openapi,
+            newest_webhook=self._store.webhook,
+            texts=texts,
+            clock=self._clock,
+            uncertain=config.reply.uncertain,
+            timeout_s=self._reply_s,
+            pace=self._pace,
+        )
+        stack.callback(replies.close)
+        return replies

@@ -1,0 +1,188 @@
+"""What an operator sees of the inbox and may change in it. Statements only; who may is asked elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dingbridge.model import Answer, Outcome, State
+from dingbridge.store import work
+from dingbridge.store.codec import APPEND_TRAIL, decode_answer, decode_steps, encode_answer
+from dingbridge.trail import Step
+
+Which = Literal["open", "failed", "all"]
+# As written here the partial index message_failed serves it.
+_FAILED = "outcome IN ('failed', 'dead', 'undeliverable', 'partial')"
+_WHERE: dict[Which, str] = {
+    "open": "finished_at IS NULL",
+    "failed": f"{_FAILED} AND finished_at IS NOT NULL",
+    "all": "1",
+}
+_ORDER: dict[Which, str] = {"open": "+id", "failed": "finished_at DESC", "all": "id DESC"}
+_NAMES = (
+    *("row", "code", "id", "robot", "person", "conversation", "lane", "task", "state", "outcome", "reason", "cause"),
+    *("route", "tries", "crashes", "part", "uncertain", "received_at", "deadline_at", "answered_at", "finished_at"),
+)
+_COLUMNS = ", ".join({"row": "id", "id": "key"}.get(name, name) for name in _NAMES) + ", body, answer, trail"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A stored message as an operator looks at it. Times are seconds since the epoch.
+
+    question, answer: empty where they have been forgotten. due_at: when it is worked on next, None where it runs or
+    waits for an earlier one. retryable: whether `retry` can bring it back.
+    """
+
+    row: int
+    code: str
+    id: str
+    robot: str
+    person: str
+    conversation: str
+    lane: str
+    task: str
+    state: str
+    outcome: str
+    reason: str
+    cause: str
+    route: str
+    tries: int
+    crashes: int
+    part: int
+    uncertain: bool
+    received_at: float
+    deadline_at: float | None
+    answered_at: float | None
+    finished_at: float | None
+    question: str
+    answer: str
+    steps: tuple[Step, ...]
+    due_at: float | None = None
+
+    @property
+    def retryable(self) -> bool:
+        return self.finished_at is not None and self.outcome in work.RETRYABLE and bool(self.question)
+
+
+@dataclass(frozen=True, slots=True)
+class LaneSeen:
+    """A context with unfinished messages; `code` and `state` are of its head."""
+
+    lane: str
+    robot: str
+    person: str
+    conversation: str
+    code: str
+    state: str
+    tries: int
+    waiting: int
+    received_at: float
+    due_at: float
+
+
+def find(c: sqlite3.Connection, robot: str, wanted: str, code: str) -> Row | None:
+    """By code or by DingTalk's msgId; the newest where two messages share a code."""
+    found = c.execute(
+        f"SELECT {_COLUMNS} FROM message WHERE code = ? OR (robot = ? AND key = ?) ORDER BY id DESC LIMIT 1",
+        (code, robot, wanted),
+    ).fetchone()
+    return _row(c, found) if found is not None else None
+
+
+def listed(c: sqlite3.Connection, which: Which, limit: int) -> list[Row]:
+    """Open ones in order, the others newest first."""
+    rows = c.execute(
+        f"SELECT {_COLUMNS} FROM message WHERE {_WHERE[which]} ORDER BY {_ORDER[which]} LIMIT ?", (limit,)
+    ).fetchall()
+    return [_row(c, row) for row in rows]
+
+
+def lanes(c: sqlite3.Connection, limit: int) -> list[LaneSeen]:
+    """Those with the oldest heads."""
+    rows = c.execute(
+        "SELECT l.key, m.robot, m.person, m.conversation, m.code, m.state, m.tries,"
+        " (SELECT count(*) FROM message w WHERE w.lane = l.key AND w.finished_at IS NULL), m.received_at, l.due"
+        " FROM lane l JOIN message m ON m.id = l.head ORDER BY l.head LIMIT ?",
+        (limit,),
+    ).fetchall()
+    return [LaneSeen(*row) for row in rows]
+
+
+def retry(c: sqlite3.Connection, row: int, *, now: float, deadline: float | None, trail: str) -> bool:
+    """Back into its lane; an answer that could not be delivered is sent again, marked where it may have arrived.
+
+    False where it is not ended, or its text is forgotten.
+    """
+    found = c.execute(
+        "SELECT lane, answer, task <> 'question' FROM message"
+        f" WHERE id = ? AND finished_at IS NOT NULL AND body <> '' AND {_FAILED}",
+        (row,),
+    ).fetchone()
+    if found is None:
+        return False
+    lane, answer, express = found
+    c.execute(
+        "UPDATE message SET state = ?, outcome = CASE WHEN answer IS NOT NULL THEN 'answered' END, reason = NULL,"
+        " cause = NULL, finished_at = NULL, crashes = 0, tries = 0, answered_at = CASE WHEN answer IS NULL THEN NULL"
+        f" ELSE ? END, uncertain = part > 0, part = max(0, part - 1), deadline_at = ?, {APPEND_TRAIL} WHERE id = ?",
+        (State.READY if answer is None else State.ANSWERED, now, deadline, trail, row),
+    )
+    c.execute(
+        "INSERT INTO lane (key, head, due, express) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (lane, row, now, express),
+    )
+    return True
+
+
+def drop(c: sqlite3.Connection, row: int, *, now: float, wipe: bool, tell: bool, trail: str) -> None:
+    """End it; with `tell` its asker hears of it first. Whoever works on it loses the lease, and sends nothing more."""
+    lane, state, finished_at = c.execute("SELECT lane, state, finished_at FROM message WHERE id = ?", (row,)).fetchone()
+    if finished_at is not None:
+        c.execute(
+            f"UPDATE message SET state = 'done', body = '', answer = NULL, {APPEND_TRAIL} WHERE id = ?", (trail, row)
+        )
+        return
+    reason = "dropped by an operator"
+    if not tell or state == State.SENDING:
+        work.end(c, row, State.DONE, Outcome.CANCELLED, reason, now=now, wipe=wipe, trail=trail)
+        work.advance(c, lane, row, now=now)
+        return
+    c.execute(
+        "UPDATE message SET state = 'answered', outcome = 'cancelled', answer = ?, answered_at = ?, part = 0,"
+        f" uncertain = 0, reason = ?, {APPEND_TRAIL} WHERE id = ?",
+        (encode_answer(Answer("")), now, reason, trail, row),
+    )
+    c.execute("UPDATE lane SET token = NULL, suspect = 0, due = ? WHERE key = ? AND head = ?", (now, lane, row))
+
+
+def _row(c: sqlite3.Connection, found: tuple[Any, ...]) -> Row:
+    *values, body, answer, trail = found
+    named = dict(zip(_NAMES, values, strict=True))
+    texts = {name: named[name] or "" for name in ("outcome", "reason", "cause", "route")}
+    due = c.execute(
+        "SELECT due FROM lane WHERE key = ? AND head = ? AND token IS NULL", (named["lane"], named["row"])
+    ).fetchone()
+    return Row(
+        **named | texts | {"uncertain": bool(named["uncertain"])},
+        question=_question(body),
+        answer=_answer(answer),
+        steps=tuple(decode_steps(trail)),
+        due_at=due[0] if due else None,
+    )
+
+
+def _question(body: str) -> str:
+    try:
+        return str(json.loads(body)["text"]) if body else ""
+    except work.UNREADABLE:
+        return "?"
+
+
+def _answer(answer: str | None) -> str:
+    try:
+        return decode_answer(answer).text if answer else ""
+    except work.UNREADABLE:
+        return "?"

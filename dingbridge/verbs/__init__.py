@@ -1,0 +1,1 @@
+"""What the operator's verbs print, in both languages."""

@@ -1,0 +1,48 @@
+"""An operator's question goes to the running daemon; where none runs, to its store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from dingbridge.config import Located
+from dingbridge.control import NoDaemon, call
+from dingbridge.errors import BridgeError, StoreLocked
+from dingbridge.operations import NotPossible, Operations
+from dingbridge.store.sqlite import SQLiteStore
+
+Arguments = Mapping[str, Any]
+_REQUESTS: Mapping[str, Callable[[Arguments], tuple[str, str, dict[str, str]]]] = {
+    "status": lambda _: ("GET", "/status", {}),
+    "trace": lambda a: ("GET", f"/trace/{a['wanted']}", {}),
+    "inbox": lambda a: ("GET", "/inbox", {"which": a["which"], "limit": str(a["limit"])}),
+    "show": lambda a: ("GET", f"/inbox/{a['wanted']}", {"texts": str(int(a["texts"]))}),
+    "retry": lambda a: ("POST", f"/retry/{a['wanted']}", {}),
+    "drop": lambda a: ("POST", f"/drop/{a['wanted']}", {"tell": str(int(a["tell"]))}),
+    "reload": lambda _: ("POST", "/reload", {}),
+    "support": lambda _: ("GET", "/support", {}),
+}
+
+
+async def ask(located: Located, verb: str, **arguments: Any) -> Any:
+    """What `Operations.<verb>` returns. Raises BridgeError with the sentence for the operator."""
+    method, path, query = _REQUESTS[verb](arguments)
+    with suppress(NoDaemon):
+        return await call(located.store_path, method, path, **query)
+    if not located.store_path.exists():
+        raise NotPossible(f"no daemon is running, and there is no store yet at {located.store_path}")
+    store = SQLiteStore(located.store_path, clock=time.time)
+    try:
+        await store.open_beside()
+    except StoreLocked:
+        raise BridgeError(
+            f"a daemon holds {located.store_path}, but does not answer on its control socket: "
+            "is it starting, stopping or stuck? see its log"
+        ) from None
+    try:
+        operations = Operations(store, robot=located.client_id, config=str(located.path))
+        return await getattr(operations, verb)(**arguments)
+    finally:
+        await store.close()

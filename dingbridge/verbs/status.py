@@ -1,0 +1,81 @@
+"""`dingbridge status`: the daemon on one screen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dingbridge.causes import explain
+from dingbridge.verbs.columns import labelled, padded
+from dingbridge.verbs.moments import moment, span
+from dingbridge.verbs.words import Words
+
+
+def render(status: dict[str, Any], words: Words) -> str:
+    lines = labelled([*_daemon(status, words), *_queue(status, words)])
+    lines += ["", *_explained(status, words), *_lanes(status, words), *_failures(status, words)]
+    return "\n".join(lines)
+
+
+def _daemon(status: dict[str, Any], words: Words) -> list[tuple[str, str]]:
+    if "pid" not in status:
+        return [(words("label_daemon"), words("not_running")), (words("label_store"), status["store"])]
+    bad = [f"{name}: {part['why']}" for name, part in status["parts"].items() if not part["ok"]]
+    link, backend = status["link"], status["backend"]
+    frame = words("never") if link["last_frame_s"] is None else words("ago", span=span(link["last_frame_s"]))
+    up = words("connected", since=span(link["since_s"]), opens=link["opens"], frame=frame)
+    down = words("down", since=span(link["since_s"]), why=link["why"])
+    failing = words("backend_bad", since=span(backend["since_s"]), why=backend["why"])
+    uptime = words("running", uptime=span(status["uptime_s"]), pid=status["pid"])
+    return [
+        (words("label_daemon"), f"dingbridge {status['version']}  {uptime}"),
+        (words("label_ready"), words("yes") if status["ready"] else f"{words('no')}  {'; '.join(bad)}"),
+        (words("label_link"), up if link["connected"] else down),
+        (words("label_backend"), words("backend_ok") if backend["ok"] else failing),
+        (words("label_config"), status["config"]),
+    ]
+
+
+def _queue(status: dict[str, Any], words: Words) -> list[tuple[str, str]]:
+    queue = status["queue"]
+    return [(words("label_queue"), words("queue", **{**queue, "oldest": span(queue["oldest_s"])}))]
+
+
+def _explained(status: dict[str, Any], words: Words) -> list[str]:
+    """What is wrong just now, and what to do."""
+    causes = [status[part]["cause"] for part in ("link", "backend") if part in status]
+    lines: list[str] = []
+    for cause in dict.fromkeys(causes):
+        if (found := explain(cause, words.locale)) is not None:
+            lines += [words("cause", text=found.cause), words("remedy", text=found.remedy), ""]
+    return lines
+
+
+def _lanes(status: dict[str, Any], words: Words) -> list[str]:
+    if not status["lanes"]:
+        return []
+    lines = [words("lanes", count=len(status["lanes"]))]
+    for lane in status["lanes"]:
+        due = words("due", span=span(lane["due_s"])) if lane["due_s"] > 0 else ""
+        tries = words("tries", count=lane["tries"]) if lane["tries"] else ""
+        said = words(
+            "lane",
+            code=lane["code"],
+            state=padded(words(f"state_{lane['state']}"), 12),
+            behind=lane["waiting"] - 1,
+            oldest=span(lane["oldest_s"]),
+            due=due,
+            tries=tries,
+        )
+        lines.append(f"  {said}")
+    return [*lines, ""]
+
+
+def _failures(status: dict[str, Any], words: Words) -> list[str]:
+    if not status["failures"]:
+        return [words("no_failures")]
+    lines = [words("failures")]
+    for one in status["failures"]:
+        outcome = padded(words(f"outcome_{one['outcome']}"), 10)
+        said = words("failure", at=moment(one["at"]), code=one["code"], outcome=outcome, why=one["cause"] or one["why"])
+        lines.append(f"  {said}")
+    return [*lines, words("hint_trace")]

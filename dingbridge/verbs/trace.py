@@ -1,0 +1,90 @@
+"""`dingbridge trace`: the whole way of one message, and what to do where it went wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from dingbridge.causes import explain
+from dingbridge.verbs.columns import labelled
+from dingbridge.verbs.moments import clock, moment, span
+from dingbridge.verbs.words import Words
+
+_SECONDS = ("waited_s", "delay_s", "wait_s")
+_SAID = frozenset({"at", "name", "why", "cause", "ok", "ms", "first_token_ms", "certain", "marked"})
+
+
+def render(trace: Mapping[str, Any], words: Words, *, now: float | None = None) -> str:
+    outcome, state = words(f"outcome_{trace['outcome']}"), words(f"state_{trace['state']}")
+    lines = [words("trace_title", code=trace["code"], outcome=outcome, state=state), *_causes(trace, words)]
+    lines += labelled(_facts(trace, words, time.time() if now is None else now))
+    lines.append("")
+    for step in trace["steps"]:
+        lines.append(f"{clock(step['at'])}  {said(step, words)}")
+        if why := step.get("why"):
+            lines.append(f"{' ' * 14}{why}")
+    return "\n".join(lines)
+
+
+def said(step: Mapping[str, Any], words: Words) -> str:
+    """One step in a sentence; what the sentence has no place for stands behind it."""
+    key = f"step_{step['name']}"
+    if not words.has(key):
+        return f"{step['name']}  {_rest(step, _SAID)}".rstrip()
+    facts = {**dict.fromkeys(("frame", "kind", "chat", "host", "why", "workspace", "handler", "attempt"), ""), **step}
+    for name in _SECONDS:
+        if name in step:
+            facts[name] = span(float(step[name]))
+    facts["rung"] = words(f"rung_{step['rung']}") if words.has(f"rung_{step.get('rung')}") else ""
+    facts["result"] = _result(step, words)
+    return words(key, **facts)
+
+
+def _result(step: Mapping[str, Any], words: Words) -> str:
+    if "ok" not in step:
+        return ""
+    ms = span(float(step.get("ms", 0)) / 1000)
+    text = words("marked") if step.get("marked") else ""
+    text += words("result_ok" if step["ok"] else "result_bad", ms=ms)
+    if "first_token_ms" in step:
+        text += words("result_first", first=span(float(step["first_token_ms"]) / 1000))
+    return text + (words("uncertain") if step.get("certain") is False else "")
+
+
+def _rest(step: Mapping[str, Any], without: frozenset[str]) -> str:
+    return "  ".join(f"{key}={value}" for key, value in step.items() if key not in without)
+
+
+def _causes(trace: Mapping[str, Any], words: Words) -> list[str]:
+    lines = []
+    for cause in trace["causes"]:
+        found = explain(cause, words.locale)
+        if found is not None:
+            lines += [
+                words(
+                    "cause", text=f"{found.cause}（{cause}）" if words.locale == "zh-CN" else f"{found.cause} ({cause})"
+                ),
+                words("remedy", text=found.remedy),
+            ]
+    return ["", *(lines or [trace["why"] or words("nothing_wrong")]), ""]
+
+
+def _facts(trace: Mapping[str, Any], words: Words, now: float) -> list[tuple[str, str]]:
+    """What is known of it beside its steps; a message that was not kept has nothing else."""
+    pairs = [(words("label_message"), trace["message"])]
+    if "received_at" not in trace:
+        return pairs
+    pairs.append((words("label_asker"), f"{trace['person']} @ {trace['conversation']}"))
+    if trace["route"]:
+        pairs.append((words("label_route"), trace["route"]))
+    tries = words("tries_crashes", tries=trace["tries"] + 1, crashes=trace["crashes"])
+    ended = trace["finished_at"]
+    took = "trace_total" if ended else "trace_open"
+    lasted = words(took, span=span(max(0.0, (ended or now) - trace["received_at"])))
+    pairs.append((words("label_tries"), f"{tries}; {lasted}"))
+    if not ended and trace["deadline_at"]:
+        pairs.append((words("label_deadline"), moment(trace["deadline_at"])))
+    if trace["due_at"] and trace["due_at"] > now:
+        pairs.append((words("label_next"), moment(trace["due_at"])))
+    return [*pairs, (words("label_lane"), trace["lane"])]

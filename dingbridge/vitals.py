@@ -1,0 +1,87 @@
+"""How the daemon is: for readiness, STATUS, the status page and `dingbridge status`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from dingbridge import __version__
+from dingbridge.bridge import Bridge
+from dingbridge.dingtalk.stream import Stream
+from dingbridge.store.sqlite import SQLiteStore
+from dingbridge.watched import Outages
+from dingbridge.web.server import Health
+
+
+class Vitals:
+    """web: the health of the web server, None where there is none. stopping: whether the daemon drains."""
+
+    def __init__(
+        self,
+        *,
+        store: SQLiteStore,
+        bridge: Bridge,
+        stream: Stream,
+        outages: Outages,
+        web: Callable[[], Health | None],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._store = store
+        self._bridge = bridge
+        self._stream = stream
+        self._outages = outages
+        self._web = web
+        self._stopping = stopping
+        self._began = time.monotonic()
+
+    def parts(self) -> dict[str, Health]:
+        """What readiness is made of. The backend is not: questions are accepted and kept without it."""
+        link, trouble, web = self._stream.state, self._store.trouble, self._web()
+        parts = {
+            "store": Health(trouble is None, trouble or ""),
+            "link": Health(link.connected, link.why),
+        }
+        if web is not None and not web.ok:
+            parts["web"] = web
+        if self._stopping():
+            parts["daemon"] = Health(False, "stopping")
+        return parts
+
+    def line(self) -> str:
+        bad = [f"{name}: {part.why}" for name, part in self.parts().items() if not part.ok]
+        return "; ".join(bad) if bad else f"connected, {self._bridge.running} answers in work"
+
+    def page(self) -> str:
+        """Plain text."""
+        lines = [f"dingbridge {__version__}", ""]
+        for name, part in self.parts().items():
+            lines.append(f"{name:10} {'ok' if part.ok else 'NOT OK: ' + part.why}")
+        backend = self._outages.backend.state()
+        lines.append(f"{'backend':10} {'ok' if backend['ok'] else 'NOT OK: ' + backend['why']}")
+        lines.append(f"{'opens':10} {self._stream.state.opens}")
+        lines.append(f"{'in work':10} {self._bridge.running}")
+        return "\n".join(lines) + "\n"
+
+    def facts(self) -> dict[str, Any]:
+        """For JSON; durations in seconds."""
+        now, parts, link = time.monotonic(), self.parts(), self._stream.state
+        backend = self._outages.backend.state()
+        return {
+            "pid": os.getpid(),
+            "uptime_s": round(now - self._began, 1),
+            "ready": all(part.ok for part in parts.values()),
+            "parts": {name: asdict(part) for name, part in parts.items()},
+            "link": {
+                "connected": link.connected,
+                "why": link.why,
+                "cause": link.cause,
+                "since_s": round(now - link.since, 1),
+                "opens": link.opens,
+                "last_frame_s": None if link.last_frame is None else round(now - link.last_frame, 1),
+            },
+            "backend": {**backend, "since_s": round(backend["since_s"], 1)},
+            "running": self._bridge.running,
+        }

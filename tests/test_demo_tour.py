@@ -1,0 +1,140 @@
+"""The tour: what it promises is what happened, and it can be left at any point."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dingbridge.demo import scenes
+from dingbridge.demo.scenes import SCENES
+from dingbridge.demo.tour import Pace
+from tests.demo_visitor import Visitor, answers_in, opened
+
+Json = dict[str, Any]
+
+
+async def _step(visitor: Visitor, number: int) -> Json:
+    """The tour when this step is over, by whatever end."""
+
+    def over(state: Json) -> Json | None:
+        tour = state["tour"]
+        return tour if tour and tour["step"] == number and tour["status"] != "running" else None
+
+    return dict(await visitor.until(over))
+
+
+def _went(tour: Json) -> list[tuple[str, bool]]:
+    return [(line["chat"], line["ok"]) for line in tour["result"]["lines"]]
+
+
+async def test_the_tour_from_start_to_end() -> None:
+    """Five steps: sources, separate contexts, two bots and a kill, an honest refusal, a code the operator traces."""
+    async with opened() as (stage, visitor):
+        await visitor.act("tour", action="start")
+        first = await _step(visitor, 1)
+        assert (first["status"], first["of"], first["chats"]) == ("waiting", 5, ["zhangsan"])
+        assert _went(first) == [("zhangsan", True)] * 3
+
+        await visitor.act("tour", action="next")
+        assert _went(await _step(visitor, 2)) == [("lisi", True)]
+
+        await visitor.act("tour", action="next")
+        third = await _step(visitor, 3)
+        assert third["chats"] == ["bare", "zhangsan"]
+        assert _went(third) == [("bare", False), ("zhangsan", True)]
+        assert {key: third["result"][key] for key in ("asked", "bare", "ours")} == {"asked": 2, "bare": 1, "ours": 2}
+        _check_the_kill_was_fair(await visitor.state())
+
+        await visitor.act("tour", action="next")
+        assert _went(await _step(visitor, 4)) == [("wangwu", True)]
+
+        await visitor.act("tour", action="next")
+        fifth = await _step(visitor, 5)
+        assert (fifth["status"], fifth["panel"]) == ("done", "operator")
+        code = fifth["result"]["code"]
+        assert f"编号 {code}" in answers_in(await visitor.state(), "wangwu")[-1]["text"]
+        assert fifth["result"]["command"] == f"dingbridge trace {code} --config {stage.config}"
+
+        await visitor.act("tour", action="stop")
+        assert (await visitor.state())["tour"] is None
+
+
+def _check_the_kill_was_fair(state: Json) -> None:
+    """Both got both questions once, both were killed and started, both answer the second question."""
+    for bot, chat in (("ours", "zhangsan"), ("bare", "bare")):
+        rows = [row for row in state["wire"] if row["bot"] == bot]
+        titles = [row["title"] for row in rows]
+        assert titles.count("消息：张三「年假有几天？」") == 1
+        assert titles.count("消息：张三「会议室怎么预订？」") == 1
+        kill = next(at for at, title in enumerate(titles) if "信号 9" in title)
+        assert titles.index("问 AnythingLLM：「年假有几天？」") < kill
+        assert any("已启动" in title for title in titles[kill:])
+        assert "会议室" in answers_in(state, chat)[-1]["text"]
+    states = {message["chat"]: message["state"] for message in state["messages"] if message["text"] == "年假有几天？"}
+    assert states["bare"] == "lost"
+    assert states["zhangsan"] == "acked"
+
+
+async def test_the_tour_goes_on_by_itself_when_asked_to() -> None:
+    """With auto it runs to its end without a 继续, and a started one starts from the beginning again."""
+    async with opened() as (_, visitor):
+        await visitor.act("tour", action="start", auto=True)
+        assert _went(await _step(visitor, 5))[0] == ("wangwu", True)
+        await visitor.act("tour", action="start")
+        await _step(visitor, 1)
+        texts = [message["text"] for message in (await visitor.state())["messages"]]
+        assert "董事长的生日是哪天？" not in texts
+
+
+async def test_next_waits_for_the_step_to_be_over() -> None:
+    """While a step is acted 继续 is refused, so that a double click skips nothing; no tour, no 继续."""
+    async with opened(pace=Pace(look_s=60.0)) as (_, visitor):
+        assert (await visitor.post("tour", action="next"))[0] == 409
+        await visitor.act("tour", action="start")
+        await visitor.until(lambda state: state["tour"])
+        assert (await visitor.post("tour", action="next"))[0] == 409
+        assert (await visitor.state())["tour"]["step"] == 1
+        assert (await visitor.post("tour", action="dance"))[0] == 400
+
+
+async def test_a_tour_that_is_left_leaves_a_working_stage() -> None:
+    """Left in the middle of the third step, between kill and start: the daemon runs and answers all the same."""
+    async with opened(pace=Pace(look_s=1.0)) as (stage, visitor):
+        await visitor.act("tour", action="start")
+        await _step(visitor, 1)
+        await visitor.act("tour", action="next")
+        await _step(visitor, 2)
+        await visitor.act("tour", action="next")
+        await visitor.until(lambda state: not state["daemon"]["running"])
+        await visitor.act("tour", action="stop")
+
+        assert stage.daemon.running
+        assert stage.backend is not None
+        assert stage.backend.answer_delay_s is None
+        assert (await visitor.state())["tour"] is None
+        await visitor.say("忘记密码怎么办？", "lisi", "lisi")
+        assert "密码" in (await visitor.answer(2, "lisi"))["text"]
+
+
+async def test_a_step_that_fails_says_so_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question without an answer ends its step as failed; 继续 leads to the next one."""
+    monkeypatch.setattr(scenes, "ANSWER_S", 5.0)
+    async with opened() as (stage, visitor):
+        await visitor.act("tour", action="start")
+        await _step(visitor, 1)
+        stage.gateway.webhook_fault = stage.gateway.openapi_fault = "reset"
+        await visitor.act("tour", action="next")
+        second = await _step(visitor, 2)
+        assert second["status"] == "failed"
+        assert _went(second) == [("lisi", False)]
+        stage.gateway.webhook_fault = stage.gateway.openapi_fault = None
+        await visitor.act("tour", action="next")
+        assert (await _step(visitor, 3))["status"] == "waiting"
+
+
+def test_every_scene_is_told_in_one_to_three_sentences() -> None:
+    """A reader takes in a title and a few sentences."""
+    for scene in SCENES:
+        assert 4 <= len(scene.title) <= 16, scene.title
+        assert 1 <= scene.text.count("。") + scene.text.count("？」") <= 4, scene.text
