@@ -25,7 +25,8 @@ if sys.argv[1:] == ["watched"]:
     awaits.install(WATCH, way_files(), LEFT_OUT)
 
 from dingbridge import config, log  # noqa: E402 - what is watched has to be installed first
-from dingbridge.app import App, Timings, redactor_for  # noqa: E402
+from dingbridge.app import App, Timings  # noqa: E402
+from dingbridge.building import redactor_for  # noqa: E402
 from dingbridge.dingtalk.stream import Backoff, Timing  # noqa: E402
 from dingbridge.dispatch import Pauses  # noqa: E402
 from dingbridge.net import Network  # noqa: E402

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.awaits import PACKAGE, Await, awaits_of, is_one_of
 
 ARM_AT = "dingtalk/link.py"  # a frame has come
-MODULES = ("bridge", "lease", "dispatch", "notices", "answerer", "commands", "net")
+MODULES = ("bridge", "lease", "dispatch", "notices", "answerer", "commands", "net", "watched")
 FOLDERS = ("store", "dingtalk", "backends")
 
 REASONS: dict[str, tuple[str, ...]] = {
@@ -24,9 +24,12 @@ REASONS: dict[str, tuple[str, ...]] = {
         "dingtalk/link.py Link.read",
         "dingtalk/link.py Link._end_in_order",
         "dingtalk/link.py Link._close_socket",
+        "dingtalk/link.py Link._ping",
     ),
     "the daemon's start and stop": (
         "store/sqlite.py SQLiteStore.open",
+        "store/sqlite.py SQLiteStore.open_beside",
+        "store/sqlite.py SQLiteStore._open",
         "store/sqlite.py SQLiteStore.close",
         "store/sqlite.py SQLiteStore.release_all",
         "store/writer.py Writer.open",
@@ -34,7 +37,14 @@ REASONS: dict[str, tuple[str, ...]] = {
         "backends/anythingllm.py AnythingLLM.__aexit__",
         "backends/api.py Api.close",
     ),
-    "upkeep, and what operators look at": (
+    "upkeep, and what operators look at and ask for": (
+        "bridge.py Bridge.retry",
+        "bridge.py Bridge.drop",
+        "store/sqlite.py SQLiteStore.retry",
+        "store/sqlite.py SQLiteStore.drop",
+        "store/sqlite.py SQLiteStore.find",
+        "store/sqlite.py SQLiteStore.listed",
+        "store/sqlite.py SQLiteStore.lanes",
         "store/sqlite.py SQLiteStore.forget",
         "store/sqlite.py SQLiteStore.probe",
         "store/sqlite.py SQLiteStore.depth",
@@ -45,9 +55,10 @@ LEFT_OUT = tuple(function for functions in REASONS.values() for function in func
 
 # Single places that no message comes to, by function and text.
 NETS: dict[str, str] = {
-    "bridge.py Bridge._work: self._give_back(delivery, self._pauses.store_s)": "whoever writes today waits by itself",
-    "bridge.py Bridge._work: self._replace(delivery, BridgeError(f'a bug: {type(error).__name__}'))": "a bug",
+    "bridge.py Bridge._in_order: self._give_back(lease, self._pauses.store_s, error)": "whoever writes waits by itself",
+    "bridge.py Bridge._in_order: self._replace(lease, _bug(error))": "a bug",
     "dingtalk/stream.py Stream._route: self._client.system_handler.raw_process(_parsed(SystemMessage, frame))": "pings",
+    "dingtalk/link.py Link._receive: self._socket.pong(received.data)": "pings",
 }
 
 

@@ -89,6 +89,21 @@ class Chats(RuleBasedStateMachine):
         self.world.stop()
         self.world.start()
 
+    @precondition(lambda self: self.world.said)
+    @rule(pick=st.integers(0, 100), what=st.sampled_from(["drop", "drop and tell", "retry"]), turns=TURNS)
+    def operate(self, pick: int, what: str, turns: int) -> None:
+        kept = [said for said in self.world.said.values() if said.row]
+        if kept and what == "retry":
+            self.world.retries(kept[-1 - pick % len(kept)])
+        elif kept:
+            self.world.drops(kept[-1 - pick % len(kept)], tell=what != "drop")
+        self.world.loop.turn(turns)
+
+    @rule(workers=st.integers(0, 4), turns=TURNS)
+    def reload(self, workers: int, turns: int) -> None:
+        self.world.loop.turn(turns)
+        self.world.reload(workers)
+
     @rule(down=st.booleans())
     def backend(self, down: bool) -> None:
         self.world.down = down

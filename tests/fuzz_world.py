@@ -11,17 +11,17 @@ import shutil
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dingbridge import commands
 from dingbridge.answerer import Answerer
 from dingbridge.bridge import Bridge
-from dingbridge.dispatch import Crew, Pauses
+from dingbridge.dispatch import Pauses
 from dingbridge.errors import (
     BackendRejected,
     BackendUnavailable,
@@ -46,6 +46,7 @@ from dingbridge.model import (
     Task,
     lane_key,
 )
+from dingbridge.setup import Setup
 from dingbridge.store.sqlite import Limits, SQLiteStore
 from dingbridge.texts import Texts
 from tests.fuzz_loop import Loop, TurnedWriter
@@ -59,6 +60,7 @@ WAITING = 3
 DRAIN_S = 20.0
 DEADLINE_S = 1800.0
 ASK_TURNS = 5
+WORKERS = 3
 ROUTES = (Route("一", workspace="w1"), Route("二", workspace="w2"))
 # Nothing is ever noticed by chance: who gives a lane something to do has to wake its dispatcher.
 PAUSES = Pauses(beat_s=1e9)
@@ -88,6 +90,9 @@ class Said:
     unknown: set[str] = field(default_factory=set)
     last: list[str] = field(default_factory=list)
     entries: int = 0
+    dropped: bool = False
+    promised: bool = False
+    retried: int = 0
 
     @property
     def who(self) -> tuple[str, str]:
@@ -182,7 +187,7 @@ class Documents:
         said.met.add(fault)
         with world.working(said):
             world.is_asked(said, workspace, session)
-            cancelled = said.ended
+            cancelled = said.outcome == Outcome.CANCELLED
             for _ in range(ASK_TURNS):
                 await asyncio.sleep(0)
             await asyncio.sleep({"slow": 8.0, "late": 170.0}.get(fault, 0))
@@ -197,7 +202,7 @@ class Documents:
                 case "bug":
                     raise RuntimeError("a bug")
             name = f"答 {said.message.id} {workspace}"
-            text = f"{name} 甲|{name} 乙|{name} 丙" if fault == "long" else name
+            text = {"long": f"{name} 甲|{name} 乙|{name} 丙", "partial": f"{name} 一半"}.get(fault, name)
             answer = Answer(text, refused=fault in ("refuse", "unknown"), partial=fault == "partial")
             said.given.append(answer)
             return answer
@@ -243,18 +248,23 @@ class World:
         self.loop.finish(self.store.open())
         self.chat = Chat(self)
         self.bridge = Bridge(
-            store=self.store,
+            store=self.store, setup=self._setup(WORKERS), record=self._entry, clock=self.clock, pauses=PAUSES
+        )
+        self.running = self.loop.create_task(self.bridge.run())
+
+    def _setup(self, workers: int) -> Setup:
+        return Setup(
             answerer=Answerer(ROUTES, Documents(self), handler_s=180.0),
             replies=self.chat,
             texts=TEXTS,
-            record=self._entry,
-            clock=self.clock,
             notice_after_s=3.0,
             waiting_per_lane=WAITING,
-            crew=Crew(questions=3, express=2),
-            pauses=PAUSES,
+            workers=workers,
         )
-        self.running = self.loop.create_task(self.bridge.run())
+
+    def reload(self, workers: int) -> None:
+        """Another configuration, while this one works."""
+        self.bridge.use(self._setup(workers))
 
     def die(self) -> None:
         """Here and now. What is not committed is gone, and nobody has a last word."""
@@ -354,6 +364,20 @@ class World:
         self.expect(said.row, f"acknowledged without being kept: {said}")
         said.acked = True
 
+    def drops(self, said: Said, *, tell: bool) -> None:
+        """An operator ends it."""
+        said.dropped = True
+        said.promised &= tell
+        self.loop.create_task(self._operates(self.bridge.drop(said.row, tell=tell)))
+
+    def retries(self, said: Said) -> None:
+        """An operator brings it back, if it failed."""
+        self.loop.create_task(self._operates(self.bridge.retry(said.row)))
+
+    async def _operates(self, work: Coroutine[Any, Any, object]) -> None:
+        with suppress(StoreError):
+            await work
+
     # -- what is in the file after each piece of work
 
     def _seen(self, c: sqlite3.Connection) -> None:
@@ -369,10 +393,15 @@ class World:
             said = self.said[key]
             if said.row != row:
                 self._comes(said, row, lane, task)
+            if said.ended and not ended:
+                self._is_retried(said, kept=bool(kept))
             if said.ended:
                 self.expect(said.outcome == outcome and ended, f"ended twice: {said}, now {outcome}")
                 continue
-            if outcome == Outcome.CANCELLED:
+            if outcome == Outcome.CANCELLED and said.dropped:
+                said.promised |= state == State.ANSWERED
+                self.met["dropped"] += 1
+            elif outcome == Outcome.CANCELLED:
                 self._is_cancelled(said)
             said.state, said.outcome, said.ended, said.kept = state, outcome or "", bool(ended), bool(kept)
         lanes = {lane for (lane,) in c.execute("SELECT key FROM lane")}
@@ -394,6 +423,17 @@ class World:
         if task == Task.BUSY:
             waiting = [one for one in self._by_row.values() if one.who == said.who and one.question and not one.ended]
             self.expect(len(waiting) > WAITING, f"told to be busy with {len(waiting) - 1} waiting: {said}")
+
+    def _is_retried(self, said: Said, *, kept: bool) -> None:
+        failed = {Outcome.FAILED, Outcome.DEAD, Outcome.UNDELIVERABLE, Outcome.PARTIAL}
+        self.expect(said.outcome in failed, f"retried for no reason: {said}")
+        said.ended = False
+        said.retried += 1
+        self.met["retried"] += 1
+        if not kept:  # another answer is found, and seen for the first time
+            said.shown.clear()
+            said.unknown.clear()
+            said.last.clear()
 
     def _is_cancelled(self, said: Said) -> None:
         by = [
@@ -426,8 +466,8 @@ class World:
         self._in_turn(said, "asked")
 
     def begins_to_send(self, said: Said, part: Piece, *, uncertain: bool) -> None:
-        self.expect(said.state == State.SENDING, f"sent without being stored as sending: {said}")
-        may_have_arrived = said.tried[part.text] or said.crashes
+        self.expect(said.state == State.SENDING or said.dropped, f"sent without being stored as sending: {said}")
+        may_have_arrived = said.tried[part.text] or said.crashes or said.retried
         self.expect(not uncertain or may_have_arrived, f"marked as a repeat for no reason: {said}")
         said.tried[part.text] += 1
         said.last = list(part.whole)
@@ -454,7 +494,9 @@ class World:
 
     def _in_turn(self, said: Said, what: str) -> None:
         earlier = [
-            one for one in self._by_row.values() if one.lane == said.lane and one.row < said.row and not one.ended
+            one
+            for one in self._by_row.values()
+            if one.lane == said.lane and one.row < said.row and not (one.ended or one.retried)
         ]
         self.expect(not earlier, f"{what} before {[str(one) for one in earlier]}: {said}")
         self.expect(not said.ended or said.outcome == Outcome.CANCELLED, f"{what} after its end: {said}")
@@ -463,7 +505,7 @@ class World:
         if entry.outcome is not Outcome.DUPLICATE:
             said = self.said[entry.message.id]
             said.entries += 1
-            self.expect(said.entries == 1, f"two entries: {said}")
+            self.expect(said.entries <= 1 + said.retried, f"two entries: {said}")
 
     # -- the end
 
@@ -482,12 +524,15 @@ class World:
         outcome = Outcome(said.outcome)
         whole = bool(said.last) and all(said.shown[text] or text in said.unknown for text in said.last)
         if outcome is Outcome.CANCELLED:
-            self.expect(not said.shown, f"cancelled and answered all the same: {said}")
+            self.expect(said.dropped or not said.shown, f"cancelled and answered all the same: {said}")
+            self.expect(whole or not said.promised, f"dropped and not told: {said}")
             return
         if outcome is Outcome.UNDELIVERABLE:
             self.expect(said.met & {"expired", "unsafe", "down", "paced"}, f"given up for no reason: {said}")
             return
         self.expect(whole, f"never told: {said}: {said.last}")
+        if said.retried:
+            return  # what could not be delivered counts as answered then, whatever it says
         if outcome in (Outcome.ANSWERED, Outcome.PARTIAL):
             self.expect(said.last in [one.text.split("|") for one in said.given], f"another answer: {said}")
         elif outcome is Outcome.FAILED:

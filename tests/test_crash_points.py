@@ -18,9 +18,10 @@ async def test_a_death_at_any_await_of_a_messages_way_breaks_no_promise(tmp_path
     assert findings.wrong == []
     unreached = [str(one) for one in crash_way.way() if one.id not in findings.reached]
     assert not unreached, f"no script comes to {unreached}: write one, or leave the function out with a reason"
-    # A chunk or a timer may fall differently; but each await has to be died at, before and after.
-    died = {(awaits.innermost(point.moment)) for point in findings.died}
-    assert [str(point) for point in findings.missed if awaits.innermost(point.moment) not in died] == []
+    # Whether something waits is a matter of chunks and timers; but each await has to be died at, before and after.
+    died = {awaits.innermost(point.moment) for point in findings.died}
+    places = {awaits.innermost(point.moment) for point in findings.missed}
+    assert [place for place in places - died if place[1] != "waits"] == []
 
 
 def test_what_is_left_out_is_there_and_no_more() -> None:
