@@ -11,12 +11,13 @@ import shutil
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from dingbridge import commands
 from dingbridge.answerer import Answerer
@@ -90,7 +91,7 @@ class Said:
     unknown: set[str] = field(default_factory=set)
     last: list[str] = field(default_factory=list)
     entries: int = 0
-    dropped: bool = False
+    dropped: int = 0
     promised: bool = False
     retried: int = 0
 
@@ -366,17 +367,16 @@ class World:
 
     def drops(self, said: Said, *, tell: bool) -> None:
         """An operator ends it."""
-        said.dropped = True
-        said.promised &= tell
-        self.loop.create_task(self._operates(self.bridge.drop(said.row, tell=tell)))
+        said.dropped += 1
+        self.loop.create_task(self._operates(partial(self.bridge.drop, said.row, tell=tell)))
 
     def retries(self, said: Said) -> None:
         """An operator brings it back, if it failed."""
-        self.loop.create_task(self._operates(self.bridge.retry(said.row)))
+        self.loop.create_task(self._operates(partial(self.bridge.retry, said.row)))
 
-    async def _operates(self, work: Coroutine[Any, Any, object]) -> None:
+    async def _operates(self, work: Callable[[], Awaitable[object]]) -> None:
         with suppress(StoreError):
-            await work
+            await work()
 
     # -- what is in the file after each piece of work
 
@@ -478,7 +478,8 @@ class World:
     def shows(self, said: Said, part: Piece, *, marked: bool, trouble: bool) -> None:
         if trouble:
             self.expect(said.lane not in self._troubled, f"told of trouble twice: {said}")
-            self._troubled.add(said.lane)
+            if not said.ended:  # else it was on its way at its end, and its lane may be another by now
+                self._troubled.add(said.lane)
             self.met["trouble"] += 1
             return
         if said.shown[part.text] and not marked:
@@ -489,7 +490,8 @@ class World:
     def notifies(self, said: Said) -> None:
         self.expect(said.lane not in self._noticed, f"a second notice: {said}")
         self.expect(not said.shown, f"a notice after the answer: {said}")
-        self._noticed.add(said.lane)
+        if not said.ended:
+            self._noticed.add(said.lane)
         self.met["notice"] += 1
 
     def _in_turn(self, said: Said, what: str) -> None:
@@ -525,7 +527,8 @@ class World:
         whole = bool(said.last) and all(said.shown[text] or text in said.unknown for text in said.last)
         if outcome is Outcome.CANCELLED:
             self.expect(said.dropped or not said.shown, f"cancelled and answered all the same: {said}")
-            self.expect(whole or not said.promised, f"dropped and not told: {said}")
+            # Who drops it again ends it, whatever was being said.
+            self.expect(whole or not said.promised or said.dropped > 1, f"dropped and not told: {said}")
             return
         if outcome is Outcome.UNDELIVERABLE:
             self.expect(said.met & {"expired", "unsafe", "down", "paced"}, f"given up for no reason: {said}")
