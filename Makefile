@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench slow kills clean
+.PHONY: help demo test lint bench slow kills fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,9 @@ slow: .venv/.for-test ## the tests with real durations
 
 kills: .venv/.for-test ## 300 times SIGKILL under load
 	$(BIN)/python -m tests.kills --kills 300 $(ARGS)
+
+fuzz: .venv/.for-test ## 50 000 histories of chats, crashes and failures
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: .venv/.for-test ## figures beside a bare relay on this machine
 	$(BIN)/python -m benchmarks $(ARGS)

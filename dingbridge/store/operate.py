@@ -174,8 +174,9 @@ def drop(c: sqlite3.Connection, row: int, *, now: float, wipe: bool, tell: bool,
         work.advance(c, lane, row, now=now)
         return message
     c.execute(
+        # Dropped before, its asker may have been told already: that is not forgotten.
         "UPDATE message SET state = 'answered', outcome = 'cancelled', answer = ?, answered_at = ?, part = 0,"
-        f" uncertain = 0, reason = ?, {APPEND_TRAIL} WHERE id = ?",
+        f" uncertain = uncertain AND outcome IS 'cancelled', reason = ?, {APPEND_TRAIL} WHERE id = ?",
         (encode_answer(Answer("")), now, reason, trail, row),
     )
     c.execute("UPDATE lane SET token = NULL, suspect = 0, due = ? WHERE key = ? AND head = ?", (now, lane, row))
