@@ -21,7 +21,7 @@ from dingbridge.notices import Notices, Progress
 from dingbridge.setup import Setup
 from dingbridge.store.sqlite import Leased, SQLiteStore
 from dingbridge.texts import Texts
-from dingbridge.trail import Step
+from dingbridge.trail import Step, Trail
 
 log = structlog.get_logger("dingbridge.bridge")
 
@@ -67,8 +67,10 @@ class Bridge:
         self._questions.change(crew=setup.workers)
         return [*self._notices.sending, *(task for one in self._dispatchers for task in one.tasks)]
 
-    async def _send_notice(self, message: Message, text: str | None) -> bool:
-        return await self._setup.replies.notice(message, text)
+    async def _send_notice(self, row: int, message: Message, text: str | None) -> bool:
+        lease = self._leases.get(row)
+        with trail.follow(lease.trail if lease is not None else Trail()):
+            return await self._setup.replies.notice(message, text)
 
     @property
     def alive_at(self) -> float:
