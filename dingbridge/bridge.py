@@ -68,6 +68,7 @@ class Bridge:
         return [*self._notices.sending, *(task for one in self._dispatchers for task in one.tasks)]
 
     async def _send_notice(self, row: int, message: Message, text: str | None) -> bool:
+        """It is a step of whoever works on the question just now; the answer waits for it."""
         lease = self._leases.get(row)
         with trail.follow(lease.trail if lease is not None else Trail()):
             return await self._setup.replies.notice(message, text)
@@ -114,7 +115,9 @@ class Bridge:
         parts = await self._send(lease, found) if found.answer is not None else 0
         if parts is None:
             return  # given back, or given up and closed
-        await self._close(lease, found, dead=found.outcome is Outcome.DEAD)
+        more = await (lease.bury(found) if found.outcome is Outcome.DEAD else lease.close(found))
+        if more:
+            self._wake(lease)
         self._leave(lease, found, parts=parts, reply_s=time.monotonic() - started)
 
     async def _find(self, lease: Lease) -> Found | None:
@@ -229,7 +232,7 @@ class Bridge:
             unknown = uncertain or not error.certain
             await self._give_back(lease, delay_s, error, sent=sent, uncertain=unknown)
             return
-        await self._bury(lease, error, found)
+        await self._bury(lease, error, found, uncertain=uncertain or not error.certain)
 
     async def _replace(self, lease: Lease, error: BridgeError, found: Found | None = None) -> None:
         """The answer cannot be sent as it is: a failure text takes its place, once."""
@@ -241,15 +244,12 @@ class Bridge:
         await lease.answered(answer, Found(answer, Outcome.FAILED, route, error.detail, error.cause))
         await self._give_back(lease, 0.0, error)
 
-    async def _bury(self, lease: Lease, error: BridgeError, found: Found | None = None) -> None:
+    async def _bury(self, lease: Lease, error: BridgeError, found: Found | None, *, uncertain: bool = False) -> None:
         route, handler_s = (found.route, found.handler_s) if found else (None, None)
         given_up = Found(None, Outcome.UNDELIVERABLE, route, error.detail, error.cause, handler_s)
-        await self._close(lease, given_up, dead=True)
-        self._leave(lease, given_up)
-
-    async def _close(self, lease: Lease, found: Found, *, dead: bool) -> None:
-        if await lease.close(found, dead=dead):
+        if await lease.bury(given_up, uncertain=uncertain):
             self._wake(lease)
+        self._leave(lease, given_up)
 
     async def _give_back(
         self, lease: Lease, delay_s: float, error: BridgeError, *, sent: int = 0, uncertain: bool = False

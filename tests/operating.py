@@ -14,7 +14,7 @@ from tests.house import House, write
 DINGBRIDGE = (sys.executable, "-X", "dev", "-W", "error", "-m", "dingbridge")
 
 
-async def verb(*arguments: str, environ: dict[str, str] | None = None, cwd: Path | None = None) -> tuple[int, str, str]:
+async def verb(*arguments: str, environ: dict[str, str] | None = None) -> tuple[int, str, str]:
     """A verb as an operator calls it: exit code, stdout, stderr."""
     process = await asyncio.create_subprocess_exec(
         *DINGBRIDGE,
@@ -22,7 +22,6 @@ async def verb(*arguments: str, environ: dict[str, str] | None = None, cwd: Path
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        cwd=cwd,
         env={**os.environ, **(environ or {})},
     )
     async with asyncio.timeout(60):

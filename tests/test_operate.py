@@ -61,14 +61,16 @@ async def failed(store: SQLiteStore, key: str = "m1") -> Delivery:
     return delivery
 
 
-async def undelivered(store: SQLiteStore, key: str = "m1", *, part: int, answer: Answer | None = None) -> None:
+async def undelivered(
+    store: SQLiteStore, key: str = "m1", *, part: int, answer: Answer | None = None, uncertain: bool = False
+) -> None:
     """An answer whose part `part` no rung took."""
     await store.put(message(key))
     delivery = await head(store)
     await store.answered(delivery, answer or Answer("答案"), Outcome.ANSWERED, sending=True)
     for number in range(2, part + 1):
         await store.sending(delivery, number)
-    await store.dead(delivery, Outcome.UNDELIVERABLE, "no rung", cause="chat.permission")
+    await store.dead(delivery, Outcome.UNDELIVERABLE, "no rung", uncertain=uncertain, cause="chat.permission")
 
 
 # -- the trail
@@ -306,12 +308,13 @@ async def test_it_goes_behind_the_head_that_runs_and_before_what_waits(store: SQ
     assert rows(store.path, "*", "lane") == []
 
 
-@pytest.mark.parametrize(("part", "sent", "uncertain"), [(1, 0, True), (3, 2, True)])
+@pytest.mark.parametrize(("part", "sent"), [(1, 0), (3, 2)])
+@pytest.mark.parametrize("uncertain", [True, False])
 async def test_an_undelivered_answer_is_sent_from_the_part_that_failed(
-    store: SQLiteStore, part: int, sent: int, uncertain: bool
+    store: SQLiteStore, part: int, sent: int, *, uncertain: bool
 ) -> None:
-    """What has arrived is not sent again; the part in doubt is, with the mark; nothing is asked."""
-    await undelivered(store, part=part)
+    """What has arrived is not sent again; the part that failed is, in doubt only where it was; nothing is asked."""
+    await undelivered(store, part=part, uncertain=uncertain)
     assert await store.retry(1)
     delivery = await head(store)
     assert (delivery.state, delivery.part, delivery.uncertain) == (State.ANSWERED, sent, uncertain)

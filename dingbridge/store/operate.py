@@ -126,26 +126,26 @@ def lanes(c: sqlite3.Connection, limit: int) -> list[LaneSeen]:
 
 
 def retry(c: sqlite3.Connection, row: int, *, now: float, deadline: float | None, trail: str) -> bool:
-    """Back into its lane; an answer that could not be delivered is sent from the part that did not arrive for sure.
+    """Back into its lane; an answer that could not be delivered is sent from the part that failed.
 
-    That part is marked as perhaps repeated. tries goes on counting. False where it is not ended, or its text is
-    forgotten.
+    That part is marked where it may have arrived. tries goes on counting. False where it is not ended, or its text
+    is forgotten.
     """
     found = c.execute(
-        f"SELECT lane, answer, task, part FROM message WHERE id = ? AND finished_at IS NOT NULL AND body <> '' AND"
-        f" outcome IN ({', '.join('?' * len(work.RETRYABLE))})",
+        "SELECT lane, answer, task, part, uncertain FROM message WHERE id = ? AND finished_at IS NOT NULL"
+        f" AND body <> '' AND outcome IN ({', '.join('?' * len(work.RETRYABLE))})",
         (row, *work.RETRYABLE),
     ).fetchone()
     if found is None:
         return False
-    lane, answer, task, part = found
+    lane, answer, task, part, uncertain = found
     again = answer is not None
     c.execute(
         "UPDATE message SET state = ?, outcome = ?, reason = NULL, cause = NULL, finished_at = NULL, crashes = 0,"
         f" tries = tries + 1, answered_at = ?, uncertain = ?, part = ?, deadline_at = ?, {APPEND_TRAIL} WHERE id = ?",
         (
             *((State.ANSWERED, _outcome(task, answer), now) if again else (State.READY, None, None)),
-            *((part > 0, max(0, part - 1)) if again else (False, 0)),
+            *((uncertain, max(0, part - 1)) if again else (False, 0)),
             *(deadline, trail, row),
         ),
     )

@@ -7,21 +7,18 @@ be leased; the lease's token fences every later write, so that a cancelled messa
 from __future__ import annotations
 
 import asyncio
-import errno
-import fcntl
-import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from dingbridge.errors import StoreError, StoreLocked, StoreUnavailable
+from dingbridge.errors import StoreError
 from dingbridge.model import Answer, Delivery, Message, Outcome, Placed, Secret, State, Task, typed_code
 from dingbridge.store import intake, operate, recovery, work
 from dingbridge.store.codec import APPEND_TRAIL, encode_answer, encode_steps
 from dingbridge.store.intake import Limits
+from dingbridge.store.lock import take_lock
 from dingbridge.store.operate import LaneSeen, Row, Which
 from dingbridge.store.recovery import Recovered
 from dingbridge.store.schema import require
@@ -223,19 +220,35 @@ class SQLiteStore:
         return await self._end(delivery, State.DONE, outcome, reason, cause, steps)
 
     async def dead(
-        self, delivery: Delivery, outcome: Outcome, reason: str, *, cause: str = "", steps: Steps = ()
+        self,
+        delivery: Delivery,
+        outcome: Outcome,
+        reason: str,
+        *,
+        uncertain: bool = False,
+        cause: str = "",
+        steps: Steps = (),
     ) -> bool:
-        """The end without success; like `done`."""
-        return await self._end(delivery, State.DEAD, outcome, reason, cause, steps)
+        """The end without success; like `done`. uncertain: what was sent last may have arrived all the same."""
+        return await self._end(delivery, State.DEAD, outcome, reason, cause, steps, uncertain=uncertain)
 
     async def _end(
-        self, delivery: Delivery, state: State, outcome: Outcome, reason: str, cause: str, steps: Steps
+        self,
+        delivery: Delivery,
+        state: State,
+        outcome: Outcome,
+        reason: str,
+        cause: str,
+        steps: Steps,
+        *,
+        uncertain: bool = False,
     ) -> bool:
         reason, trail = self._redact(reason), self._trail(steps)
 
         def run(c: sqlite3.Connection) -> bool:
             work.check(c, delivery)
             now = self._clock()
+            c.execute("UPDATE message SET uncertain = ? WHERE id = ?", (uncertain, delivery.row))
             work.end(c, delivery.row, state, outcome, reason, now=now, wipe=self._wipe, cause=cause, trail=trail)
             return work.advance(c, delivery.lane, delivery.row, now=now)
 
@@ -366,25 +379,3 @@ class SQLiteStore:
             return Depth({state: count for state, count, _ in rows}, max(0.0, now - oldest), dead)
 
         return await self._writer.run(run)
-
-
-def take_lock(path: Path) -> IO[str]:
-    """The one-daemon lock beside the store; raises StoreLocked while another process holds it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name in (path.name, path.name + ".lock"):  # readable to nobody else; SQLite's other files follow the first
-            # Never opened where it is there: closing it would let go of the locks that SQLite has in this process.
-            with suppress(FileExistsError):
-                os.close(os.open(path.with_name(name), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        lock = path.with_name(path.name + ".lock").open("a")
-    except OSError as error:
-        raise StoreUnavailable(
-            f"store {path}: {error.strerror}; does the folder exist, may the service's user write to it?",
-            cause={errno.ENOSPC: "store.full", errno.EIO: "store.disk"}.get(error.errno or 0, "store.readonly"),
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise StoreLocked(f"store {path}: another dingbridge is running on it; stop that one first") from None
-    return lock

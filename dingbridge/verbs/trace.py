@@ -21,10 +21,13 @@ def render(trace: Mapping[str, Any], words: Words, *, now: float | None = None) 
     lines = [words("trace_title", code=trace["code"], outcome=outcome, state=state), *_causes(trace, words)]
     lines += labelled(_facts(trace, words, time.time() if now is None else now))
     lines.append("")
+    told = ""
     for step in trace["steps"]:
-        lines.append(f"{clock(step['at'])}  {said(step, words)}")
-        if why := step.get("why"):
+        sentence, why = said(step, words), step.get("why", "")
+        lines.append(f"{clock(step['at'])}  {sentence}")
+        if why and why != told and why not in sentence:  # an error is handed on from step to step
             lines.append(f"{' ' * 14}{why}")
+        told = why
     return "\n".join(lines)
 
 
@@ -79,11 +82,11 @@ def _facts(trace: Mapping[str, Any], words: Words, now: float) -> list[tuple[str
     pairs.append((words("label_asker"), f"{trace['person']} @ {trace['conversation']}"))
     if trace["route"]:
         pairs.append((words("label_route"), trace["route"]))
-    tries = words("tries_crashes", tries=trace["tries"] + 1, crashes=trace["crashes"])
     ended = trace["finished_at"]
     took = "trace_total" if ended else "trace_open"
     lasted = words(took, span=span(max(0.0, (ended or now) - trace["received_at"])))
-    pairs.append((words("label_tries"), f"{tries}; {lasted}"))
+    tries = words("tries_crashes", tries=trace["tries"] + 1, crashes=trace["crashes"], lasted=lasted)
+    pairs.append((words("label_tries"), tries))
     if not ended and trace["deadline_at"]:
         pairs.append((words("label_deadline"), moment(trace["deadline_at"])))
     if trace["due_at"] and trace["due_at"] > now:
