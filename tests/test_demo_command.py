@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from dingbridge.demo import serve
+from dingbridge.demo import opening
 from dingbridge.sim.anythingllm import AnythingLLM, Workspace, handbook_folder
 from tests.demo_visitor import Visitor, visiting
 
@@ -204,15 +204,15 @@ async def test_the_browser_is_opened_at_the_page(option: tuple[str, ...], tmp_pa
 
 def test_a_browser_is_opened_only_where_somebody_sits() -> None:
     """Not over ssh, not without a screen: a text browser would take the terminal."""
-    assert serve.opens_a_browser({"DISPLAY": ":0"})
-    assert not serve.opens_a_browser({"DISPLAY": ":0", "SSH_CONNECTION": "a 1 b 22"})
-    assert not serve.opens_a_browser({}) or sys.platform == "darwin"
+    assert opening.opens_a_browser({"DISPLAY": ":0"})
+    assert not opening.opens_a_browser({"DISPLAY": ":0", "SSH_CONNECTION": "a 1 b 22"})
+    assert not opening.opens_a_browser({}) or sys.platform == "darwin"
 
 
 async def test_without_questions_it_serves_a_page() -> None:
     """/dev/null is neither a pipe nor a person: the page is served, on the usual port or the next free one."""
     async with demo() as running:
-        assert running.port >= serve.PORT
+        assert running.port >= opening.PORT
         assert (await running.visitor.state())["mode"] == "demo"
         assert await running.end() == 0
 

@@ -172,7 +172,7 @@ async def test_an_empty_pipe_is_0(http: aiohttp.ClientSession) -> None:
 async def test_no_bot_or_no_answer_is_1(*, connects: bool, why: str) -> None:
     """A pipe does not wait for ever: it says what it waited for."""
     quick = "import asyncio, sys; from dingbridge.demo import gateway_only as one; one.CONNECT_S = one.ANSWER_S = {}; "
-    silent = "sys.exit(asyncio.run(one.run(port=0, record=None)))"
+    silent = "sys.exit(asyncio.run(one.run(port=0, record=None, browser=False)))"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-X", "dev", "-W", "error", "-c", quick.format(3 if connects else 0.3) + silent),
         stdin=asyncio.subprocess.PIPE,

@@ -171,11 +171,11 @@ async def _operator(play: Play) -> Result:
     code = found[1] if found else ""
     stage = play.stage
     command = f"dingbridge trace {code} --config {stage.config}"
-    trace, status = await stage.watch.trace(code), await stage.watch.ask("/status")
+    trace, status = await stage.watch.trace(code), await stage.watch.status()
     lines = [("wangwu", bool(code), f"聊天里的编号：{code}" if code else "聊天里没有编号")]
-    if isinstance(trace, Mapping) and trace.get("why"):
-        lines.append(("wangwu", True, f"原因：{trace['why']}"))
-    lines.append(("wangwu", True, f"在另一个终端里：{command}"))
+    for cause in trace["causes"] if trace is not None else ():
+        lines.append(("wangwu", True, f"原因：{cause['what']}"))
+    lines.append(("wangwu", bool(trace), f"在另一个终端里：{command}"))
     return Result(tuple(lines), {"code": code, "command": command, "trace": trace, "status": status})
 
 

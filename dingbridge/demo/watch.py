@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import aiohttp
 
+from dingbridge.demo import explained
 from dingbridge.demo.board import Board
 from dingbridge.demo.process import Process
 from dingbridge.demo.wire import masked
@@ -41,9 +42,9 @@ class DaemonWatch:
     async def look(self) -> dict[str, Any]:
         """What holds now; pages are told when it differs."""
         running = self._process.running
-        status = await self.ask("/status") if running else None
+        status = await self.status() if running else None
         ready = False
-        if isinstance(status, Mapping):
+        if status is not None:
             ready = status.get("ready") is True
         elif running:
             ready = await self._is_ready()
@@ -55,9 +56,15 @@ class DaemonWatch:
             self._board.tell("daemon", state)
         return state
 
-    async def trace(self, code: str) -> Any:
-        """The way of one message, or None while the daemon cannot tell it."""
-        return await self.ask(f"/trace/{quote(code, safe='')}")
+    async def status(self) -> dict[str, Any] | None:
+        """`/status`, explained."""
+        told = await self.ask("/status")
+        return explained.status(told) if isinstance(told, Mapping) else None
+
+    async def trace(self, code: str) -> dict[str, Any] | None:
+        """The way of one message, explained; None while the daemon cannot tell it."""
+        told = await self.ask(f"/trace/{quote(code, safe='')}")
+        return explained.trace(told) if isinstance(told, Mapping) else None
 
     async def ask(self, path: str) -> Any:
         """JSON from the control socket, without secrets; None where there is none."""

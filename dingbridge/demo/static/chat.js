@@ -271,7 +271,7 @@ export class Chat {
   }
 
   showStatus() {
-    const { word, ok } = botStatus(this.chat, this.store.daemon);
+    const { word, ok } = botStatus(this.chat, this.store);
     setText(this.status, word);
     this.status.dataset.ok = String(ok);
   }
@@ -300,9 +300,10 @@ export class Chat {
 }
 
 /** What stands below a chat's name, and whether it is good news. */
-function botStatus(chat, daemon) {
+function botStatus(chat, { daemon, gateway }) {
   if (chat.bot === "bare") return { word: "照官方 SDK 的示例写成，问题只在内存里", ok: true };
-  if (daemon === null) return { word: "由您自己的机器人作答", ok: true };
+  if (daemon === null)
+    return gateway?.connections > 0 ? { word: "您的机器人已连接", ok: true } : { word: "等您的机器人连接", ok: false };
   if (!daemon.running) return { word: "守护进程停了", ok: false };
   if (daemon.status?.link?.connected === false) return { word: "连接断了，正在重连…", ok: false };
   if (!daemon.ready) return { word: "正在启动…", ok: false };
