@@ -241,7 +241,7 @@ async def staged(chosen: Setting, *, bare: bool = True) -> AsyncIterator[Stage]:
             other = await stack.enter_async_context(room.gateway(BARE, keep=KEEP))
             bot = Process("dingbridge.sim.bare_bot", log=folder / "bare.log", environ=_bare_environ(other, backend))
             stack.push_async_callback(bot.stop, 5.0)
-        watch = DaemonWatch(room.board, daemon, folder / f"{setting.STORE}.sock", web_port)
+        watch = DaemonWatch(room.board, daemon, folder / setting.STORE)
         stage = Stage(room, chosen, config, gateway, backend, daemon, bot, watch)
         await stack.enter_async_context(stage.running())
         await stage.start_daemon()

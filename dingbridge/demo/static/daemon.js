@@ -132,11 +132,27 @@ function lanes(rows) {
     "div",
     {},
     head,
-    table(
-      ["编号", "谁", "状态", "后面", "已等"],
-      rows.map((row) => [row.code, row.person, state(row), String(row.waiting - 1), span(row.oldest_s ?? 0)]),
+    h(
+      "ul",
+      { class: "rows" },
+      rows.map((row) =>
+        h("li", {}, h("p", {}, h("code", { text: row.code }), ` ${row.words}`), h("p", { class: "quiet", text: waits(row) })),
+      ),
     ),
   );
+}
+
+/** Who waits in a lane, for how long, and when its head is tried again. */
+function waits(row) {
+  return [
+    `提问者 ${row.person}`,
+    `等了 ${span(row.oldest_s)}`,
+    row.waiting > 1 ? `后面还有 ${row.waiting - 1} 个` : "",
+    row.tries > 0 ? `已试 ${row.tries} 次` : "",
+    row.due_s > 0 ? `${span(row.due_s)}后再试` : "",
+  ]
+    .filter(Boolean)
+    .join("，");
 }
 
 function failures(rows) {
@@ -148,7 +164,7 @@ function failures(rows) {
     head,
     h(
       "ul",
-      { class: "failures" },
+      { class: "rows" },
       rows.map((row) =>
         h(
           "li",
@@ -159,41 +175,5 @@ function failures(rows) {
       ),
     ),
     h("p", { class: "quiet" }, "聊天里的编号，用 ", h("code", { text: "dingbridge trace 编号" }), " 查到原因。"),
-  );
-}
-
-/** What the head of a lane is at; a failed one with its next try. */
-function state(row) {
-  return [row.words, row.due_s > 0 ? `（${span(row.due_s)}后）` : "", row.tries > 0 ? `，已试 ${row.tries} 次` : ""].join("");
-}
-
-function table(heads, rows) {
-  return h(
-    "div",
-    { class: "scroll", tabindex: "0", role: "group", "aria-label": "车道，可以左右滚动" },
-    h(
-      "table",
-      {},
-      h(
-        "thead",
-        {},
-        h(
-          "tr",
-          {},
-          heads.map((text) => h("th", { scope: "col", text })),
-        ),
-      ),
-      h(
-        "tbody",
-        {},
-        rows.map((cells) =>
-          h(
-            "tr",
-            {},
-            cells.map((text) => h("td", { text: text ?? "" })),
-          ),
-        ),
-      ),
-    ),
   );
 }
