@@ -37,6 +37,7 @@ ANSWER_S = 200.0
 QUIET_S = 1.0
 LINE_LIMIT = 64 * 1024
 AHEAD = 16
+BOT_NAME = "机器人"
 QUICK = ("你好", "北京出差住宿标准是多少？", "/help")
 _NUMBERED = re.compile(r"\((\d+)/(\d+)\)\s*$")
 HINTS = """\
@@ -90,7 +91,7 @@ async def run(*, port: int | None, record: Path | None, browser: bool) -> int:
 
 
 async def _run(port: int, record: Path | None, *, browser: bool) -> int:
-    stays, room = _stays(), Room(cast(bare=False))
+    stays, room = _stays(), Room(cast(bare=False, bot=BOT_NAME))
     async with AsyncExitStack() as stack:
         try:
             gateway = await _open(stack, room, port, record)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from dingbridge.demo import render, wire
 from dingbridge.demo.board import Board, Message, now_ms
-from dingbridge.demo.people import BOT_NAME, NOTICES, Cast, Chat, Person
+from dingbridge.demo.people import NOTICES, Cast, Chat, Person
 from dingbridge.sim.gateway import Gateway, Post, Sent
 
 LONGEST: Final = 5_000  # characters a person may say at once, as in DingTalk's own input
@@ -106,7 +106,7 @@ class Room:
             title="",
             text=words,
             html=render.plain(words, {}),
-            mentions=(BOT_NAME,) if chat.kind == "group" else (),
+            mentions=(chat.bot_name,) if chat.kind == "group" else (),
             webhook_expires_at=now_ms() + int(WEBHOOK_S * 1000),
         )
 

@@ -196,7 +196,7 @@ SCENES: Final = (
     ),
     Scene(
         "回答到一半，进程被杀",
-        "左边是照官方 SDK 示例写的普通机器人，右边是 dingbridge，两边收到同一个问题，都正在问 AnythingLLM。"
+        "一个是照官方 SDK 示例写的普通机器人，一个是 dingbridge，收到同一个问题，都正在问 AnythingLLM。"
         "这时两个进程同时被 SIGKILL，再同时启动。按钉钉文档，机器人消息只推送一次：看看谁还记得这个问题。",
         (BARE, "zhangsan"),
         "wire",

@@ -170,7 +170,7 @@ function failures(rows) {
           "li",
           {},
           h("p", {}, h("code", { text: row.code }), ` ${row.words}`, h("span", { class: "quiet", text: ` ${clock(row.at * 1000)}` })),
-          because(row.explained, row.why),
+          because(row.explained, row.explained ? "" : row.why),
         ),
       ),
     ),

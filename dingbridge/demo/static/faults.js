@@ -5,7 +5,7 @@ import { post } from "./server.js";
 
 const GROUPS = [
   {
-    title: "到钉钉的连接",
+    title: "钉钉这一侧",
     faults: [
       {
         name: "cut",
@@ -35,6 +35,13 @@ const GROUPS = [
         effect: "同一条消息再来一次：线路里看得到，聊天里不会有第二个答案。",
         alone: "同一条消息再来一次：机器人不该再答一遍。",
       },
+      {
+        name: "expire_webhooks",
+        label: "会话 webhook 过期",
+        verb: "作废",
+        effect: "已有的和下一个问题的 webhook 都失效，答案改走 OpenAPI，照样送到。",
+        alone: "已有的和下一个问题的 webhook 都失效：只有改走 OpenAPI，答案才送得到。",
+      },
     ],
   },
   {
@@ -53,13 +60,6 @@ const GROUPS = [
         verb: "启动",
         effect: "从磁盘接着处理；也许已经发出过的答案会标上（可能重复）。",
         when: (daemon) => daemon?.running === false,
-      },
-      {
-        name: "expire_webhooks",
-        label: "会话 webhook 过期",
-        verb: "作废",
-        effect: "已有的和下一个问题的 webhook 都失效，答案改走 OpenAPI，照样送到。",
-        alone: "已有的和下一个问题的 webhook 都失效：只有改走 OpenAPI，答案才送得到。",
       },
     ],
   },

@@ -6,6 +6,7 @@ export function greeting(chat, store) {
   const { title, text } = opening(chat, store);
   const hints = [
     store.tour_available ? ["第一次来？", tourLink()] : null,
+    store.own ? ["谁是谁？", roles(chat, store)] : null,
     ["想看里面？", "“线路”里是每一帧、每次确认和每条回复。"],
     chat.bot === "bare" ? null : ["想弄坏它？", breaking(store)],
   ];
@@ -20,6 +21,11 @@ export function greeting(chat, store) {
       hints.filter(Boolean).map(([question, answer]) => h("li", {}, h("b", { text: question }), answer)),
     ),
   );
+}
+
+function roles(chat, { people }) {
+  const here = people.filter(({ id }) => chat.people.includes(id));
+  return `${here.map(({ nick, role }) => `${nick}是${role}`).join("，")}。`;
 }
 
 function breaking({ mode, faults }) {

@@ -10,7 +10,7 @@ export function outlet(gateway) {
     { class: "outlet" },
     h(
       "div",
-      { class: "summary", data: { ok: String(connected) } },
+      { class: "summary", data: { ok: String(connected || null) } },
       h("p", { class: "summary-word", text: connected ? "机器人已连接" : "还没有机器人连接" }),
       h("p", { class: "quiet", text: connected ? `${gateway.connections} 条连接` : "先发的消息会等它，连上就送到。" }),
     ),
