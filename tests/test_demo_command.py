@@ -286,6 +286,9 @@ listen = "0.0.0.0:80"
         await visitor.say("年假有几天？", "wangwu", "wangwu")
         assert "/whoami" in (await visitor.answer(chat="wangwu"))["text"]
         assert (await visitor.post("tour", action="start"))[0] == 409
+        state = await visitor.state()
+        assert (state["own"], state["real_anythingllm"]) == (True, False)
+        assert state["people"][0]["role"] == "配置里的用户 manager807"
         assert await running.end() == 0
 
 
@@ -321,6 +324,7 @@ async def test_a_real_server_answers_in_the_place_of_the_stand_in(tmp_path: Path
             assert "来源" in (await running.visitor.answer())["text"]
             assert server.asked[-1].workspace == "docs"
             state = await running.visitor.state()
+            assert (state["own"], state["real_anythingllm"]) == (False, True)
             assert "slow" not in state["faults"]
             assert not state["tour_available"]
             assert "REAL-KEY" not in str(state)

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from dingbridge.demo import watch as demo_watch
 from dingbridge.demo.board import Board
 from dingbridge.demo.process import Process
-from dingbridge.demo import watch as demo_watch
 from dingbridge.demo.watch import DaemonWatch
 
 STATUS = {"ready": True, "pid": 7, "lanes": [{"person": "p-1"}], "dingtalk": {"client_secret": "s3cret"}}
@@ -44,7 +44,9 @@ async def control(path: Path, answers: dict[str, Any]) -> AsyncIterator[None]:
     async def answer(request: web.Request) -> web.Response:
         if answers.get(request.path) is HANGS:
             await asyncio.sleep(60)
-        return web.json_response(answers[request.path]) if request.path in answers else web.json_response({}, status=404)
+        return (
+            web.json_response(answers[request.path]) if request.path in answers else web.json_response({}, status=404)
+        )
 
     app = web.Application()
     app.router.add_get("/{_:.*}", answer)
@@ -126,9 +128,7 @@ async def test_a_trace_is_told_in_sentences(tmp_path: Path) -> None:
     assert all(re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}", step["clock"]) for step in trace["steps"])
 
 
-async def test_a_control_socket_that_cannot_be_used_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_control_socket_that_cannot_be_used_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that nobody serves, or that does not answer, says nothing; the page does without."""
     monkeypatch.setattr(demo_watch, "ANSWER_S", 0.2)
     async with watching(tmp_path) as (watch, _, _process):

@@ -81,7 +81,10 @@ dingbridge（dingbridge.toml）：
 
 
 async def run(*, port: int | None, record: Path | None, browser: bool) -> int:
-    """port: of the gateway; the page takes the next one. 0 after a signal, or when each line of a pipe was answered; 1 where it could not start or no answer came."""
+    """port: of the gateway; the page takes the next one.
+
+    0 after a signal, or when each line of a pipe was answered; 1 where it could not start or no answer came.
+    """
     alone = asyncio.create_task(_run(PORT if port is None else port, record, browser=browser))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -117,9 +120,7 @@ async def _open(stack: AsyncExitStack, room: Room, port: int, record: Path | Non
     last = min(port + PORTS_TRIED, 65_535)
     for candidate in range(port, last + 1):
         try:
-            return await stack.enter_async_context(
-                room.gateway(port=candidate, control=True, record=record, keep=KEEP)
-            )
+            return await stack.enter_async_context(room.gateway(port=candidate, control=True, record=record, keep=KEEP))
         except OSError as error:
             if error.errno != errno.EADDRINUSE or candidate == last:
                 raise

@@ -172,11 +172,13 @@ async def _operator(play: Play) -> Result:
     stage = play.stage
     command = f"dingbridge trace {code} --config {stage.config}"
     trace, status = await stage.watch.trace(code), await stage.watch.status()
-    lines = [("wangwu", bool(code), f"聊天里的编号：{code}" if code else "聊天里没有编号")]
-    for cause in trace["causes"] if trace is not None else ():
-        lines.append(("wangwu", True, f"原因：{cause['what']}"))
-    lines.append(("wangwu", bool(trace), f"在另一个终端里：{command}"))
-    return Result(tuple(lines), {"code": code, "command": command, "trace": trace, "status": status})
+    causes = trace["causes"] if trace is not None else ()
+    lines = (
+        ("wangwu", bool(code), f"聊天里的编号：{code}" if code else "聊天里没有编号"),
+        *(("wangwu", True, f"原因：{cause['what']}") for cause in causes),
+        ("wangwu", bool(trace), f"在另一个终端里：{command}"),
+    )
+    return Result(lines, {"code": code, "command": command, "trace": trace, "status": status})
 
 
 SCENES: Final = (
