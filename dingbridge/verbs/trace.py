@@ -41,6 +41,9 @@ def said(step: Mapping[str, Any], words: Words) -> str:
         if name in step:
             facts[name] = span(float(step[name]))
     facts["rung"] = words(f"rung_{step['rung']}") if words.has(f"rung_{step.get('rung')}") else ""
+    for name in ("kind", "chat"):
+        if words.has(word := f"{name}_{facts[name]}"):
+            facts[name] = words(word)
     facts["result"] = _result(step, words)
     return words.filled(key, facts)
 
