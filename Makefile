@@ -21,7 +21,7 @@ demo: .venv/.for-demo ## a page with chats and a tour in your browser; no DingTa
 	@$(BIN)/dingbridge demo $(ARGS)
 
 test: .venv/.for-test ## the tests, without the slow ones
-	$(BIN)/python -X dev -m pytest -q $(ARGS)
+	$(BIN)/python -X dev -m pytest -q -n auto --dist loadfile $(ARGS)
 
 slow: .venv/.for-test ## the tests with real durations
 	$(BIN)/python -X dev -m pytest -q -m slow $(ARGS)

@@ -45,6 +45,7 @@ from dingbridge.web.server import Web
 log = structlog.get_logger("dingbridge.daemon")
 
 CLOSE_S = 5.0
+RELOAD_S = 30.0
 UNKEPT = 200  # messages that the store did not take, remembered for `trace`
 
 
@@ -306,7 +307,8 @@ class App:
         """What the file says now, opened; and the resources of the old setup. Raises ConfigError."""
         old = self._resources
         try:
-            read = await asyncio.to_thread(configuration.load, self._config.path, self._environ)
+            async with asyncio.timeout(RELOAD_S):  # the loop's threads may all be busy with somebody's handler
+                read = await asyncio.to_thread(configuration.load, self._config.path, self._environ)
             self._redactor.learn(*secrets_of(read))
             config, reloaded = merged(self._config, read)
             import_handlers_from(config)

@@ -67,10 +67,10 @@ class Bridge:
         self._questions.change(crew=setup.workers)
         return [*self._notices.sending, *(task for one in self._dispatchers for task in one.tasks)]
 
-    async def _send_notice(self, message: Message, text: str | None) -> bool:
+    async def _send_notice(self, row: int, message: Message, text: str | None) -> bool:
         """It is a step of whoever works on the question just now; the answer waits for it."""
-        worked_on = (lease.trail for lease in self._leases.values() if lease.delivery.message.id == message.id)
-        with trail.follow(next(worked_on, Trail())):
+        lease = self._leases.get(row)
+        with trail.follow(lease.trail if lease is not None else Trail()):
             return await self._setup.replies.notice(message, text)
 
     @property

@@ -18,7 +18,7 @@ from aiohttp import web
 from yarl import URL
 
 from dingbridge.errors import BridgeError, ConfigError
-from dingbridge.net import read_capped
+from dingbridge.net import BodyTooLarge, read_capped
 from dingbridge.operations import NotFound, Operations
 
 log = structlog.get_logger("dingbridge.control")
@@ -182,5 +182,5 @@ async def call(store: Path, method: str, path: str, **query: str) -> Any:
         raise NoDaemon(f"no daemon answers on {address}") from None
     except PermissionError:
         raise BridgeError(f"{address}: permission denied: call this as root or as the service's user") from None
-    except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
+    except (aiohttp.ClientError, OSError, ValueError, TimeoutError, BodyTooLarge) as error:
         raise BridgeError(f"{address}: the daemon did not answer ({type(error).__name__})") from None

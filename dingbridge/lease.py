@@ -20,13 +20,16 @@ K = ParamSpec("K")
 
 async def keep(pause_s: float, write: Callable[K, Awaitable[T]], *args: K.args, **kwargs: K.kwargs) -> T:
     """Write until the store takes it. Raises StoreError where it never will: closed, or the lease is lost."""
+    noted = False
     while True:
         try:
             return await write(*args, **kwargs)
         except StoreError as error:
             if not error.retryable:
                 raise
-            trail.note("store.failed", why=error.detail, cause=error.cause)
+            if not noted:
+                trail.note("store.failed", why=error.detail, cause=error.cause)
+                noted = True
             await asyncio.sleep(pause_s)
 
 

@@ -18,9 +18,10 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -38,6 +39,7 @@ WAIT_MS = 30_000  # a bound for a hang
 DESKTOP = (1440, 900)
 TABLET = (900, 800)
 PHONE = (390, 844)
+GRAVE = {"serious", "critical"}
 
 expect.set_options(timeout=WAIT_MS)
 
@@ -153,6 +155,21 @@ def said(
     }
 
 
+def faults_of(page: Page) -> list[str]:
+    """What axe finds, in daylight and in the dark, that keeps somebody from using the page."""
+    return [fault for scheme in ("light", "dark") for fault in _faults_in(page, scheme)]
+
+
+def _faults_in(page: Page, scheme: Literal["light", "dark"]) -> list[str]:
+    page.emulate_media(color_scheme=scheme)
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    return [
+        f"{scheme}: {one['id']}: {one['help']}: {[node['html'][:120] for node in one['nodes']][:3]}"
+        for one in found
+        if one["impact"] in GRAVE
+    ]
+
+
 def find() -> str | None:
     """The path of a browser, if the system has one."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
@@ -181,17 +198,17 @@ def demo() -> Iterator[Demo]:
 
 
 @contextmanager
-def running(port: int = 0) -> Iterator[Demo]:
-    """A demo of one's own; its address is what it prints."""
+def running(*arguments: str, port: int = 0, name: str = "演示页面") -> Iterator[Demo]:
+    """A demo of one's own; its page's address is what it prints after its name."""
     with subprocess.Popen(
-        [sys.executable, "-m", "dingbridge", "demo", "--no-browser", "--port", str(port)],
+        [sys.executable, "-m", "dingbridge", "demo", "--no-browser", "--port", str(port), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
         encoding="utf-8",
     ) as process:
         try:
-            yield Demo(_address(process), process)
+            yield Demo(_address(process, name), process)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -200,8 +217,8 @@ def running(port: int = 0) -> Iterator[Demo]:
                 process.kill()
 
 
-def _address(process: subprocess.Popen[str]) -> str:
-    """The first http address on its stdout."""
+def _address(process: subprocess.Popen[str], name: str) -> str:
+    """The address that its stdout calls by this name."""
     lines: queue.Queue[str] = queue.Queue()
 
     def read() -> None:
@@ -211,7 +228,7 @@ def _address(process: subprocess.Popen[str]) -> str:
 
     threading.Thread(target=read, daemon=True).start()
     while line := lines.get(timeout=START_S):
-        if "http://" in line:
+        if line.startswith(name):
             return "http://" + line.partition("http://")[2].split()[0]
     raise AssertionError(f"the demo ended with {process.wait(START_S)} before it printed its address")
 

@@ -95,6 +95,8 @@ async def opened(setting: Setting | None = None, pace: Pace = HASTY) -> AsyncIte
     """The demo in this process, its daemon as a process of its own, and a visitor on its page."""
     async with staged(setting or Setting()) as stage:
         await stage.connected(stage.gateway, stage.daemon)
+        if stage.backend is not None:
+            stage.backend.token_delay_s = 0.0  # nobody watches it type
         tour = Tour(stage, stage.backend, pace) if stage.backend is not None and stage.bare is not None else None
         page = Page(
             stage.room,

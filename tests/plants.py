@@ -97,5 +97,5 @@ BUGS: dict[str, tuple[Change, ...]] = {
     ),
 }
 
-# A lane whose head is being sent, another question behind it, and its asker cancels just then.
-RARE = ("lane order: /cancel frees a lane whose head still runs",)
+# What shows only when three things meet, as a lane whose head is being sent, a question behind it, and a /cancel.
+RARE = ("lane order: /cancel frees a lane whose head still runs", "sending marker: a planned stop forgets it")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
 from playwright.sync_api import expect
 
 from tests import browser
-from tests.browser import Demo, Visit, running, said
+from tests.browser import Demo, Visit, faults_of, running, said
 
 chromium, demo, visit = (
     browser.chromium,
@@ -96,20 +97,6 @@ def test_the_wire_shows_every_step_and_no_secret(visit: Visit) -> None:
     expect(frame).to_contain_text('"sessionWebhook": "•••"')
 
 
-def test_a_slow_backend_is_bridged_by_the_waiting_notice(visit: Visit) -> None:
-    """With 变慢 switched on the chat says that it is being looked up, then answers."""
-    visitor = visit()
-    visitor.open_tab("故障")
-    slow = visitor.page.get_by_role("switch", name="变慢")
-    slow.click()
-    expect(slow).to_have_attribute("aria-checked", "true")
-    visitor.ask(QUESTION)
-    expect(visitor.log.locator(".message.notice")).to_contain_text("正在查询，请稍候…")
-    expect(visitor.answers).to_contain_text("600 元/晚")
-    slow.click()
-    expect(slow).to_have_attribute("aria-checked", "false")
-
-
 def test_a_cut_link_is_seen_and_comes_back(visit: Visit) -> None:
     """拔网线: the wire shows the loss and the new connection, and the next question is answered."""
     visitor = visit()
@@ -167,8 +154,17 @@ def test_the_tour_from_start_to_end(visit: Visit) -> None:
             expect(bare.locator('.message.own[data-state="lost"]')).to_contain_text("已丢失")
             expect(ours.locator(".results")).to_have_text("问了 2 个，答上 2 个")
             expect(ours.locator(".message.theirs .markdown").last).to_contain_text("来源")
-        go_on.click()
+        if step < steps:
+            go_on.click()
     assert compared
+    trace = page.get_by_role("region", name=re.compile("编号 .* 的全程"))
+    expect(trace).to_be_in_viewport()
+    expect(trace).to_contain_text("原因：AnythingLLM 不接受 API 密钥。")
+    expect(trace.get_by_role("listitem").first).to_have_text(
+        re.compile(r"^\d\d:\d\d:\d\d\.\d{3}收到消息（文字，单聊）")
+    )
+    expect(trace.locator('li[data-ok="false"]').first).to_contain_text("第 1 次问 AnythingLLM（handbook）：失败")
+    go_on.click()
     expect(tour).to_be_hidden()
     expect(page.get_by_role("button", name="三分钟导览", exact=True)).to_be_focused()
 
@@ -291,21 +287,48 @@ def test_phone_and_pc_show_what_dingtalk_shows_there(visit: Visit) -> None:
 
 def test_a_gateway_alone_says_how_to_connect(visit: Visit) -> None:
     """Without a daemon there is its address instead, no tour, and only the faults that a link has."""
+    with running("--gateway-only", name="聊天页面") as alone:
+        visitor = visit(url=alone.url)
+        page = visitor.page
+        expect(page.get_by_role("banner")).to_contain_text("把您的机器人接上来")
+        expect(visitor.log).to_contain_text("等您的机器人来答")
+        expect(page.get_by_role("button", name="三分钟导览", exact=True)).to_be_hidden()
+        expect(page.get_by_role("button", name="清空")).to_be_hidden()
+        sheet = page.get_by_role("tabpanel", name="接入")
+        expect(sheet).to_contain_text("还没有机器人连接")
+        expect(sheet).to_contain_text("export DINGTALK_OPENAPI_ENDPOINT=http://127.0.0.1:")
+        assert faults_of(page) == []
+        visitor.ask("你好")
+        expect(visitor.log.locator(".message.own")).to_contain_text("等待连接")
+        visitor.open_tab("故障")
+        expect(page.locator("[data-fault]:visible")).to_have_count(5)
+        expect(page.get_by_role("region", name="守护进程")).to_be_hidden()
+        page.close()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said_so", "not_so"),
+    [
+        ({"own": True}, "按您自己的路由和处理器作答。守护进程是真的，钉钉和 AnythingLLM 是替身", "查资料"),
+        ({"real_anythingllm": True}, "守护进程和 AnythingLLM 是真的，只有钉钉是替身", "AnythingLLM 是替身"),
+        (
+            {"own": True, "real_anythingllm": True},
+            "守护进程和 AnythingLLM 是真的，只有钉钉是替身",
+            "AnythingLLM 是替身",
+        ),
+    ],
+)
+def test_what_is_real_is_not_called_a_stand_in(
+    visit: Visit, setting: dict[str, bool], said_so: str, not_so: str
+) -> None:
+    """The head and the foot of the page say what is one's own and what plays somebody else."""
     visitor = visit()
-    visitor.alter(
-        lambda state: {
-            **state,
-            "mode": "gateway-only",
-            "daemon": None,
-            "tour_available": False,
-            "faults": {"cut": False},
-            "gateway": {"url": "http://127.0.0.1:9999", "client_id": "dingsimulated0001"},
-        }
-    )
-    page = visitor.page
-    expect(visitor.log).to_contain_text("等您的机器人来答")
-    expect(page.get_by_role("button", name="三分钟导览", exact=True)).to_be_hidden()
-    visitor.open_tab("守护进程")
-    expect(page.get_by_role("tabpanel", name="守护进程")).to_contain_text("http://127.0.0.1:9999")
-    visitor.open_tab("故障")
-    expect(page.locator("[data-fault]:visible")).to_have_count(1)
+    visitor.alter(lambda state: {**state, **setting, "tour_available": False})
+    banner, foot = visitor.page.get_by_role("banner"), visitor.page.locator(".foot")
+    expect(banner).to_contain_text(said_so)
+    expect(banner).not_to_contain_text(not_so)
+    expect(foot).to_contain_text("您的")
+    if setting.get("real_anythingllm"):
+        expect(foot).to_contain_text("替身：钉钉。")
+    if setting.get("own"):
+        expect(visitor.log).to_contain_text("张三是销售")

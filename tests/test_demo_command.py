@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from dingbridge.demo import serve
+from dingbridge.demo import opening
 from dingbridge.sim.anythingllm import AnythingLLM, Workspace, handbook_folder
 from tests.demo_visitor import Visitor, visiting
 
@@ -204,15 +204,15 @@ async def test_the_browser_is_opened_at_the_page(option: tuple[str, ...], tmp_pa
 
 def test_a_browser_is_opened_only_where_somebody_sits() -> None:
     """Not over ssh, not without a screen: a text browser would take the terminal."""
-    assert serve.opens_a_browser({"DISPLAY": ":0"})
-    assert not serve.opens_a_browser({"DISPLAY": ":0", "SSH_CONNECTION": "a 1 b 22"})
-    assert not serve.opens_a_browser({}) or sys.platform == "darwin"
+    assert opening.opens_a_browser({"DISPLAY": ":0"})
+    assert not opening.opens_a_browser({"DISPLAY": ":0", "SSH_CONNECTION": "a 1 b 22"})
+    assert not opening.opens_a_browser({}) or sys.platform == "darwin"
 
 
 async def test_without_questions_it_serves_a_page() -> None:
     """/dev/null is neither a pipe nor a person: the page is served, on the usual port or the next free one."""
     async with demo() as running:
-        assert running.port >= serve.PORT
+        assert running.port >= opening.PORT
         assert (await running.visitor.state())["mode"] == "demo"
         assert await running.end() == 0
 
@@ -286,6 +286,9 @@ listen = "0.0.0.0:80"
         await visitor.say("年假有几天？", "wangwu", "wangwu")
         assert "/whoami" in (await visitor.answer(chat="wangwu"))["text"]
         assert (await visitor.post("tour", action="start"))[0] == 409
+        state = await visitor.state()
+        assert (state["own"], state["real_anythingllm"]) == (True, False)
+        assert state["people"][0]["role"] == "配置里的用户 manager807"
         assert await running.end() == 0
 
 
@@ -321,6 +324,7 @@ async def test_a_real_server_answers_in_the_place_of_the_stand_in(tmp_path: Path
             assert "来源" in (await running.visitor.answer())["text"]
             assert server.asked[-1].workspace == "docs"
             state = await running.visitor.state()
+            assert (state["own"], state["real_anythingllm"]) == (False, True)
             assert "slow" not in state["faults"]
             assert not state["tour_available"]
             assert "REAL-KEY" not in str(state)

@@ -53,11 +53,13 @@ async def test_a_question_is_answered_and_the_wire_tells_how() -> None:
         assert not [secret for secret in hidden if secret in written]
 
 
-async def test_the_daemon_is_shown_as_ready_without_its_control_socket() -> None:
-    """Readiness comes from /readyz where the control socket does not answer."""
+async def test_the_daemon_is_shown_as_it_says_it_is() -> None:
+    """Its status comes from its control socket, and goes with it."""
     async with opened() as (stage, visitor):
         state = await visitor.until(lambda state: state if state["daemon"]["ready"] else None)
-        assert state["daemon"]["running"]
+        status = state["daemon"]["status"]
+        assert status["pid"] == state["daemon"]["pid"]
+        assert status["link"]["connected"]
         await stage.daemon.kill()
         state = await visitor.until(lambda state: state if not state["daemon"]["running"] else None)
         assert state["daemon"] == {"running": False, "pid": None, "ready": False, "status": None}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -55,9 +57,30 @@ async def test_the_tour_from_start_to_end() -> None:
         code = fifth["result"]["code"]
         assert f"编号 {code}" in answers_in(await visitor.state(), "wangwu")[-1]["text"]
         assert fifth["result"]["command"] == f"dingbridge trace {code} --config {stage.config}"
+        await _check_the_trace(fifth["result"])
 
         await visitor.act("tour", action="stop")
         assert (await visitor.state())["tour"] is None
+
+
+async def _check_the_trace(result: Json) -> None:
+    """The page tells the whole way in sentences, with cause and remedy, and its command tells the same."""
+    trace = result["trace"]
+    assert trace["words"] == "失败（已结束）"
+    assert [cause["cause"] for cause in trace["causes"]] == ["backend.key"]
+    texts = [step["text"] for step in trace["steps"]]
+    for number, beginning in enumerate(
+        ("收到消息（文字，单聊）", "开始处理", "路由 handbook", "第 1 次问 AnythingLLM")
+    ):
+        assert texts[number].startswith(beginning)
+    assert result["status"]["failures"][0]["code"] == result["code"]
+    command = ["-m", *result["command"].split()]
+    process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(60):
+        told = (await process.communicate())[0].decode()
+    assert process.returncode == 0
+    for words in (*texts, trace["causes"][0]["what"], trace["causes"][0]["remedy"]):
+        assert words in told
 
 
 def _check_the_kill_was_fair(state: Json) -> None:
@@ -76,15 +99,28 @@ def _check_the_kill_was_fair(state: Json) -> None:
     assert states["zhangsan"] == "acked"
 
 
-async def test_the_tour_goes_on_by_itself_when_asked_to() -> None:
-    """With auto it runs to its end without a 继续, and a started one starts from the beginning again."""
+async def test_the_bare_bot_loses_and_ours_answers_three_times_in_a_row() -> None:
+    """Started anew and going on by itself, each run asks both twice: one loses a question, the other none."""
     async with opened() as (_, visitor):
-        await visitor.act("tour", action="start", auto=True)
+        for _ in range(3):
+            third = await _side_by_side(visitor)
+            assert third["lines"] == [
+                {"chat": "bare", "ok": False, "text": "问了 2 个，答上 1 个；丢了：年假有几天？"},
+                {"chat": "zhangsan", "ok": True, "text": "问了 2 个，答上 2 个"},
+            ]
+            _check_the_kill_was_fair(await visitor.state())
         assert _went(await _step(visitor, 5))[0] == ("wangwu", True)
-        await visitor.act("tour", action="start")
-        await _step(visitor, 1)
-        texts = [message["text"] for message in (await visitor.state())["messages"]]
-        assert "董事长的生日是哪天？" not in texts
+
+
+async def _side_by_side(visitor: Visitor) -> Json:
+    """The third step's result of a tour that starts now and does not wait for its reader."""
+    async with visitor.events() as events:
+        await visitor.act("tour", action="start", auto=True)
+        async for event in events:
+            tour = event.get("tour")
+            if tour and tour["step"] == 3 and tour["result"]:
+                return dict(tour["result"])
+    raise AssertionError("the page ended before the third step")
 
 
 async def test_next_waits_for_the_step_to_be_over() -> None:
@@ -119,7 +155,7 @@ async def test_a_tour_that_is_left_leaves_a_working_stage() -> None:
 
 async def test_a_step_that_fails_says_so_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """A question without an answer ends its step as failed; 继续 leads to the next one."""
-    monkeypatch.setattr(scenes, "ANSWER_S", 5.0)
+    monkeypatch.setattr(scenes, "ANSWER_S", 2.0)
     async with opened() as (stage, visitor):
         await visitor.act("tour", action="start")
         await _step(visitor, 1)
@@ -130,7 +166,7 @@ async def test_a_step_that_fails_says_so_and_goes_on(monkeypatch: pytest.MonkeyP
         assert _went(second) == [("lisi", False)]
         stage.gateway.webhook_fault = stage.gateway.openapi_fault = None
         await visitor.act("tour", action="next")
-        assert (await _step(visitor, 3))["status"] == "waiting"
+        assert await visitor.until(lambda state: state["tour"]["step"] == 3)
 
 
 def test_every_scene_is_told_in_one_to_three_sentences() -> None:

@@ -23,12 +23,14 @@ import pytest
 
 from dingbridge.sim.anythingllm import AnythingLLM
 from dingbridge.sim.gateway import Gateway
+from tests.demo_visitor import Visitor, answers_in, visiting
 from tests.gateway_client import BOT, JSON, OPEN
-from tests.house import NOTICE, House, settings, write
+from tests.house import NOTICE, House, settings, until, write
 from tests.sdk_bots import endpoint, install_node_sdk, interceptor, node_bot, python_bot
 
 WHO = {"client_id": "dingsimulated0001", "client_secret": "simulated-secret"}
 START_S = 60.0
+SCREENS = {"DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "SSH_CONNECTION"}
 
 
 @dataclass
@@ -92,12 +94,16 @@ class Alone:
 
 @asynccontextmanager
 async def alone(
-    http: aiohttp.ClientSession, *arguments: str, stdin: int = asyncio.subprocess.PIPE
+    http: aiohttp.ClientSession,
+    *arguments: str,
+    stdin: int = asyncio.subprocess.PIPE,
+    environ: dict[str, str] | None = None,
 ) -> AsyncIterator[Alone]:
     """Started and listening. Its hints come on stderr where stdin is a pipe, else on stdout."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-X", "dev", "-W", "error", "-m", "dingbridge", "demo", "--gateway-only", *arguments),
         stdin=stdin,
+        env={key: value for key, value in os.environ.items() if key not in SCREENS} | (environ or {}),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE if stdin == asyncio.subprocess.PIPE else asyncio.subprocess.STDOUT,
     )
@@ -172,7 +178,7 @@ async def test_an_empty_pipe_is_0(http: aiohttp.ClientSession) -> None:
 async def test_no_bot_or_no_answer_is_1(*, connects: bool, why: str) -> None:
     """A pipe does not wait for ever: it says what it waited for."""
     quick = "import asyncio, sys; from dingbridge.demo import gateway_only as one; one.CONNECT_S = one.ANSWER_S = {}; "
-    silent = "sys.exit(asyncio.run(one.run(port=0, record=None)))"
+    silent = "sys.exit(asyncio.run(one.run(port=0, record=None, browser=False)))"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-X", "dev", "-W", "error", "-c", quick.format(3 if connects else 0.3) + silent),
         stdin=asyncio.subprocess.PIPE,
@@ -237,6 +243,78 @@ async def test_each_printed_call_works(http: aiohttp.ClientSession) -> None:
             async with http.request("POST" if body else "GET", url, data=body or None) as response:
                 assert response.status == 200, await response.text()
     assert [url.rpartition("/")[2] for _, url in calls] == ["say", "rotate", "fault", "state"]
+
+
+@asynccontextmanager
+async def page_of(one: Alone) -> AsyncIterator[Visitor]:
+    """A visitor on the page that it prints after its hints."""
+    while not (found := re.search(r"聊天页面：(\S+)", await one.line())):
+        pass
+    async with visiting(found[1]) as visitor:
+        yield visitor
+
+
+async def test_a_page_stands_beside_it(http: aiohttp.ClientSession) -> None:
+    """Its visitor sees the bot come and go, talks to it, hears what is said elsewhere, and can break the link."""
+    async with alone(http, "--port", "0", stdin=asyncio.subprocess.DEVNULL) as one, page_of(one) as visitor:
+        state = await visitor.state()
+        assert (state["mode"], state["gateway"]["url"], state["gateway"]["connections"]) == ("gateway-only", one.url, 0)
+        assert state["chats"][0]["title"] == "机器人（张三）"
+        await one.ask("say", text="早", user="lisi", nick="李四")
+        waits = await visitor.until(lambda state: state["messages"])
+        assert [(each["chat"], each["text"], each["state"]) for each in waits] == [("lisi", "早", "held")]
+        async with visitor.events() as events:
+            async with python_bot(one.url, **WHO):
+                await visitor.say("你好")
+                assert (await visitor.until(lambda state: answers_in(state, "zhangsan")))[0]["text"] == "echo: 你好"
+                assert (await visitor.until(lambda state: answers_in(state, "lisi")))[0]["text"] == "echo: 早"
+                await visitor.act("fault", name="cut")
+                await visitor.until(lambda state: not state["gateway"]["connections"])
+            told = [event["gateway"]["connections"] async for event in first(events, "gateway", 2)]
+        assert told == [1, 0]
+        one.process.send_signal(signal.SIGTERM)
+        assert await one.ended() == 0
+
+
+async def first(events: AsyncIterator[dict[str, Any]], kind: str, count: int) -> AsyncIterator[dict[str, Any]]:
+    """The first `count` events of a kind."""
+    async with asyncio.timeout(START_S):
+        async for event in events:
+            if event["type"] == kind:
+                yield event
+                count -= 1
+            if not count:
+                return
+
+
+async def test_a_pipe_needs_no_page(http: aiohttp.ClientSession) -> None:
+    """It would be gone with the last answer: none is served, and stdout stays the answers'."""
+    async with alone(http, "--port", "0") as one:
+        assert one.process.stdin is not None
+        one.process.stdin.close()
+        out, err = await one.process.communicate()
+        assert out == b""
+        assert "聊天页面" not in one.printed + err.decode()
+
+
+@pytest.mark.parametrize("option", [(), ("--no-browser",)])
+async def test_the_page_is_opened_where_somebody_sits(
+    http: aiohttp.ClientSession, tmp_path: Path, option: tuple[str, ...]
+) -> None:
+    """The user's browser gets the page's address, unless --no-browser says no."""
+    browser, asked = tmp_path / "browser", tmp_path / "asked"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {asked}.new && mv {asked}.new {asked}\n', encoding="utf-8")
+    browser.chmod(0o755)
+    environ = {"BROWSER": str(browser)}
+    async with alone(http, "--port", "0", *option, stdin=asyncio.subprocess.DEVNULL, environ=environ) as one:
+        async with page_of(one) as visitor:
+            assert (await visitor.state())["mode"] == "gateway-only"
+            if not option:
+                await until(asked.exists)
+                assert asked.read_text("utf-8").strip() == visitor.url
+        one.process.send_signal(signal.SIGTERM)
+        assert await one.ended() == 0
+    assert asked.exists() is (option == ())
 
 
 async def test_a_port_that_is_taken_is_not_the_end(http: aiohttp.ClientSession) -> None:

@@ -37,20 +37,20 @@ def demo(
     if gateway_only:
         from dingbridge.demo import gateway_only as alone  # noqa: PLC0415
 
-        sys.exit(asyncio.run(alone.run(port=port, record=record)))
+        sys.exit(asyncio.run(alone.run(port=port, record=record, browser=not no_browser)))
     if record is not None:
         raise click.UsageError("--record goes with --gateway-only")
     if anythingllm is not None and api_key_file is None:
         raise click.UsageError("--anythingllm needs --api-key-file FILE: save a key from Settings, Developer API in it")
     if anythingllm is None and api_key_file is not None:
         raise click.UsageError("--api-key-file needs --anythingllm URL, the server whose key it is")
-    from dingbridge.demo import serve, setting, terminal  # noqa: PLC0415
+    from dingbridge.demo import opening, serve, setting, terminal  # noqa: PLC0415
 
     remote = setting.Remote(anythingllm, api_key_file) if anythingllm is not None and api_key_file is not None else None
     try:
         chosen = setting.read(config_path, remote, verbose=verbose)
         if chat or (port is None and not no_browser and terminal.is_fed(sys.stdin)):
             sys.exit(asyncio.run(terminal.run(chosen)))
-        sys.exit(asyncio.run(serve.run(chosen, port=serve.PORT if port is None else port, browser=not no_browser)))
+        sys.exit(asyncio.run(serve.run(chosen, port=opening.PORT if port is None else port, browser=not no_browser)))
     except BridgeError as error:
         exit_for(error)

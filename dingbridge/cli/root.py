@@ -32,6 +32,8 @@ def help_locale(arguments: list[str], environ: Mapping[str, str]) -> str:
     named += [argument.removeprefix("--config=") for argument in arguments if argument.startswith("--config=")]
     for place in (*named, environ.get("DINGBRIDGE_CONFIG", ""), *PLACES):
         try:
+            if not Path(place).is_file():  # what comes through a pipe can be read only once
+                continue
             with Path(place).open("rb") as file:
                 locale = tomllib.load(file).get("reply", {}).get("locale", "zh-CN")
                 return locale if locale in HELPS else "zh-CN"

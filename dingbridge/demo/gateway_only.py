@@ -1,7 +1,7 @@
 """`dingbridge demo --gateway-only`: DingTalk's stand-in alone, for a bot of any make. Its output is for people.
 
 Each line of stdin is said to the bot as a user. From a pipe or a file: it ends after the last answer. On a terminal, or
-with /dev/null as stdin: it runs until a signal.
+with /dev/null as stdin: it runs until a signal, and a page with the chats and the wire stands beside it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn, TextIO
 
+from dingbridge.demo.opening import open_browser, welcome
+from dingbridge.demo.page import Page
+from dingbridge.demo.people import cast
+from dingbridge.demo.room import Room, Watched
+from dingbridge.demo.stage import live
+from dingbridge.demo.switches import Switches
 from dingbridge.sim.gateway import Gateway, Post, Sent
 from dingbridge.texts import NOTICE, Texts
 
@@ -31,6 +37,8 @@ ANSWER_S = 200.0
 QUIET_S = 1.0
 LINE_LIMIT = 64 * 1024
 AHEAD = 16
+BOT_NAME = "机器人"
+QUICK = ("你好", "北京出差住宿标准是多少？", "/help")
 _NUMBERED = re.compile(r"\((\d+)/(\d+)\)\s*$")
 HINTS = """\
 钉钉替身：{url}（只有本机能连；这里没有真的钉钉）
@@ -72,9 +80,12 @@ dingbridge（dingbridge.toml）：
 """
 
 
-async def run(*, port: int | None, record: Path | None) -> int:
-    """0 after a signal, or when each line of a pipe was answered; 1 where it could not start or no answer came."""
-    alone = asyncio.create_task(_run(PORT if port is None else port, record))
+async def run(*, port: int | None, record: Path | None, browser: bool) -> int:
+    """port: of the gateway; the page takes the next one.
+
+    0 after a signal, or when each line of a pipe was answered; 1 where it could not start or no answer came.
+    """
+    alone = asyncio.create_task(_run(PORT if port is None else port, record, browser=browser))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, alone.cancel)
@@ -82,16 +93,21 @@ async def run(*, port: int | None, record: Path | None) -> int:
     return 0 if alone.cancelled() else alone.result()
 
 
-async def _run(port: int, record: Path | None) -> int:
-    stays = _stays()
+async def _run(port: int, record: Path | None, *, browser: bool) -> int:
+    stays, room = _stays(), Room(cast(bare=False, bot=BOT_NAME))
     async with AsyncExitStack() as stack:
         try:
-            gateway = await _open(stack, port, record)
+            gateway = await _open(stack, room, port, record)
+            page = await stack.enter_async_context(_page(room, gateway, port)) if stays else None
         except OSError as error:
             _say(f"不能启动：{error}", sys.stderr)
             return 1
         hints = HINTS.format(url=gateway.url, client_id=gateway.client_id, client_secret=gateway.client_secret)
         _say(hints, sys.stdout if stays else sys.stderr)
+        if page is not None:
+            _say(welcome(page.port, page.port, os.environ, "聊天页面"))
+            if browser:
+                open_browser(page.url)
         code = await (_serve(gateway) if stays else _converse(gateway))
         if gateway.tape is not None and gateway.tape.error:
             _say(f"记录写不下去：{gateway.tape.error}", sys.stderr)
@@ -99,16 +115,36 @@ async def _run(port: int, record: Path | None) -> int:
         return code
 
 
-async def _open(stack: AsyncExitStack, port: int, record: Path | None) -> Gateway:
+async def _open(stack: AsyncExitStack, room: Room, port: int, record: Path | None) -> Watched:
     """On that port, or the next free one. OSError: none is free, or the record cannot be written."""
     last = min(port + PORTS_TRIED, 65_535)
     for candidate in range(port, last + 1):
         try:
-            return await stack.enter_async_context(Gateway(port=candidate, control=True, record=record, keep=KEEP))
+            return await stack.enter_async_context(room.gateway(port=candidate, control=True, record=record, keep=KEEP))
         except OSError as error:
             if error.errno != errno.EADDRINUSE or candidate == last:
                 raise
     raise AssertionError
+
+
+def _page(room: Room, gateway: Watched, port: int) -> Page:
+    """The chats beside it, on the port after the gateway's, or any where that was any."""
+
+    def outlet() -> dict[str, Any]:
+        return {
+            "url": gateway.url,
+            "client_id": gateway.client_id,
+            "client_secret": gateway.client_secret,
+            "connections": len(live(gateway)),
+        }
+
+    room.linked = lambda: room.board.tell("gateway", outlet())
+    return Page(
+        room,
+        Switches(room, gateway),
+        port=gateway.port + 1 if port else 0,
+        facts=lambda: {"gateway": outlet(), "quick": list(QUICK)},
+    )
 
 
 def _stays() -> bool:

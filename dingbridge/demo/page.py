@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
@@ -52,7 +52,10 @@ class Tours(Protocol):
 
 
 class Page:
-    """`async with Page(…) as page:` serves at `page.url`. Without daemon, tour or reset it shows a gateway alone."""
+    """`async with Page(…) as page:` serves at `page.url`. Without daemon, tour or reset it shows a gateway alone.
+
+    `facts` stand in the state beside, or in the place of, what is the same everywhere.
+    """
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class Page:
         daemon: Callable[[], Awaitable[dict[str, Any]]] | None = None,
         tour: Tours | None = None,
         reset: Callable[[], Awaitable[None]] | None = None,
-        facts: dict[str, Any] | None = None,
+        facts: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self._room = room
         self._switches = switches
@@ -73,7 +76,7 @@ class Page:
         self._daemon = daemon
         self._tour = tour
         self._reset = reset
-        self._facts = facts or {}
+        self._facts = facts
         self._resetting = asyncio.Lock()
         self._closing = asyncio.Event()
         self._runner: web.AppRunner | None = None
@@ -122,7 +125,7 @@ class Page:
             "tour": None if self._tour is None else self._tour.state,
             "tour_available": self._tour is not None,
             "quick": list(QUICK),
-            **self._facts,
+            **self._facts(),
         }
 
     async def _get_state(self, _: web.Request) -> web.Response:

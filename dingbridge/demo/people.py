@@ -42,7 +42,7 @@ class Chat:
     people: tuple[str, ...]
     bot: str
     conversation: str
-    bot_name: str = BOT_NAME
+    bot_name: str
 
     def as_json(self) -> dict[str, Any]:
         keys = ("id", "title", "kind", "bot", "bot_name")
@@ -79,20 +79,22 @@ class Cast:
         return {person.user: person.nick for person in self.people}
 
 
-def cast(users: Iterable[str] = (), conversations: Iterable[str] = (), *, bare: bool = True) -> Cast:
+def cast(
+    users: Iterable[str] = (), conversations: Iterable[str] = (), *, bare: bool = True, bot: str = BOT_NAME
+) -> Cast:
     """Everybody, in roles that meet a configuration's conditions.
 
     The first two users and the first group that its routes name are 张三, 李四 and the group here; 王五 stays
-    somebody whom no route names.
+    somebody whom no route names. bot: the name of the robot they talk to.
     """
     people = list(PEOPLE)
     for index, user in enumerate(list(users)[:2]):
         people[index] = replace(people[index], user=user, role=f"配置里的用户 {user}")
     group = next(iter(conversations), "cid-group")
     chats = [
-        Chat(one.id, f"{BOT_NAME}（{one.nick}）", "single", (one.id,), "ours", f"cid-{one.user}") for one in people
+        Chat(one.id, f"{bot}（{one.nick}）", "single", (one.id,), "ours", f"cid-{one.user}", bot) for one in people
     ]
-    chats.append(Chat(GROUP, "行政人事群", "group", tuple(one.id for one in people), "ours", group))
+    chats.append(Chat(GROUP, "行政人事群", "group", tuple(one.id for one in people), "ours", group, bot))
     if bare:
         first = people[0]
         chats.append(Chat(BARE, "普通机器人", "single", (first.id,), "bare", f"cid-{first.user}", "普通机器人"))

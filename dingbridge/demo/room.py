@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from dingbridge.demo import render, wire
 from dingbridge.demo.board import Board, Message, now_ms
-from dingbridge.demo.people import BOT_NAME, NOTICES, Cast, Chat, Person
+from dingbridge.demo.people import NOTICES, Cast, Chat, Person
 from dingbridge.sim.gateway import Gateway, Post, Sent
 
 LONGEST: Final = 5_000  # characters a person may say at once, as in DingTalk's own input
@@ -52,6 +52,7 @@ class Room:
         self.last: Sent | None = None  # the newest thing said to our bot
         self.expire_next = False
         self.switched: Callable[[], None] = lambda: None  # to be called by who changes what a switch shows
+        self.linked: Callable[[], None] = lambda: None  # called when a connection comes, goes or breaks
 
     def gateway(self, bot: str = "ours", **settings: Any) -> Watched:
         """A new gateway, to be entered by its owner."""
@@ -105,7 +106,7 @@ class Room:
             title="",
             text=words,
             html=render.plain(words, {}),
-            mentions=(BOT_NAME,) if chat.kind == "group" else (),
+            mentions=(chat.bot_name,) if chat.kind == "group" else (),
             webhook_expires_at=now_ms() + int(WEBHOOK_S * 1000),
         )
 
@@ -121,14 +122,16 @@ class Room:
             if push is not None and push.sent is not None:
                 self.board.change(push.sent.msg_id, state="acked")
         elif kind == "frame":
-            self._overheard(gateway, str(facts["frame"].get("headers", {}).get("messageId", "")))
+            pushes = gateway.pushes.get(str(facts["frame"].get("headers", {}).get("messageId", "")))
+            self._hear(gateway, pushes[-1].sent if pushes else None)
         elif kind in {"held", "lost"}:
-            self.board.change(str(facts.get("msg_id")), state=kind)
+            self._hear(gateway, next((one for one in reversed(gateway.sent) if one.msg_id == facts["msg_id"]), None))
+            self.board.change(facts["msg_id"], state=kind)
+        elif kind in {"live", "closed", "fault"}:
+            self.linked()
 
-    def _overheard(self, gateway: Watched, message_id: str) -> None:
+    def _hear(self, gateway: Watched, sent: Sent | None) -> None:
         """What one of our people said, but not through `say`: the gateway may be told by others too."""
-        pushes = gateway.pushes.get(message_id)
-        sent = pushes[-1].sent if pushes else None
         if sent is None or not sent.text or self.board.has(sent.msg_id):
             return
         chat = self.cast.chat_in(sent.conversation, gateway.bot)

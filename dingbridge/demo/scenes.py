@@ -171,12 +171,14 @@ async def _operator(play: Play) -> Result:
     code = found[1] if found else ""
     stage = play.stage
     command = f"dingbridge trace {code} --config {stage.config}"
-    trace, status = await stage.watch.trace(code), await stage.watch.ask("/status")
-    lines = [("wangwu", bool(code), f"聊天里的编号：{code}" if code else "聊天里没有编号")]
-    if isinstance(trace, Mapping) and trace.get("why"):
-        lines.append(("wangwu", True, f"原因：{trace['why']}"))
-    lines.append(("wangwu", True, f"在另一个终端里：{command}"))
-    return Result(tuple(lines), {"code": code, "command": command, "trace": trace, "status": status})
+    trace, status = await stage.watch.trace(code), await stage.watch.status()
+    causes = trace["causes"] if trace is not None else ()
+    lines = (
+        ("wangwu", bool(code), f"聊天里的编号：{code}" if code else "聊天里没有编号"),
+        *(("wangwu", True, f"原因：{cause['what']}") for cause in causes),
+        ("wangwu", bool(trace), f"在另一个终端里：{command}"),
+    )
+    return Result(lines, {"code": code, "command": command, "trace": trace, "status": status})
 
 
 SCENES: Final = (
@@ -196,7 +198,7 @@ SCENES: Final = (
     ),
     Scene(
         "回答到一半，进程被杀",
-        "左边是照官方 SDK 示例写的普通机器人，右边是 dingbridge，两边收到同一个问题，都正在问 AnythingLLM。"
+        "一个是照官方 SDK 示例写的普通机器人，一个是 dingbridge，收到同一个问题，都正在问 AnythingLLM。"
         "这时两个进程同时被 SIGKILL，再同时启动。按钉钉文档，机器人消息只推送一次：看看谁还记得这个问题。",
         (BARE, "zhangsan"),
         "wire",

@@ -19,6 +19,7 @@ from dingbridge.sim.gateway import Gateway
 HANDBOOK: Final = "handbook"
 FILE: Final = "dingbridge.toml"
 STORE: Final = "dingbridge.db"
+COMMANDS: Final = ("/help", "/whoami", "/new")  # what can be asked without knowing anybody's documents
 _SAMPLE: Final[Mapping[str, Any]] = {
     "anythingllm": {"attempts": 2},
     "route": [{"workspace": HANDBOOK}],
@@ -55,6 +56,11 @@ class Setting:
     @property
     def workspace(self) -> str:
         return next(iter(self.workspaces))
+
+    def facts(self) -> dict[str, Any]:
+        """What the page says of it: whose routes are run, and whether AnythingLLM is real."""
+        real = self.remote is not None
+        return {"own": self.own, "real_anythingllm": real} | ({"quick": list(COMMANDS)} if real else {})
 
     @property
     def users(self) -> list[str]:

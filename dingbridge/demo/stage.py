@@ -27,6 +27,7 @@ from dingbridge.sim.gateway import Connection, Sent
 START_S: Final = 30.0
 TOKEN_DELAY_S: Final = 0.02
 SLOW_S: Final = 6.0
+KEEP: Final = 500  # of what the stand-ins remember of each kind; a page shows less
 CONFIGURATION: Final = 78
 
 
@@ -176,6 +177,8 @@ class Stage:
             for asked in backend.asked[seen:]:
                 self._note_ask(asked, "asked")
                 open_asks.append(asked)
+            if len(backend.asked) > 2 * KEEP:
+                del backend.asked[:-KEEP]
             seen = len(backend.asked)
             for asked in filter(_is_over, open_asks):
                 self._note_ask(asked, _ending(asked))
@@ -223,7 +226,7 @@ async def staged(chosen: Setting, *, bare: bool = True) -> AsyncIterator[Stage]:
             backend = await stack.enter_async_context(server)
         bare = bare and backend is not None and not chosen.own
         room = Room(people.cast(chosen.users, chosen.conversations, bare=bare))
-        gateway = await stack.enter_async_context(room.gateway())
+        gateway = await stack.enter_async_context(room.gateway(keep=KEEP))
         web_port = _free_port()
         config = setting.write(chosen, folder, gateway, backend, web_port)
         if chosen.remote is not None and not chosen.own:
@@ -235,10 +238,10 @@ async def staged(chosen: Setting, *, bare: bool = True) -> AsyncIterator[Stage]:
         stack.push_async_callback(daemon.stop)
         bot = None
         if bare and backend is not None:
-            other = await stack.enter_async_context(room.gateway(BARE))
+            other = await stack.enter_async_context(room.gateway(BARE, keep=KEEP))
             bot = Process("dingbridge.sim.bare_bot", log=folder / "bare.log", environ=_bare_environ(other, backend))
             stack.push_async_callback(bot.stop, 5.0)
-        watch = DaemonWatch(room.board, daemon, folder / f"{setting.STORE}.sock", web_port)
+        watch = DaemonWatch(room.board, daemon, folder / setting.STORE)
         stage = Stage(room, chosen, config, gateway, backend, daemon, bot, watch)
         await stack.enter_async_context(stage.running())
         await stage.start_daemon()

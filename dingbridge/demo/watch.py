@@ -1,35 +1,30 @@
-"""The daemon as the page shows it: its process, whether it is ready, and what its control socket says."""
+"""The daemon as the page shows it: its process, and what its control socket says."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
 
-import aiohttp
-
+from dingbridge.control import call
+from dingbridge.demo import explained
 from dingbridge.demo.board import Board
 from dingbridge.demo.process import Process
 from dingbridge.demo.wire import masked
-from dingbridge.net import BodyTooLarge, read_capped
+from dingbridge.errors import BridgeError
 
 EVERY_S: Final = 1.0
-TIMEOUT: Final = aiohttp.ClientTimeout(total=2.0)
-MOST: Final = 1_000_000  # bytes of an answer
+ANSWER_S: Final = 2.0
 
 
 class DaemonWatch:
-    """`state` is the page's Daemon; `run()` keeps it fresh while a page is open."""
+    """`state` is the page's Daemon; `run()` keeps it fresh while a page is open. store: the daemon's."""
 
-    def __init__(self, board: Board, process: Process, control: Path, web_port: int) -> None:
+    def __init__(self, board: Board, process: Process, store: Path) -> None:
         self._board = board
         self._process = process
-        self._control = control
-        self._web = f"http://127.0.0.1:{web_port}"
+        self._store = store
         self.state: dict[str, Any] = {"running": False, "pid": None, "ready": False, "status": None}
 
     async def run(self) -> None:
@@ -40,41 +35,34 @@ class DaemonWatch:
 
     async def look(self) -> dict[str, Any]:
         """What holds now; pages are told when it differs."""
-        running = self._process.running
-        status = await self.ask("/status") if running else None
-        ready = False
-        if isinstance(status, Mapping):
-            ready = status.get("ready") is True
-        elif running:
-            ready = await self._is_ready()
+        status = await self.status() if self._process.running else None
         if not self._process.running:  # it ended while it was asked
-            ready, status = False, None
-        state = {"running": self._process.running, "pid": self._process.pid, "ready": ready, "status": status}
+            status = None
+        state = {
+            "running": self._process.running,
+            "pid": self._process.pid,
+            "ready": status is not None and status.get("ready") is True,
+            "status": status,
+        }
         if state != self.state:
             self.state = state
             self._board.tell("daemon", state)
         return state
 
-    async def trace(self, code: str) -> Any:
-        """The way of one message, or None while the daemon cannot tell it."""
-        return await self.ask(f"/trace/{quote(code, safe='')}")
+    async def status(self) -> dict[str, Any] | None:
+        """`/status`, explained; None while the daemon cannot tell it."""
+        told = await self._ask("/status")
+        return explained.status(told) if isinstance(told, Mapping) else None
 
-    async def ask(self, path: str) -> Any:
+    async def trace(self, code: str) -> dict[str, Any] | None:
+        """The way of one message, explained; None while the daemon cannot tell it."""
+        told = await self._ask(f"/trace/{code}")
+        return explained.trace(told) if isinstance(told, Mapping) else None
+
+    async def _ask(self, path: str) -> Any:
         """JSON from the control socket, without secrets; None where there is none."""
-        if not self._control.exists():
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return masked(await call(self._store, "GET", path))
+        except (BridgeError, TimeoutError):
             return None
-        return masked(await _json(f"http://daemon{path}", aiohttp.UnixConnector(str(self._control))))
-
-    async def _is_ready(self) -> bool:
-        body = await _json(f"{self._web}/readyz", aiohttp.TCPConnector())
-        return isinstance(body, Mapping) and body.get("ready") is True
-
-
-async def _json(url: str, connector: aiohttp.BaseConnector) -> Any:
-    """The body of an answer below 500 or of /readyz's refusal; None where there is none that can be read."""
-    with suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError, BodyTooLarge):
-        async with aiohttp.ClientSession(connector=connector, timeout=TIMEOUT) as http, http.get(url) as response:
-            if response.status not in {200, 503}:
-                return None
-            return json.loads(await read_capped(response, MOST))
-    return None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dingbridge.model import Answer, Message, Outcome, State, Task
@@ -24,16 +25,24 @@ _ORDER: dict[Which, str] = {"open": "+id", "failed": "finished_at DESC", "all": 
 _NAMES = (
     *("row", "code", "id", "robot", "person", "conversation", "lane", "task", "state", "outcome", "reason", "cause"),
     *("route", "tries", "crashes", "part", "uncertain", "received_at", "deadline_at", "answered_at", "finished_at"),
+    *("text_kept", "due_at"),
 )
-_COLUMNS = ", ".join({"row": "id", "id": "key"}.get(name, name) for name in _NAMES) + ", body, answer, trail"
+_WRITTEN = {
+    "row": "id",
+    "id": "key",
+    "text_kept": "body <> ''",
+    "due_at": "(SELECT due FROM lane WHERE key = message.lane AND head = message.id AND token IS NULL)",
+}
+_COLUMNS = ", ".join(_WRITTEN.get(name, name) for name in _NAMES)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """A stored message as an operator looks at it. Times are seconds since the epoch.
 
-    question, answer: empty where they have been forgotten. due_at: when it is worked on next, None where it runs or
-    waits for an earlier one. retryable: whether `retry` can bring it back.
+    question, answer, steps: only of one message that is looked at; the texts are empty where they are forgotten.
+    due_at: when it is worked on next, None where it runs or waits for an earlier one. retryable: whether `retry` can
+    bring it back.
     """
 
     row: int
@@ -57,14 +66,15 @@ class Row:
     deadline_at: float | None
     answered_at: float | None
     finished_at: float | None
-    question: str
-    answer: str
-    steps: tuple[Step, ...]
+    text_kept: bool
+    question: str = ""
+    answer: str = ""
+    steps: tuple[Step, ...] = ()
     due_at: float | None = None
 
     @property
     def retryable(self) -> bool:
-        return self.finished_at is not None and self.outcome in work.RETRYABLE and bool(self.question)
+        return self.finished_at is not None and self.outcome in work.RETRYABLE and self.text_kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +96,14 @@ class LaneSeen:
 def find(c: sqlite3.Connection, robot: str, wanted: str, code: str) -> Row | None:
     """By code or by DingTalk's msgId; the newest where two messages share a code."""
     found = c.execute(
-        f"SELECT {_COLUMNS} FROM message WHERE code = ? OR (robot = ? AND key = ?) ORDER BY id DESC LIMIT 1",
+        f"SELECT {_COLUMNS}, body, answer, trail FROM message WHERE code = ? OR (robot = ? AND key = ?)"
+        " ORDER BY id DESC LIMIT 1",
         (code, robot, wanted),
     ).fetchone()
-    return _row(c, found) if found is not None else None
+    if found is None:
+        return None
+    *values, body, answer, trail = found
+    return replace(_row(values), question=_question(body), answer=_answer(answer), steps=tuple(decode_steps(trail)))
 
 
 def listed(c: sqlite3.Connection, which: Which, limit: int) -> list[Row]:
@@ -97,7 +111,7 @@ def listed(c: sqlite3.Connection, which: Which, limit: int) -> list[Row]:
     rows = c.execute(
         f"SELECT {_COLUMNS} FROM message WHERE {_WHERE[which]} ORDER BY {_ORDER[which]} LIMIT ?", (limit,)
     ).fetchall()
-    return [_row(c, row) for row in rows]
+    return [_row(row) for row in rows]
 
 
 def lanes(c: sqlite3.Connection, limit: int) -> list[LaneSeen]:
@@ -105,7 +119,7 @@ def lanes(c: sqlite3.Connection, limit: int) -> list[LaneSeen]:
     rows = c.execute(
         "SELECT l.key, m.robot, m.person, m.conversation, m.code, m.state, m.tries,"
         " (SELECT count(*) FROM message w WHERE w.lane = l.key AND w.finished_at IS NULL), m.received_at, l.due"
-        " FROM lane l JOIN message m ON m.id = l.head ORDER BY l.head LIMIT ?",
+        " FROM (SELECT * FROM lane ORDER BY head LIMIT ?) l JOIN message m ON m.id = l.head ORDER BY l.head",
         (limit,),
     ).fetchall()
     return [LaneSeen(*row) for row in rows]
@@ -183,20 +197,10 @@ def drop(c: sqlite3.Connection, row: int, *, now: float, wipe: bool, tell: bool,
     return None
 
 
-def _row(c: sqlite3.Connection, found: tuple[Any, ...]) -> Row:
-    *values, body, answer, trail = found
+def _row(values: Sequence[Any]) -> Row:
     named = dict(zip(_NAMES, values, strict=True))
     texts = {name: named[name] or "" for name in ("outcome", "reason", "cause", "route")}
-    due = c.execute(
-        "SELECT due FROM lane WHERE key = ? AND head = ? AND token IS NULL", (named["lane"], named["row"])
-    ).fetchone()
-    return Row(
-        **named | texts | {"uncertain": bool(named["uncertain"])},
-        question=_question(body),
-        answer=_answer(answer),
-        steps=tuple(decode_steps(trail)),
-        due_at=due[0] if due else None,
-    )
+    return Row(**named | texts | {name: bool(named[name]) for name in ("uncertain", "text_kept")})
 
 
 def _question(body: str) -> str:

@@ -21,6 +21,7 @@ from dingbridge.store.intake import Limits
 from dingbridge.store.lock import take_lock
 from dingbridge.store.operate import LaneSeen, Row, Which
 from dingbridge.store.recovery import Recovered
+from dingbridge.store.schema import require
 from dingbridge.store.writer import Writer
 from dingbridge.trail import Step
 
@@ -96,7 +97,8 @@ class SQLiteStore:
         return recovered
 
     async def open_beside(self) -> None:
-        """For an operator while no daemon runs: takes the lock, but leaves everything as it is."""
+        """For an operator while no daemon runs: takes the lock, but leaves everything as it is, old tables too."""
+        self._writer.prepare = require
         await self._open(lambda _: None)
 
     async def _open(self, first: Callable[[sqlite3.Connection], Any]) -> Any:

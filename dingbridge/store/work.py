@@ -104,21 +104,17 @@ def end(
     trail: str = "",
 ) -> None:
     """Close the row; with `wipe` the webhook is forgotten, and the text unless an operator may want to retry it."""
-    if wipe:
-        c.execute(
-            "UPDATE message SET webhook = '', body = CASE WHEN ? THEN body ELSE '' END WHERE id = ?",
-            (outcome in RETRYABLE, row),
-        )
-    if wipe or outcome in RETRYABLE:
-        # An answer that could not be delivered can be sent again; a text that only said why there is none, not.
-        c.execute(
-            f"UPDATE message SET answer = CASE WHEN ? AND outcome NOT IN {_NO_ANSWER} THEN answer END WHERE id = ?",
-            (outcome is Outcome.UNDELIVERABLE, row),
-        )
+    # An answer that could not be delivered can be sent again; a text that only said why there is none, not.
     c.execute(
-        "UPDATE message SET state = ?, outcome = ?, reason = coalesce(nullif(?, ''), reason), finished_at = ?,"
+        "UPDATE message SET webhook = CASE WHEN ? THEN '' ELSE webhook END, body = CASE WHEN ? THEN '' ELSE body END,"
+        f" answer = CASE WHEN ? OR (? AND outcome NOT IN {_NO_ANSWER}) THEN answer END,"
+        " state = ?, outcome = ?, reason = coalesce(nullif(?, ''), reason), finished_at = ?,"
         f" cause = coalesce(nullif(?, ''), cause), {APPEND_TRAIL} WHERE id = ?",
-        (state, outcome, reason, now, cause, trail, row),
+        (
+            *(wipe, wipe and outcome not in RETRYABLE),
+            *(not wipe and outcome not in RETRYABLE, outcome is Outcome.UNDELIVERABLE),
+            *(state, outcome, reason, now, cause, trail, row),
+        ),
     )
 
 

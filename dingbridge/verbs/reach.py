@@ -12,7 +12,7 @@ from dingbridge.config import Located
 from dingbridge.control import NoDaemon, call
 from dingbridge.errors import BridgeError, StoreLocked
 from dingbridge.operations import NotPossible, Operations
-from dingbridge.store.sqlite import SQLiteStore
+from dingbridge.store.sqlite import Limits, SQLiteStore
 
 Arguments = Mapping[str, Any]
 
@@ -31,6 +31,7 @@ _REQUESTS: Mapping[str, Callable[[Arguments], tuple[str, str, dict[str, str]]]] 
     "reload": lambda _: ("POST", "/reload", {}),
     "support": lambda _: ("GET", "/support", {}),
 }
+_RUNNING = frozenset({"reload", "support"})  # there is nothing to ask a store
 
 
 async def ask(located: Located, verb: str, **arguments: Any) -> Any:
@@ -40,7 +41,10 @@ async def ask(located: Located, verb: str, **arguments: Any) -> Any:
         return await call(located.store_path, method, path, **query)
     if not located.store_path.exists():
         raise NotPossible(f"no daemon is running, and there is no store yet at {located.store_path}")
-    store = SQLiteStore(located.store_path, clock=time.time)
+    if verb in _RUNNING:
+        raise NotPossible("no daemon is running on this store")
+    limits = Limits(answer_deadline_s=located.answer_deadline_min * 60.0)
+    store = SQLiteStore(located.store_path, clock=time.time, limits=limits)
     try:
         await store.open_beside()
     except StoreLocked:

@@ -46,7 +46,7 @@ def _explained(status: dict[str, Any], words: Words) -> list[str]:
     lines: list[str] = []
     for cause in dict.fromkeys(causes):
         if (found := explain(cause, words.locale)) is not None:
-            lines += [words("cause", text=found.cause), words("remedy", text=found.remedy), ""]
+            lines += [words("cause", text=found.cause, key=cause), words("remedy", text=found.remedy), ""]
     return lines
 
 

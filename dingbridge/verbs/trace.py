@@ -12,6 +12,7 @@ from dingbridge.verbs.columns import labelled
 from dingbridge.verbs.moments import clock, moment, span
 from dingbridge.verbs.words import Words
 
+_WELL = frozenset({"answered", "refused", "command"})
 _SECONDS = ("waited_s", "delay_s", "wait_s")
 _SAID = frozenset({"at", "name", "why", "cause", "ok", "ms", "first_token_ms", "certain", "marked"})
 
@@ -22,7 +23,7 @@ def render(trace: Mapping[str, Any], words: Words, *, now: float | None = None) 
     lines += labelled(_facts(trace, words, time.time() if now is None else now))
     lines.append("")
     told = ""
-    for step in trace["steps"]:
+    for step in sorted(trace["steps"], key=lambda step: float(step["at"])):
         sentence, why = said(step, words), step.get("why", "")
         lines.append(f"{clock(step['at'])}  {sentence}")
         if why and why != told and why not in sentence:  # an error is handed on from step to step
@@ -41,6 +42,9 @@ def said(step: Mapping[str, Any], words: Words) -> str:
         if name in step:
             facts[name] = span(float(step[name]))
     facts["rung"] = words(f"rung_{step['rung']}") if words.has(f"rung_{step.get('rung')}") else ""
+    for name in ("kind", "chat"):
+        if words.has(word := f"{name}_{facts[name]}"):
+            facts[name] = words(word)
     facts["result"] = _result(step, words)
     return words.filled(key, facts)
 
@@ -61,14 +65,13 @@ def _rest(step: Mapping[str, Any], without: frozenset[str]) -> str:
 
 
 def _causes(trace: Mapping[str, Any], words: Words) -> list[str]:
+    """Why it ended so; of what ended well, what was met on the way."""
+    well = trace["outcome"] in _WELL
     lines = []
     for cause in trace["causes"]:
-        found = explain(cause, words.locale)
-        if found is not None:
+        if (found := explain(cause, words.locale)) is not None:
             lines += [
-                words(
-                    "cause", text=f"{found.cause}（{cause}）" if words.locale == "zh-CN" else f"{found.cause} ({cause})"
-                ),
+                words("met" if well else "cause", text=found.cause, key=cause),
                 words("remedy", text=found.remedy),
             ]
     return ["", *(lines or [trace["why"] or words("nothing_wrong")]), ""]

@@ -1,5 +1,6 @@
 // The page: builds the parts, and tells each of what it shows.
 
+import { about } from "./about.js";
 import { Chat } from "./chat.js";
 import { ChatList } from "./chatlist.js";
 import { DaemonView } from "./daemon.js";
@@ -73,13 +74,16 @@ function showBanner() {
   byId("banner").classList.toggle("shown", text !== "");
 }
 
-store.on("state", () => {
+store.on("state", (first) => {
   list.build();
   showChats();
   wire.build();
   daemon.refresh();
   faults.refresh();
   tour.refresh(null);
+  panel.rename("daemon", store.mode === "demo" ? "守护进程" : "接入");
+  if (first && store.mode !== "demo") panel.select("daemon");
+  setText(byId("about"), about(store));
   byId("reset").hidden = store.mode !== "demo";
 });
 store.on("open", showChats);
@@ -95,6 +99,10 @@ store.on("wire", (entry) => wire.put(entry));
 store.on("daemon", () => {
   if (panel.shows("daemon")) daemon.refresh();
   faults.refresh();
+  for (const chat of chats) chat.showStatus();
+});
+store.on("gateway", () => {
+  daemon.refresh();
   for (const chat of chats) chat.showStatus();
 });
 store.on("faults", () => faults.refresh());

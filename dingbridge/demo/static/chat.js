@@ -6,7 +6,6 @@ import { MessageView, pause } from "./messages.js";
 import { post } from "./server.js";
 
 const NEAR_END_PX = 80;
-const BOT_NAMES = { ours: "小问答", bare: "普通机器人" };
 
 export class Chat {
   /** `main`: the chat whose input carries the id that the skip link goes to. */
@@ -15,7 +14,7 @@ export class Chat {
     this.chat = chat;
     this.views = new Map();
     this.speaker = store.speakers.get(chat.id) ?? chat.people?.[0] ?? store.people[0]?.id;
-    this.botName = chat.bot_name ?? BOT_NAMES[chat.bot];
+    this.botName = chat.bot_name;
     this.status = h("span", { class: "bot-status" });
     this.expiry = h("span", { class: "expiry" });
     this.results = h("ul", { class: "results" });
@@ -271,7 +270,7 @@ export class Chat {
   }
 
   showStatus() {
-    const { word, ok } = botStatus(this.chat, this.store.daemon);
+    const { word, ok } = botStatus(this.chat, this.store);
     setText(this.status, word);
     this.status.dataset.ok = String(ok);
   }
@@ -300,9 +299,10 @@ export class Chat {
 }
 
 /** What stands below a chat's name, and whether it is good news. */
-function botStatus(chat, daemon) {
+function botStatus(chat, { daemon, gateway }) {
   if (chat.bot === "bare") return { word: "照官方 SDK 的示例写成，问题只在内存里", ok: true };
-  if (daemon === null) return { word: "由您自己的机器人作答", ok: true };
+  if (daemon === null)
+    return gateway?.connections > 0 ? { word: "您的机器人已连接", ok: true } : { word: "等您的机器人连接", ok: null };
   if (!daemon.running) return { word: "守护进程停了", ok: false };
   if (daemon.status?.link?.connected === false) return { word: "连接断了，正在重连…", ok: false };
   if (!daemon.ready) return { word: "正在启动…", ok: false };

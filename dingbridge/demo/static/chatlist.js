@@ -1,5 +1,6 @@
 // The list of conversations: what was said last, and whether it was read.
 
+import { parts } from "./about.js";
 import { avatar, clock, h, setText } from "./dom.js";
 
 export class ChatList {
@@ -65,14 +66,8 @@ export class ChatList {
   }
 }
 
-/** What is real here and what is not. */
 function foot(store) {
-  if (store.mode !== "demo")
-    return ["这里只有替身网关：用官方 SDK 写的机器人接上来，就能在这里和它对话。不访问互联网。"];
-  const real = store.ownSetting
-    ? "dingbridge 守护进程，和您自己的设置。"
-    : "dingbridge 守护进程、它的磁盘队列、每一条连接。";
-  const standIn = store.ownSetting ? "钉钉。" : "钉钉，和只会摘抄员工手册的 AnythingLLM（不是大模型）。不访问互联网。";
+  const [real, standIn] = parts(store);
   return [h("b", { text: "真的：" }), real, h("br"), h("b", { text: "替身：" }), standIn];
 }
 

@@ -1,15 +1,16 @@
 // What an operator sees: `dingbridge status` of the running daemon.
 
 import { clock, h, span } from "./dom.js";
+import { outlet } from "./outlet.js";
+import { because, trace } from "./trace.js";
 
 const QUEUE = [
-  ["ready", "等待", "在磁盘上等着轮到"],
-  ["running", "正在答", "正在问知识库或发送"],
-  ["sending", "正在发", "答案已存盘，正在发往钉钉"],
-  ["dead", "没答成", "已停止重试，提问者已被告知"],
+  ["等待", "在磁盘上等着轮到，或者等着再试", (queue) => queue.ready],
+  ["正在答", "正在问知识库", (queue) => queue.leased],
+  ["待发", "答案已存盘，正在发往钉钉或等着发", (queue) => (queue.answered ?? 0) + (queue.sending ?? 0)],
+  ["放弃", "已停止重试，提问者已被告知", (queue) => queue.dead],
 ];
-const LANE_STATES = { ready: "等待", leased: "正在答", answered: "待发", sending: "正在发", later: "稍后重试" };
-const PARTS = { store: "存储", link: "钉钉连接", web: "网页", handlers: "处理器", backend: "知识库" };
+const PARTS = { store: "存储", web: "网页", daemon: "守护进程" };
 
 export class DaemonView {
   constructor(store) {
@@ -29,8 +30,8 @@ export class DaemonView {
     const scrolled = this.element.querySelector(".scroll:focus") !== null;
     this.element.replaceChildren(
       ...[
-        this.#gateway(),
-        trace(this.store.tour?.result?.trace),
+        this.store.gateway ? outlet(this.store.gateway) : null,
+        trace(this.store.tour?.result),
         daemon ? this.#summary(daemon) : null,
         status ? lineOf("钉钉连接", linkFact(status.link ?? {})) : null,
         status ? lineOf("知识库", backendFact(status.backend ?? {})) : null,
@@ -43,27 +44,9 @@ export class DaemonView {
     if (scrolled) this.element.querySelector(".scroll")?.focus();
   }
 
-  #gateway() {
-    const { gateway, mode } = this.store;
-    if (mode !== "gateway-only" || !gateway) return null;
-    return h(
-      "div",
-      {},
-      h("h3", { text: "替身网关" }),
-      h(
-        "p",
-        { class: "fact" },
-        "把机器人的接口地址设为 ",
-        h("code", { text: gateway.url }),
-        "，Client ID 为 ",
-        h("code", { text: gateway.client_id }),
-      ),
-    );
-  }
-
   #summary(daemon) {
     const { status } = daemon;
-    const word = !daemon.running ? "已停止" : daemon.ready ? "运行中" : "正在启动";
+    const word = !daemon.running ? "已停止" : daemon.ready ? "运行中" : status ? "没有就绪" : "正在启动";
     return h(
       "div",
       { class: "summary", data: { ok: String(daemon.running && daemon.ready) } },
@@ -82,14 +65,15 @@ export class DaemonView {
   }
 }
 
-/** `ok`: true, false, or null for unknown. */
-function lineOf(title, { ok, words, more }) {
+/** `ok`: whether it works; `explained`: why not, and what to do. */
+function lineOf(title, { ok, words, more, explained, why }) {
   return h(
     "div",
     { class: "line", data: { ok: String(ok) } },
     h("h3", { text: title }),
     h("p", { class: "line-word", text: words }),
     more ? h("p", { class: "quiet", text: more }) : null,
+    because(explained, why),
   );
 }
 
@@ -101,24 +85,27 @@ function linkFact(link) {
   ];
   return {
     ok: link.connected === true,
-    words: link.connected ? "已连接" : `断开${link.why ? `：${link.why}` : ""}`,
+    words: link.connected ? "已连接" : "断开，正在重连",
     more: more.filter(Boolean).join("，"),
+    explained: link.explained,
+    why: link.why,
   };
 }
 
 function backendFact(backend) {
-  if (backend.ok === true) return { ok: true, words: "有回应", more: "" };
-  if (backend.ok === false) {
-    const since = backend.since_s != null ? `已持续 ${span(backend.since_s)}` : "";
-    return { ok: false, words: backend.why || "没有回应", more: [backend.cause, since].filter(Boolean).join("，") };
-  }
-  return { ok: null, words: "还没有问过", more: "" };
+  return {
+    ok: backend.ok === true,
+    words: backend.ok ? "正常" : "不正常",
+    more: backend.since_s != null ? `已持续 ${span(backend.since_s)}` : "",
+    explained: backend.explained,
+    why: backend.why,
+  };
 }
 
 function otherParts(parts) {
   return Object.entries(parts)
     .filter(([name, part]) => name !== "link" && part.ok === false)
-    .map(([name, part]) => lineOf(PARTS[name] ?? name, { ok: false, words: part.why || "不可用", more: "" }));
+    .map(([name, part]) => lineOf(PARTS[name] ?? name, { ok: false, words: "不可用", why: part.why }));
 }
 
 function queue(numbers) {
@@ -129,14 +116,10 @@ function queue(numbers) {
     h(
       "dl",
       { class: "tiles" },
-      QUEUE.map(([key, words, title]) =>
-        h(
-          "div",
-          { title, data: { count: String(numbers[key] ?? 0) } },
-          h("dt", { text: words }),
-          h("dd", { text: String(numbers[key] ?? 0) }),
-        ),
-      ),
+      QUEUE.map(([words, title, count]) => {
+        const number = String(count(numbers) ?? 0);
+        return h("div", { title, data: { count: number } }, h("dt", { text: words }), h("dd", { text: number }));
+      }),
     ),
     numbers.oldest_s > 0 ? h("p", { class: "quiet", text: `最早的一个已经等了 ${span(numbers.oldest_s)}` }) : null,
   );
@@ -149,17 +132,27 @@ function lanes(rows) {
     "div",
     {},
     head,
-    table(
-      ["编号", "谁", "状态", "等待", "已等"],
-      rows.map((row) => [
-        row.code,
-        row.person,
-        LANE_STATES[row.state] ?? row.state,
-        String(row.waiting),
-        span(row.oldest_s ?? 0),
-      ]),
+    h(
+      "ul",
+      { class: "rows" },
+      rows.map((row) =>
+        h("li", {}, h("p", {}, h("code", { text: row.code }), ` ${row.words}`), h("p", { class: "quiet", text: waits(row) })),
+      ),
     ),
   );
+}
+
+/** Who waits in a lane, for how long, and when its head is tried again. */
+function waits(row) {
+  return [
+    `提问者 ${row.person}`,
+    `等了 ${span(row.oldest_s)}`,
+    row.waiting > 1 ? `后面还有 ${row.waiting - 1} 个` : "",
+    row.tries > 0 ? `已试 ${row.tries} 次` : "",
+    row.due_s > 0 ? `${span(row.due_s)}后再试` : "",
+  ]
+    .filter(Boolean)
+    .join("，");
 }
 
 function failures(rows) {
@@ -171,94 +164,16 @@ function failures(rows) {
     head,
     h(
       "ul",
-      { class: "failures" },
+      { class: "rows" },
       rows.map((row) =>
         h(
           "li",
           {},
-          h("p", {}, h("code", { text: row.code }), ` ${row.reason || row.cause || row.outcome}`),
-          h("p", { class: "quiet", text: [moment(row.at), row.outcome, row.cause].filter(Boolean).join("，") }),
+          h("p", {}, h("code", { text: row.code }), ` ${row.words}`, h("span", { class: "quiet", text: ` ${clock(row.at * 1000)}` })),
+          because(row.explained, row.explained ? "" : row.why),
         ),
       ),
     ),
     h("p", { class: "quiet" }, "聊天里的编号，用 ", h("code", { text: "dingbridge trace 编号" }), " 查到原因。"),
-  );
-}
-
-/** The way of one message, as `dingbridge trace` tells it: each step with the time since the first. */
-function trace(told) {
-  if (!Array.isArray(told?.steps)) return null;
-  const start = told.steps[0]?.at ?? 0;
-  return h(
-    "div",
-    { class: "trace" },
-    h("h3", { text: `编号 ${told.code} 的全程` }),
-    h(
-      "ol",
-      {},
-      told.steps.map(({ at, name, ...facts }) =>
-        h(
-          "li",
-          {},
-          h("time", { text: `+${((at - start) * 1000).toFixed(0)} ms` }),
-          h("code", { text: name }),
-          h("span", { class: "quiet", text: words(facts) }),
-        ),
-      ),
-    ),
-    told.why
-      ? h(
-          "p",
-          { class: "trace-why" },
-          h("b", { text: "原因：" }),
-          told.why,
-          told.cause ? h("code", { text: told.cause }) : null,
-        )
-      : null,
-  );
-}
-
-function words(facts) {
-  return Object.entries(facts)
-    .filter(([, value]) => ["string", "number", "boolean"].includes(typeof value) && value !== "")
-    .map(([name, value]) => `${name}=${value}`)
-    .join(" ");
-}
-
-/** Epoch seconds, epoch ms or a written time. */
-function moment(at) {
-  if (typeof at === "number") return clock(at < 1e11 ? at * 1000 : at);
-  const parsed = Date.parse(at ?? "");
-  return Number.isNaN(parsed) ? "" : clock(parsed);
-}
-
-function table(heads, rows) {
-  return h(
-    "div",
-    { class: "scroll", tabindex: "0", role: "group", "aria-label": "车道，可以左右滚动" },
-    h(
-      "table",
-      {},
-      h(
-        "thead",
-        {},
-        h(
-          "tr",
-          {},
-          heads.map((text) => h("th", { scope: "col", text })),
-        ),
-      ),
-      h(
-        "tbody",
-        {},
-        rows.map((cells) =>
-          h(
-            "tr",
-            {},
-            cells.map((text) => h("td", { text: text ?? "" })),
-          ),
-        ),
-      ),
-    ),
   );
 }

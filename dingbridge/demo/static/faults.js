@@ -5,31 +5,42 @@ import { post } from "./server.js";
 
 const GROUPS = [
   {
-    title: "到钉钉的连接",
+    title: "钉钉这一侧",
     faults: [
       {
         name: "cut",
         label: "拔网线",
         verb: "断开",
         effect: "连接当场断开，守护进程随即重连；断开时发的问题显示“等待连接”，连上后照常作答。",
+        alone: "连接当场断开；没有连接时发的消息显示“等待连接”，机器人连上来就送到。",
       },
       {
         name: "disconnect",
         label: "钉钉要求换连接",
         verb: "发出",
         effect: "钉钉定期会这样做：先连好新的，再离开旧的，问题一个不丢。",
+        alone: "钉钉定期会这样做：机器人应当先连好新的，再离开旧的。",
       },
       {
         name: "half_open",
         label: "半开连接",
         verb: "开始",
         effect: "看着连着，其实不通；十几秒内被心跳发现并重连，之前的问题随后作答。",
+        alone: "看着连着，其实不通；看您的机器人多久发现。",
       },
       {
         name: "redeliver",
         label: "重复投递",
         verb: "再投一次",
         effect: "同一条消息再来一次：线路里看得到，聊天里不会有第二个答案。",
+        alone: "同一条消息再来一次：机器人不该再答一遍。",
+      },
+      {
+        name: "expire_webhooks",
+        label: "会话 webhook 过期",
+        verb: "作废",
+        effect: "已有的和下一个问题的 webhook 都失效，答案改走 OpenAPI，照样送到。",
+        alone: "已有的和下一个问题的 webhook 都失效：只有改走 OpenAPI，答案才送得到。",
       },
     ],
   },
@@ -49,12 +60,6 @@ const GROUPS = [
         verb: "启动",
         effect: "从磁盘接着处理；也许已经发出过的答案会标上（可能重复）。",
         when: (daemon) => daemon?.running === false,
-      },
-      {
-        name: "expire_webhooks",
-        label: "会话 webhook 过期",
-        verb: "作废",
-        effect: "已有的和下一个问题的 webhook 都失效，答案改走 OpenAPI，照样送到。",
       },
     ],
   },
@@ -122,7 +127,7 @@ export class Faults {
       h("div", {}, h("p", { class: "fault-name", text: fault.label }), effect),
       control,
     );
-    this.controls.set(fault, { control, row });
+    this.controls.set(fault, { control, row, effect });
     return row;
   }
 
@@ -141,7 +146,8 @@ export class Faults {
   }
 
   refresh() {
-    for (const [fault, { control, row }] of this.controls) {
+    for (const [fault, { control, row, effect }] of this.controls) {
+      setText(effect, this.store.mode === "demo" ? fault.effect : (fault.alone ?? fault.effect));
       row.hidden = !(fault.name in this.store.faults);
       if (fault.toggle) control.setAttribute("aria-checked", String(this.store.faults[fault.name] === true));
       if (fault.when) control.setAttribute("aria-disabled", String(!fault.when(this.store.daemon)));

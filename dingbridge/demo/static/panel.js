@@ -1,6 +1,6 @@
 // Behind the chat: the wire, the daemon and the faults, one tab each.
 
-import { h, icon } from "./dom.js";
+import { h, icon, setText } from "./dom.js";
 
 export class Panel {
   /** `tabs`: [{id, title, view}], where view.element is what the tab shows and view.shown() is told when it appears. */
@@ -58,6 +58,10 @@ export class Panel {
     event.preventDefault();
     this.select(this.tabs[target].id);
     this.buttons[target].focus();
+  }
+
+  rename(id, title) {
+    setText(this.buttons[this.tabs.findIndex((tab) => tab.id === id)], title);
   }
 
   shows(id) {

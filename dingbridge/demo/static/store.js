@@ -14,14 +14,16 @@ export class Store extends EventTarget {
   tour_available = false;
   quick = [];
   mode = "demo";
-  gateway = null;
+  own = false; // somebody's own routes and handlers
+  real_anythingllm = false;
+  gateway = null; // where a bot of one's own connects to
   open = []; // ids of the chats on screen, one or two
   seen = new Map(); // chat id → number of the bot's messages read
   drafts = new Map(); // chat id → what was typed and not sent
   speakers = new Map(); // chat id → person
   look = matchMedia("(max-width: 640px)").matches ? "phone" : "pc";
 
-  /** Tells listeners of `name`: state, online, message, wire, daemon, faults, tour, open, look. */
+  /** Tells listeners of `name`: state, online, message, wire, daemon, faults, tour, gateway, open, look. */
   #tell(name, detail = null) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
@@ -42,14 +44,14 @@ export class Store extends EventTarget {
       this.seen.set(id, first ? this.#heard(id) : Math.min(this.seen.get(id) ?? 0, this.#heard(id)));
     this.open = this.open.filter((id) => this.chat(id));
     if (this.open.length === 0 && this.chats.length > 0) this.open = [this.chats[0].id];
-    this.#tell("state");
+    this.#tell("state", first);
   }
 
   /** Takes one event of GET /api/events. */
   apply(event) {
     if (event.type === "message") this.#putMessage(event.message);
     else if (event.type === "wire") this.#putWire(event.wire);
-    else if (["daemon", "faults", "tour"].includes(event.type)) this.#set(event.type, event[event.type]);
+    else if (["daemon", "faults", "tour", "gateway"].includes(event.type)) this.#set(event.type, event[event.type]);
   }
 
   #set(name, value) {
@@ -77,11 +79,6 @@ export class Store extends EventTarget {
     if (this.online === online) return;
     this.online = online;
     this.#tell("online");
-  }
-
-  /** Whether the handbook's stand-in answers, or somebody's own AnythingLLM or handlers. */
-  get ownSetting() {
-    return !("slow" in this.faults) || !this.chats.some((chat) => chat.bot === "bare");
   }
 
   chat(id) {
