@@ -203,6 +203,7 @@ async def test_nothing_is_lost_and_nothing_answered_twice_under_load(house: Hous
         for number in range(100):
             said.append(await house.gateway.say(f"问{number:03}", user=f"u{number % 20}"))
             if number % 10 == 9:
+                await until(lambda answered=number - 4: len(house.gateway.posts) >= answered)
                 await changed(
                     house,
                     app,
