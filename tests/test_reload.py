@@ -52,6 +52,10 @@ def events(path: Path, event: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == event]
 
 
+async def posted(house: House, count: int) -> None:
+    await until(lambda: len(house.gateway.posts) >= count, 60)
+
+
 async def ready(app: App) -> bool:
     assert app.web is not None
     assert app.web.address is not None
@@ -203,14 +207,14 @@ async def test_nothing_is_lost_and_nothing_answered_twice_under_load(house: Hous
         for number in range(100):
             said.append(await house.gateway.say(f"问{number:03}", user=f"u{number % 20}"))
             if number % 10 == 9:
-                await until(lambda answered=number - 4: len(house.gateway.posts) >= answered)
+                await posted(house, number - 4)
                 await changed(
                     house,
                     app,
                     limits={"waiting_per_lane": 0, "workers": 4 + number % 7},
                     route=[{"workspace": "other" if number % 20 == 9 else "handbook"}],
                 )
-        await until(lambda: len(house.gateway.posts) >= 100, 60)
+        await posted(house, 100)
         await until(lambda: not app.bridge.running)
         posts: list[Post] = list(house.gateway.posts)
         assert sorted(first_line(post) for post in posts) == [f"问{number:03}" for number in range(100)]
