@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench slow kills clean
+.PHONY: help demo test lint bench slow kills fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -21,13 +21,16 @@ demo: .venv/.for-demo ## a page with chats and a tour in your browser; no DingTa
 	@$(BIN)/dingbridge demo $(ARGS)
 
 test: .venv/.for-test ## the tests, without the slow ones
-	$(BIN)/python -X dev -m pytest -q $(ARGS)
+	$(BIN)/python -X dev -m pytest -q -n auto --dist loadfile $(ARGS)
 
 slow: .venv/.for-test ## the tests with real durations
 	$(BIN)/python -X dev -m pytest -q -m slow $(ARGS)
 
 kills: .venv/.for-test ## 300 times SIGKILL under load
 	$(BIN)/python -m tests.kills --kills 300 $(ARGS)
+
+fuzz: .venv/.for-test ## 50 000 histories of chats, crashes and failures
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: .venv/.for-test ## figures beside a bare relay on this machine
 	$(BIN)/python -m benchmarks $(ARGS)

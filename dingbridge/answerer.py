@@ -56,14 +56,21 @@ class Answerer:
         return self._routes.get(route)
 
     async def answer(self, message: Message, session: str, reply: Reply) -> Found:
-        """The first answer; where all refuse, the first refusal with words; UNROUTED where no route matches."""
+        """The first answer; where all refuse, the first refusal with words; UNROUTED where no route matches.
+
+        Raises BridgeError with the route that it happened on.
+        """
         refusal: Found | None = None
         matching = self._router.match(message)
         if not matching:
             trail.note("route.none", cause="route.none")
         for route in matching:
             trail.note("route.matched", route=route.name, of=len(matching), **_ran(route))
-            answer = await self._run(route, message, session, reply)
+            try:
+                answer = await self._run(route, message, session, reply)
+            except BridgeError as error:
+                error.route = route.name
+                raise
             if answer is None:
                 return Found(None, Outcome.ANSWERED, route)
             if not answer.refused:

@@ -45,6 +45,7 @@ from dingbridge.web.server import Web
 log = structlog.get_logger("dingbridge.daemon")
 
 CLOSE_S = 5.0
+RELOAD_S = 30.0
 UNKEPT = 200  # messages that the store did not take, remembered for `trace`
 
 
@@ -112,7 +113,7 @@ class App:
         self._stop.set()
 
     def ask_to_reload(self) -> None:
-        """As `reload`, later; what comes of it is logged."""
+        """As `reload`, soon; what comes of it is logged."""
         with suppress(asyncio.QueueFull):
             self._reloads.put_nowait(None)
 
@@ -186,6 +187,7 @@ class App:
             outages=self.outages,
             web=lambda: self.web.health if self.web is not None else None,
             stopping=lambda: self._stopping,
+            redact=self._redactor.text,
         )
         self._operations = Operations(self.store, robot=config.dingtalk.client_id, config=str(config.path), live=self)
         self._control = ControlServer(config.store_path, self._operations)
@@ -277,29 +279,43 @@ class App:
     # -- reloading and stopping
 
     async def reload(self) -> Reloaded:
-        """Read the configuration anew and go on by it; what runs ends by the old one. Raises ConfigError."""
+        """Read the configuration anew and go on by it; what runs ends by the old one.
+
+        Also where no key has changed: certificates are read again. Raises ConfigError, and BridgeError while stopping.
+        """
         async with self._reloading:
+            if self._stopping:
+                raise BridgeError("the daemon is stopping: the configuration counts at its next start")
             self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
             try:
-                read = await asyncio.to_thread(configuration.load, self._config.path, self._environ)
-                self._redactor.learn(*secrets_of(read))
-                config, reloaded = merged(self._config, read)
-                import_handlers_from(config)
-                old = self._resources if reloaded.applied else None
-                setup = await self._open_setup(config) if reloaded.applied else None
+                config, reloaded, setup, old = await self._prepare()
             except ConfigError as error:
                 self.metrics.reloaded(ok=False)
                 log.error("config.kept", faults=error.faults)
                 raise
             finally:
-                self._notifier.send("READY=1", f"STATUS={self.vitals.line()}")
+                if not self._stopping:
+                    self._notifier.send("READY=1", f"STATUS={self.vitals.line()}")
             self.metrics.reloaded(ok=True)
             self._config, self.store.limits = config, store_limits(config)
-            if setup is not None and old is not None:
-                self._retire(self.bridge.use(setup), old)
-                self._spawn(check_workspaces(config, self._backend))
+            self._retire(self.bridge.use(setup), old)
+            self._spawn(check_workspaces(config, self._backend))
             log.info("config.reloaded", applied=reloaded.applied, restart=reloaded.restart)
             return reloaded
+
+    async def _prepare(self) -> tuple[Config, Reloaded, Setup, AsyncExitStack]:
+        """What the file says now, opened; and the resources of the old setup. Raises ConfigError."""
+        old = self._resources
+        try:
+            async with asyncio.timeout(RELOAD_S):  # the loop's threads may all be busy with somebody's handler
+                read = await asyncio.to_thread(configuration.load, self._config.path, self._environ)
+            self._redactor.learn(*secrets_of(read))
+            config, reloaded = merged(self._config, read)
+            import_handlers_from(config)
+            await asyncio.to_thread(load_handlers, config.routes)  # somebody else's imports take as long as they like
+            return config, reloaded, await self._open_setup(config), old
+        except OSError as error:  # a certificate of [dingtalk], which stays as it was, may be gone
+            raise ConfigError([f"{type(error).__name__}: {error}"]) from error
 
     def _retire(self, running: list[asyncio.Task[Any]], resources: AsyncExitStack) -> None:
         async def retire() -> None:
@@ -319,7 +335,7 @@ class App:
     async def _reload_when_asked(self) -> None:
         while True:
             await self._reloads.get()
-            with suppress(ConfigError):  # told
+            with suppress(BridgeError):  # told, or the daemon is stopping
                 await self.reload()
 
     async def _drain(self, bridge: asyncio.Task[None]) -> None:
@@ -328,6 +344,9 @@ class App:
         self._notifier.send("STOPPING=1", f"STATUS=finishing {self.bridge.running} answers")
         log.info("daemon.draining", running=self.bridge.running)
         self.bridge.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S), self._reloading:
+                pass  # a reload that had begun is at its end
         await asyncio.wait({bridge}, timeout=self._config.limits.drain_s or None)
         if not bridge.done():
             bridge.cancel()
@@ -359,7 +378,8 @@ class App:
 
     async def support(self) -> dict[str, Any]:
         findings = await checks.run(self._config)
-        return {"check": [asdict(finding) for finding in findings], "log": self._recent()}
+        told = [self._redactor.structure(asdict(finding)) for finding in findings]
+        return {"check": told, "log": self._recent()}
 
 
 def _unkept(message: Message, error: StoreError) -> dict[str, Any]:

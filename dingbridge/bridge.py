@@ -21,7 +21,7 @@ from dingbridge.notices import Notices, Progress
 from dingbridge.setup import Setup
 from dingbridge.store.sqlite import Leased, SQLiteStore
 from dingbridge.texts import Texts
-from dingbridge.trail import Step
+from dingbridge.trail import Step, Trail
 
 log = structlog.get_logger("dingbridge.bridge")
 
@@ -67,8 +67,11 @@ class Bridge:
         self._questions.change(crew=setup.workers)
         return [*self._notices.sending, *(task for one in self._dispatchers for task in one.tasks)]
 
-    async def _send_notice(self, message: Message, text: str | None) -> bool:
-        return await self._setup.replies.notice(message, text)
+    async def _send_notice(self, row: int, message: Message, text: str | None) -> bool:
+        """It is a step of whoever works on the question just now; the answer waits for it."""
+        lease = self._leases.get(row)
+        with trail.follow(lease.trail if lease is not None else Trail()):
+            return await self._setup.replies.notice(message, text)
 
     @property
     def alive_at(self) -> float:
@@ -112,7 +115,9 @@ class Bridge:
         parts = await self._send(lease, found) if found.answer is not None else 0
         if parts is None:
             return  # given back, or given up and closed
-        await self._close(lease, found, dead=found.outcome is Outcome.DEAD)
+        more = await (lease.bury(found) if found.outcome is Outcome.DEAD else lease.close(found))
+        if more:
+            self._wake(lease)
         self._leave(lease, found, parts=parts, reply_s=time.monotonic() - started)
 
     async def _find(self, lease: Lease) -> Found | None:
@@ -144,13 +149,13 @@ class Bridge:
         try:
             found = await lease.setup.answerer.answer(message, delivery.lane, Progress(self._notices, delivery.row))
         except BridgeError as error:
-            if not error.retryable:
-                return self._failure(lease, error)
-            await self._later(lease, error)
-            return None
+            if error.retryable:
+                await self._later(lease, error)
+                return None
+            found = self._failure(lease, error)
         except Exception as error:
             log.exception("message.failed", code=message.code)
-            return self._failure(lease, _bug(error))
+            found = self._failure(lease, _bug(error))
         return replace(_worded(found, lease.setup.texts), handler_s=time.monotonic() - started)
 
     def _failure(self, lease: Lease, error: BridgeError) -> Found:
@@ -158,7 +163,7 @@ class Bridge:
         log.warning("message.gave_up", code=lease.code, why=error.detail, cause=error.cause, deliveries=deliveries)
         lease.trail.add("gave_up", why=error.detail, cause=error.cause)
         answer = Answer(lease.setup.texts.failure(error.public, lease.code))
-        return Found(answer, Outcome.FAILED, reason=error.detail, cause=error.cause)
+        return Found(answer, Outcome.FAILED, lease.setup.answerer.named(error.route), error.detail, error.cause)
 
     async def _later(self, lease: Lease, error: BridgeError) -> None:
         """Try again after a pause, but not past the deadline; the asker is told once per lane."""
@@ -209,7 +214,7 @@ class Bridge:
                 if not await replies.send(delivery.message, part, uncertain=uncertain):
                     log.warning("reply.outcome_unknown", code=lease.code, part=part.number)
             except ReplyUnsafe as error:
-                await self._replace(lease, error)
+                await self._replace(lease, error, found)
                 return None
             except ReplyError as error:
                 await self._unsent(lease, found, error, sent=part.number - 1, uncertain=uncertain)
@@ -227,26 +232,24 @@ class Bridge:
             unknown = uncertain or not error.certain
             await self._give_back(lease, delay_s, error, sent=sent, uncertain=unknown)
             return
-        await self._bury(lease, error, found)
+        await self._bury(lease, error, found, uncertain=uncertain or not error.certain)
 
-    async def _replace(self, lease: Lease, error: BridgeError) -> None:
+    async def _replace(self, lease: Lease, error: BridgeError, found: Found | None = None) -> None:
         """The answer cannot be sent as it is: a failure text takes its place, once."""
         if lease.delivery.outcome is Outcome.FAILED:
-            await self._bury(lease, error)
+            await self._bury(lease, error, found)
             return
         answer = Answer(lease.setup.texts.failure(error.public, lease.code))
-        await lease.answered(answer, Found(answer, Outcome.FAILED, reason=error.detail, cause=error.cause))
+        route = found.route if found else None
+        await lease.answered(answer, Found(answer, Outcome.FAILED, route, error.detail, error.cause))
         await self._give_back(lease, 0.0, error)
 
-    async def _bury(self, lease: Lease, error: BridgeError, found: Found | None = None) -> None:
-        route = found.route if found else None
-        given_up = Found(None, Outcome.UNDELIVERABLE, route, error.detail, error.cause)
-        await self._close(lease, given_up, dead=True)
-        self._leave(lease, given_up)
-
-    async def _close(self, lease: Lease, found: Found, *, dead: bool) -> None:
-        if await lease.close(found, dead=dead):
+    async def _bury(self, lease: Lease, error: BridgeError, found: Found | None, *, uncertain: bool = False) -> None:
+        route, handler_s = (found.route, found.handler_s) if found else (None, None)
+        given_up = Found(None, Outcome.UNDELIVERABLE, route, error.detail, error.cause, handler_s)
+        if await lease.bury(given_up, uncertain=uncertain):
             self._wake(lease)
+        self._leave(lease, given_up)
 
     async def _give_back(
         self, lease: Lease, delay_s: float, error: BridgeError, *, sent: int = 0, uncertain: bool = False
@@ -260,6 +263,10 @@ class Bridge:
     def _leave(self, lease: Lease, found: Found, *, parts: int = 0, reply_s: float | None = None) -> None:
         self._record(lease.entry(found, now=self._clock(), parts=parts, reply_s=reply_s))
 
+    async def _leave_ended(self, row: int, message: Message, reason: str) -> None:
+        lane = await keep(self._pauses.store_s, self._store.lane_of, row)
+        self._record(Entry(message, Outcome.CANCELLED, lane=lane, reason=reason))
+
     # -- what commands ask of us
 
     async def cancel(self, message: Message, *, before: int) -> int:
@@ -267,8 +274,7 @@ class Bridge:
         for row, question in cancelled.items():
             self._questions.cancel(row)
             await self._notices.settle(row)
-            reason = "cancelled by the asker"
-            self._record(Entry(question or message, Outcome.CANCELLED, reason=reason))
+            await self._leave_ended(row, question or message, "cancelled by the asker")
         self._questions.wake()
         return len(cancelled)
 
@@ -290,9 +296,11 @@ class Bridge:
         return retried
 
     async def drop(self, row: int, *, tell: bool) -> None:
-        await self._store.drop(row, tell=tell)
+        ended = await self._store.drop(row, tell=tell)
         self.cease(row)
         self.wake()
+        if ended is not None:
+            await self._leave_ended(row, ended, "dropped by an operator")
 
     def cease(self, row: int) -> None:
         """Stop working on a row that was ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -40,7 +41,8 @@ def redactor_for(config: Config) -> Redactor:
 
 
 def import_handlers_from(config: Config) -> None:
-    """Make `[handlers] path` importable, in the order it is written."""
+    """Make `[handlers] path` importable, in the order it is written; what was written there just now, too."""
+    importlib.invalidate_caches()
     sys.path[:0] = [str(folder) for folder in config.handlers_path if str(folder) not in sys.path]
 
 

@@ -179,18 +179,28 @@ class Located:
     store_path: Path
     client_id: str
     locale: str
+    answer_deadline_min: float
 
 
 def locate(path: Path, environ: Mapping[str, str]) -> Located:
-    """As far as it can be read: a fault elsewhere must not hide a running daemon. Raises ConfigError for bad TOML."""
+    """As far as it can be read: a fault elsewhere must not hide a running daemon.
+
+    Raises ConfigError for bad TOML, and where nobody can say where the store is.
+    """
     reading = Reading(SCHEMA, Surroundings(path.absolute().parent, environ, secrets=False))
     document = _document(path)
-    dingtalk, reply, store = (reading.section(document, name) for name in ("dingtalk", "reply", "store"))
+    dingtalk, reply, limits, store = (
+        reading.section(document, name) for name in ("dingtalk", "reply", "limits", "store")
+    )
+    store_path = _store_path(reading, store.get("url", ""))
+    if lost := [fault for fault in reading.faults if fault.startswith("store")]:
+        raise ConfigError(lost)
     return Located(
         path=path.absolute(),
-        store_path=_store_path(reading, store.get("url", "")),
+        store_path=store_path,
         client_id=dingtalk.get("client_id", ""),
         locale=reply.get("locale", "zh-CN"),
+        answer_deadline_min=limits.get("answer_deadline_min", 30.0),
     )
 
 

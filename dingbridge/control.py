@@ -18,7 +18,7 @@ from aiohttp import web
 from yarl import URL
 
 from dingbridge.errors import BridgeError, ConfigError
-from dingbridge.net import read_capped
+from dingbridge.net import BodyTooLarge, read_capped
 from dingbridge.operations import NotFound, Operations
 
 log = structlog.get_logger("dingbridge.control")
@@ -86,7 +86,7 @@ class ControlServer:
     async def _inbox(self, request: web.Request) -> web.Response:
         which = request.query.get("which", "open")
         limit = request.query.get("limit", "50")
-        if which not in ("open", "failed", "all") or not limit.isdigit():
+        if which not in ("open", "failed", "all") or not limit.isdecimal():
             return _refusal(400, "which: open, failed or all; limit: a number")
         return await _answered(self._operations.inbox(which, min(int(limit), LISTED)))  # type: ignore[arg-type]
 
@@ -133,6 +133,9 @@ async def _answered(work: Awaitable[Any]) -> web.Response:
         return web.json_response({"error": error.detail, "faults": error.faults}, status=422, dumps=_dumps)
     except BridgeError as error:
         return _refusal(409, error.detail)
+    except Exception as error:
+        log.exception("control.failed")
+        return _refusal(500, f"a bug, its traceback is in the daemon's log: {type(error).__name__}")
 
 
 def _refusal(status: int, why: str) -> web.Response:
@@ -158,14 +161,16 @@ class Refused(BridgeError):
 async def call(store: Path, method: str, path: str, **query: str) -> Any:
     """A running daemon's answer. Raises NoDaemon, Refused, and BridgeError where it cannot be asked.
 
-    path: decoded, like `/trace/msgA+/b==`.
+    path: quoted, like `/trace/msgA%2Fb%3D%3D`.
     """
     address = socket_path(store)
     try:
         async with _reachable(address) as name, aiohttp.ClientSession(connector=aiohttp.UnixConnector(name)) as session:
             timeout = aiohttp.ClientTimeout(total=CALL_S)
-            url = URL.build(scheme="http", host="dingbridge", path=path, query=query)
+            url = URL(f"http://dingbridge{path}", encoded=True).with_query(query)
             async with session.request(method, url, timeout=timeout) as response:
+                if response.status != 200 and response.content_type != "application/json":
+                    raise Refused(f"{path}: {response.status} {response.reason}")
                 body = json.loads(await read_capped(response, ANSWER_LIMIT))
                 if response.status != 200:
                     raise Refused(str(body.get("error", "refused")), body.get("faults"))
@@ -177,5 +182,5 @@ async def call(store: Path, method: str, path: str, **query: str) -> Any:
         raise NoDaemon(f"no daemon answers on {address}") from None
     except PermissionError:
         raise BridgeError(f"{address}: permission denied: call this as root or as the service's user") from None
-    except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
+    except (aiohttp.ClientError, OSError, ValueError, TimeoutError, BodyTooLarge) as error:
         raise BridgeError(f"{address}: the daemon did not answer ({type(error).__name__})") from None

@@ -38,6 +38,7 @@ class BridgeError(Exception):
     certain: False when the effect may have happened although it failed.
     public: key of the text for the chat user, in `texts.py`.
     cause: key of the explanation for the operator, in `causes.py`; "" where there is nothing to add to the detail.
+    route: name of the route that it happened on; "" where it was on none.
     """
 
     retryable: bool = False
@@ -45,6 +46,7 @@ class BridgeError(Exception):
     certain: bool = True
     public: str = "failed"
     cause: str = ""
+    route: str = ""
 
     def __init__(
         self,

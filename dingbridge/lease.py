@@ -20,13 +20,16 @@ K = ParamSpec("K")
 
 async def keep(pause_s: float, write: Callable[K, Awaitable[T]], *args: K.args, **kwargs: K.kwargs) -> T:
     """Write until the store takes it. Raises StoreError where it never will: closed, or the lease is lost."""
+    noted = False
     while True:
         try:
             return await write(*args, **kwargs)
         except StoreError as error:
             if not error.retryable:
                 raise
-            trail.note("store.failed", why=error.detail, cause=error.cause)
+            if not noted:
+                trail.note("store.failed", why=error.detail, cause=error.cause)
+                noted = True
             await asyncio.sleep(pause_s)
 
 
@@ -77,11 +80,24 @@ class Lease:
             steps=self.trail.take(),
         )
 
-    async def close(self, found: Found, *, dead: bool = False) -> bool:
+    async def close(self, found: Found) -> bool:
         """The end; True where its lane has another message."""
-        close = self._store.dead if dead else self._store.done
         steps = self.trail.take()
-        return await self._keep(close, self.delivery, found.outcome, found.reason, cause=found.cause, steps=steps)
+        return await self._keep(
+            self._store.done, self.delivery, found.outcome, found.reason, cause=found.cause, steps=steps
+        )
+
+    async def bury(self, found: Found, *, uncertain: bool = False) -> bool:
+        """The end without success; like `close`. uncertain: what was sent last may have arrived all the same."""
+        return await self._keep(
+            self._store.dead,
+            self.delivery,
+            found.outcome,
+            found.reason,
+            uncertain=uncertain,
+            cause=found.cause,
+            steps=self.trail.take(),
+        )
 
     def entry(self, found: Found, *, now: float, parts: int = 0, reply_s: float | None = None) -> Entry:
         """What is left behind of it."""

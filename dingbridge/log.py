@@ -24,6 +24,7 @@ logger = structlog.get_logger("dingbridge.log")
 
 
 RECENT = 2_000
+RECENT_CHARACTERS = 4_000  # of one line; a traceback may be longer
 
 
 class Sink:
@@ -46,7 +47,10 @@ class Sink:
         return list(self._recent)
 
     def write(self, text: str) -> int:
-        self._recent.append(text)
+        if text == "\n" and self._recent:  # the end of the line before, as print() writes it
+            self._recent[-1] += text
+        else:
+            self._recent.append(text[:RECENT_CHARACTERS])
         try:
             self._lines.put_nowait(text)
         except queue.Full:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_BEFORE_CODE = re.compile(r"^\s*(?:编号|code\b)\s*[:：]?", re.IGNORECASE)
 
 
 class Secret:
@@ -112,7 +114,7 @@ def trace_code(robot: str, message_id: str) -> str:
 
 def typed_code(written: str) -> str:
     """A code as somebody typed or pasted it from a chat: Crockford's alphabet forgives o, i and l."""
-    return written.strip().removeprefix("编号").strip().upper().translate(str.maketrans("OIL", "011"))
+    return _BEFORE_CODE.sub("", written).strip().upper().translate(str.maketrans("OIL", "011"))
 
 
 def lane_key(robot: str, conversation: str, person: str, generation: int) -> str:

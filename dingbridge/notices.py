@@ -36,7 +36,7 @@ class Notices:
         *,
         after_s: float,
         claim: Callable[[int], Awaitable[Message | None]],
-        send: Callable[[Message, str | None], Awaitable[bool]],
+        send: Callable[[int, Message, str | None], Awaitable[bool]],
         enabled: bool = True,
     ) -> None:
         self._after_s = after_s
@@ -96,7 +96,7 @@ class Notices:
         try:
             message = await self._claim(row)
             if message is not None:
-                await self._send(message, pending.text)
+                await self._send(row, message, pending.text)
         except StoreError as error:
             log.warning("notice.failed", why=error.detail, cause=error.cause)
         except Exception:

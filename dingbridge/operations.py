@@ -115,7 +115,7 @@ class Operations:
         """One message with all its columns; the question and the answer only with `texts`. Raises NotFound."""
         row = await self._found(wanted)
         told = {"question": row.question, "answer": row.answer} if texts else {}
-        kept = {"question_kept": bool(row.question), "answer_kept": bool(row.answer)}
+        kept = {"question_kept": row.text_kept, "answer_kept": bool(row.answer)}
         return {**_seen(row), "lane": row.lane, "part": row.part, "uncertain": row.uncertain, **kept, **told}
 
     async def retry(self, wanted: str) -> dict[str, Any]:

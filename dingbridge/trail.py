@@ -26,13 +26,18 @@ class Step:
     facts: dict[str, Fact]
 
 
+MOST = 200
+
+
 class Trail:
-    """The steps of one message that have not been stored yet."""
+    """The steps of one message that have not been stored yet; of very many, the first and the last ones."""
 
     def __init__(self) -> None:
         self._steps: list[Step] = []
 
     def add(self, name: str, **facts: Fact) -> None:
+        if len(self._steps) >= MOST:
+            del self._steps[MOST // 2]
         self._steps.append(Step(time.time(), name, {key: fact for key, fact in facts.items() if fact is not None}))
 
     @property

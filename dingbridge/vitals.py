@@ -11,13 +11,17 @@ from typing import Any
 from dingbridge import __version__
 from dingbridge.bridge import Bridge
 from dingbridge.dingtalk.stream import Stream
+from dingbridge.outage import Condition
 from dingbridge.store.sqlite import SQLiteStore
 from dingbridge.watched import Outages
 from dingbridge.web.server import Health
 
 
 class Vitals:
-    """web: the health of the web server, None where there is none. stopping: whether the daemon drains."""
+    """web: the health of the web server, None where there is none. stopping: whether the daemon drains.
+
+    redact: masks what an error's text should not have held.
+    """
 
     def __init__(
         self,
@@ -28,6 +32,7 @@ class Vitals:
         outages: Outages,
         web: Callable[[], Health | None],
         stopping: Callable[[], bool],
+        redact: Callable[[str], str] = str,
     ) -> None:
         self._store = store
         self._bridge = bridge
@@ -35,14 +40,15 @@ class Vitals:
         self._outages = outages
         self._web = web
         self._stopping = stopping
+        self._redact = redact
         self._began = time.monotonic()
 
     def parts(self) -> dict[str, Health]:
         """What readiness is made of. The backend is not: questions are accepted and kept without it."""
         link, trouble, web = self._stream.state, self._store.trouble, self._web()
         parts = {
-            "store": Health(trouble is None, trouble or ""),
-            "link": Health(link.connected, link.why),
+            "store": Health(trouble is None, self._redact(trouble or "")),
+            "link": Health(link.connected, self._redact(link.why)),
         }
         if web is not None and not web.ok:
             parts["web"] = web
@@ -59,16 +65,20 @@ class Vitals:
         lines = [f"dingbridge {__version__}", ""]
         for name, part in self.parts().items():
             lines.append(f"{name:10} {'ok' if part.ok else 'NOT OK: ' + part.why}")
-        backend = self._outages.backend.state()
+        backend = self._backend()
         lines.append(f"{'backend':10} {'ok' if backend['ok'] else 'NOT OK: ' + backend['why']}")
         lines.append(f"{'opens':10} {self._stream.state.opens}")
         lines.append(f"{'in work':10} {self._bridge.running}")
         return "\n".join(lines) + "\n"
 
+    def _backend(self) -> Condition:
+        state = self._outages.backend.state()
+        return {**state, "why": self._redact(state["why"])}
+
     def facts(self) -> dict[str, Any]:
         """For JSON; durations in seconds."""
         now, parts, link = time.monotonic(), self.parts(), self._stream.state
-        backend = self._outages.backend.state()
+        backend = self._backend()
         return {
             "pid": os.getpid(),
             "uptime_s": round(now - self._began, 1),
@@ -76,7 +86,7 @@ class Vitals:
             "parts": {name: asdict(part) for name, part in parts.items()},
             "link": {
                 "connected": link.connected,
-                "why": link.why,
+                "why": parts["link"].why,
                 "cause": link.cause,
                 "since_s": round(now - link.since, 1),
                 "opens": link.opens,

@@ -20,6 +20,13 @@ for name in [name for name in os.environ if name.startswith(("DINGBRIDGE_", "NOT
     del os.environ[name]
 
 
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    # Daemons of one robot see one another on a machine; those of another worker's tests are not meant.
+    defaults = Gateway.__init__.__kwdefaults__
+    assert defaults is not None
+    defaults["client_id"] += worker
+
+
 @pytest.fixture(autouse=True)
 def log_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """What this process logs goes into a file, as a service's log would, and is looked through by `house`."""

@@ -17,11 +17,6 @@ from dingbridge.model import trace_code
 from dingbridge.sim.gateway import Sent
 from tests.house import House, until
 
-# What the line is to tell and does not: a field, or a field where a message ended so. Whoever adds it takes it out.
-NOT_YET: frozenset[str] = frozenset(
-    {"frame", "lane", "cause", "route failed", "workspace failed", "handler_ms failed"},
-)
-
 Line = dict[str, Any]
 Holds = Callable[[Any, str, Sent], bool]  # a field's value, how the message ended, what was said
 ASKED = {"answered", "failed", "refused"}  # these went to the backend
@@ -114,8 +109,8 @@ FIELDS: dict[str, Holds] = {
 }
 
 
-def check(played: Played, field: str, ends: set[str] = ENDS) -> None:
-    for end in ends:
+def check(played: Played, field: str) -> None:
+    for end in ENDS:
         line = played.line(end)
         assert field in line, f"{end}: {field} is missing"
         assert FIELDS[field](line[field], end, played.said[end]), f"{end}: {field} is {line[field]!r}"
@@ -124,18 +119,16 @@ def check(played: Played, field: str, ends: set[str] = ENDS) -> None:
 async def test_the_line_of_each_end_has_every_field(played: Played) -> None:
     """Answered, failed, refused, cancelled, busy, a command, a duplicate: each field is there and is plausible."""
     assert set(played.said) == ENDS
-    for field in set(FIELDS) - NOT_YET:
-        check(played, field, {end for end in ENDS if f"{field} {end}" not in NOT_YET})
+    for field in FIELDS:
+        check(played, field)
 
 
-@pytest.mark.parametrize(
-    "missing",
-    [pytest.param(one, marks=pytest.mark.xfail(strict=True, raises=AssertionError)) for one in sorted(NOT_YET)],
-)
-async def test_what_is_still_missing(played: Played, missing: str) -> None:
-    """What is not written yet is known to be missing; when it comes, this says to take it off the list."""
-    field, _, end = missing.partition(" ")
-    check(played, field, {end} if end else ENDS)
+async def test_questions_of_one_context_have_one_lane(played: Played) -> None:
+    """A duplicate is of the lane of its first, a cancelled question of its asker's, and a command of its own."""
+    lanes = {end: played.line(end)["lane"] for end in ENDS}
+    assert lanes["duplicate"] == lanes["answered"]
+    assert lanes["cancelled"].startswith("dingbridge-")
+    assert len({lanes[end] for end in ENDS - {"duplicate"}}) == len(ENDS) - 1
 
 
 async def test_the_parts_of_a_duration_make_up_its_whole(played: Played) -> None:

@@ -164,12 +164,6 @@ def test_an_error_says_its_kinds_cause_or_its_own() -> None:
     assert BridgeError("x").cause == ""
 
 
-def table() -> str:
-    """The README's reference of causes, as markdown: key, what it means, what to do."""
-    rows = [f"| `{key}` | {one.cause} | {one.remedy} |" for key, one in CAUSES["en"].items()]
-    return "\n".join(["| cause | what it means | what to do |", "|---|---|---|", *rows]) + "\n"
-
-
-def test_the_table_of_causes_is_markdown() -> None:
-    """Each row has three cells: nothing in a sentence breaks the table."""
-    assert {row.count("|") for row in table().splitlines()} == {4}
+def test_an_explanation_fits_into_a_table() -> None:
+    """The READMEs show them as cells: nothing in a sentence breaks the row."""
+    assert not [one for texts in CAUSES.values() for one in texts.values() if "|" in one.cause + one.remedy]

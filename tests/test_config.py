@@ -221,10 +221,13 @@ def test_no_file_anywhere_tells_where_was_looked(tmp_path: Path, monkeypatch: py
 # ── the examples ──
 
 
-def examples_lines(*, everything: bool) -> list[tuple[str, str, str]]:
+MANUALS = ("dingbridge.toml", "dingbridge.en.toml")
+
+
+def manual_lines(name: str, *, everything: bool) -> list[tuple[str, str, str]]:
     """(section, key, value) as written; with `everything` also the lines that start with `#key = `."""
     section, rows = "", []
-    for line in (EXAMPLES / "dingbridge.toml").read_text(encoding="utf-8").splitlines():
+    for line in (EXAMPLES / name).read_text(encoding="utf-8").splitlines():
         if header := re.fullmatch(r"\[+(\w+)\]+", line):
             section = header[1]
         elif (key := re.fullmatch(r"(#?)(\w+) = (.+)", line)) and (everything or not key[1]):
@@ -232,13 +235,14 @@ def examples_lines(*, everything: bool) -> list[tuple[str, str, str]]:
     return rows
 
 
-def test_the_manual_names_every_key_in_order_with_its_default() -> None:
-    """examples/dingbridge.toml is complete: each key once, commented defaults true, order as in the schema."""
-    rows = examples_lines(everything=True)
+@pytest.mark.parametrize("name", MANUALS)
+def test_the_manual_names_every_key_in_order_with_its_default(name: str) -> None:
+    """A manual is complete: each key once, commented defaults true, order as in the schema."""
+    rows = manual_lines(name, everything=True)
     expected = [
         (section, key, field.default) for section, fields in SCHEMA.items() for field in fields for key in field.keys
     ]
-    set_here = {(section, key) for section, key, _ in examples_lines(everything=False)}
+    set_here = {(section, key) for section, key, _ in manual_lines(name, everything=False)}
 
     assert [(section, key) for section, key, _ in rows] == [(section, key) for section, key, _ in expected]
     defaults = {(section, key): default for section, key, default in expected}
@@ -254,9 +258,39 @@ def test_the_manual_names_every_key_in_order_with_its_default() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["dingbridge.toml", "minimal.toml"])
+def test_the_manuals_are_of_one_build() -> None:
+    """The same lines of TOML, and a remark in the one wherever there is one in the other, with the same danger."""
+
+    def build(name: str) -> list[str]:
+        lines = (EXAMPLES / name).read_text(encoding="utf-8").splitlines()
+        kinds = [
+            line
+            if re.match(r"#?\w+ = |\[|$", line)
+            else "danger"
+            if re.match(r"# (危险|Danger)[：:]", line)
+            else "remark"
+            for line in lines
+        ]
+        return [
+            kind for kind, before in zip(kinds, ["", *kinds], strict=False) if (kind, before) != ("remark", "remark")
+        ]
+
+    ours, theirs = (build(name) for name in MANUALS)
+    assert ours == theirs
+
+
+def test_the_manuals_explain_the_same_values() -> None:
+    """Values to choose from, each with its line, are the same in the same order."""
+    ours, theirs = (
+        re.findall(r'^#   "(\w+)"', (EXAMPLES / name).read_text(encoding="utf-8"), flags=re.MULTILINE)
+        for name in MANUALS
+    )
+    assert ours == theirs == ["query", "chat", "automatic", "repeat", "drop"]
+
+
+@pytest.mark.parametrize("name", [*MANUALS, "minimal.toml"])
 def test_the_examples_load(tmp_path: Path, name: str) -> None:
-    """Both examples are faultless once their two secrets exist, and mean the same."""
+    """All examples are faultless once their two secrets exist, and mean the same."""
     shutil.copy(EXAMPLES / name, tmp_path / name)
     shutil.copy(EXAMPLES / "minimal.toml", tmp_path / "other.toml")
     config = load(tmp_path / name, ENV)
@@ -264,9 +298,10 @@ def test_the_examples_load(tmp_path: Path, name: str) -> None:
     assert config == replace(load(tmp_path / "other.toml", ENV), path=config.path)
 
 
-def test_the_manual_loads_with_every_comment_taken_off(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", MANUALS)
+def test_the_manual_loads_with_every_comment_taken_off(tmp_path: Path, name: str) -> None:
     """Taking the # off a default changes nothing."""
-    written = (EXAMPLES / "dingbridge.toml").read_text(encoding="utf-8")
+    written = (EXAMPLES / name).read_text(encoding="utf-8")
     everything = re.sub(r"(?m)^#(\w+ = )", r"\1", written)
     config = loaded(tmp_path, everything)
 

@@ -11,25 +11,28 @@ from pathlib import Path
 import click
 import pytest
 
-from dingbridge import __version__, cli, commands, config
+from dingbridge import __version__, cli, commands, config, control, operations, reloading
 from dingbridge.errors import BridgeError
 from dingbridge.journal.metrics import Metrics
 from dingbridge.model import Outcome
+from dingbridge.sim.gateway import Gateway
+from dingbridge.sim.gateway_control import KNOBS, PLACES, Control
 from dingbridge.texts import CATALOGUES
+from tests.pages import ROOT, anchor, chapters, read
 
-ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dingbridge"
-README = (ROOT / "README.md").read_text("utf-8")
-PAGES = ("README.md", "CHANGELOG.md", "examples/handlers/README.md")
+README = read("README.md")
+PAGES = ("README.md", "README.zh-CN.md", "CHANGELOG.md", "examples/handlers/README.md")
+MANUALS = ("examples/dingbridge.toml", "examples/dingbridge.en.toml")
 LEVELS = {"debug", "info", "warning", "error", "exception"}
 EVENT = re.compile(r"[a-z]+\.[a-z_]+")
 
 
 def chapter(title: str) -> str:
     """The README's text below a heading, up to the next one."""
-    found = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#+ |\Z)", README, flags=re.MULTILINE | re.DOTALL)
-    assert found, f"README.md has no chapter {title!r}"
-    return found[1]
+    found = [one.text for one in chapters("README.md") if one.title == title]
+    assert len(found) == 1, f"README.md has no chapter {title!r}"
+    return found[0]
 
 
 def rows(text: str) -> set[str]:
@@ -97,10 +100,21 @@ def test_every_verb_is_described(verb: str) -> None:
             assert any(option.opts[0] in row for row in rows), f"README.md, Commands: {verb} has {option.opts[0]}"
 
 
-def test_no_verb_is_invented() -> None:
-    """Every `dingbridge verb` in the README exists."""
-    named = set(re.findall(r"(?:^|[`/$ ])dingbridge ([a-z]+)\b", "\n".join(_code(README))))
-    assert named <= set(cli.main.commands), named - set(cli.main.commands)
+@pytest.mark.parametrize("page", [*PAGES, *MANUALS, "systemd/dingbridge.toml"])
+def test_no_verb_is_invented(page: str) -> None:
+    """Every `dingbridge verb` in a page exists, and so do the sub-command and the options behind it."""
+    text = read(page)
+    pattern = re.compile(r"(?:^|[`/$# ])dingbridge ([a-z]+)\b([^`\n]*)", flags=re.MULTILINE)
+    for verb, rest in pattern.findall("\n".join(_code(text)) if page.endswith(".md") else text):
+        assert verb in cli.main.commands, f"{page}: dingbridge {verb}"
+        command = cli.main.commands[verb]
+        if isinstance(command, click.Group) and (sub := re.match(r" ([a-z]+)", rest)):
+            assert sub[1] in command.commands, f"{page}: dingbridge {verb} {sub[1]}"
+            command = command.commands[sub[1]]
+        known = {option for one in command.params for option in one.opts}
+        typed = rest.partition("# ")[0].partition(" | ")[0]
+        unknown = set(re.findall(r"(?<= |\[)--[a-z-]+", typed)) - known
+        assert not unknown, f"{page}: dingbridge {verb}: {unknown}"
 
 
 def _code(text: str) -> list[str]:
@@ -113,12 +127,52 @@ def test_every_section_of_the_configuration_is_described() -> None:
     assert {name.strip("[]") for name in rows(chapter("Configuration"))} == set(config.SCHEMA)
 
 
+@pytest.mark.parametrize("page", [*PAGES[:2], *MANUALS])
+def test_what_a_reload_takes_over_is_told(page: str) -> None:
+    """The sections that count at once and those that wait for a restart are named in one line each, as they are."""
+    listed = [
+        set(found)
+        for line in read(page).splitlines()
+        if len(found := re.findall(r"\[+([a-z]+)\]+", line)) >= 3 and line.startswith(("| `[", "#   ·"))
+    ]
+    assert listed == [set(config.SCHEMA) - set(reloading.RESTART), set(reloading.RESTART)]
+
+
 def test_every_key_the_readme_names_exists() -> None:
     """Keys in the README's TOML are keys of the schema."""
     keys = {field.name for fields in config.SCHEMA.values() for field in fields}
     named = re.findall(r"^([a-z_]+) = ", "".join(re.findall(r"```toml\n(.*?)```", README, re.DOTALL)), re.MULTILINE)
     assert named
     assert set(named) <= keys
+
+
+def test_every_request_of_the_control_socket_is_described() -> None:
+    """The table of requests has the server's routes, and no other."""
+    served = re.findall(r'add_(get|post)\("([^"]+)"', Path(control.__file__).read_text("utf-8"))
+    paths = {f"{method.upper()} {path.replace('{wanted:.+}', 'CODE')}" for method, path in served}
+    assert rows(chapter("Control socket")) == paths
+
+
+def test_the_control_socket_is_where_the_readme_says() -> None:
+    """Beside the store that the shipped configuration for systemd names; the figures are the code's."""
+    store = re.search(r'^url = "(.+)"', read("systemd/dingbridge.toml"), flags=re.MULTILINE)
+    assert store
+    text = chapter("Control socket")
+    assert f"`{control.socket_path(Path(store[1]))}`" in text
+    assert f"at most {control.LISTED}" in text
+    assert f"at most {operations.LANES}, `failures` the last {operations.FAILURES}" in text
+
+
+def test_everything_of_the_stand_ins_control_is_described() -> None:
+    """Its verbs, the places for faults, and its knobs have the names that it knows."""
+    text = chapter("Developing a bot against the stand-in")
+    served = {one.path.removeprefix("/_sim/") for one in Control(Gateway()).routes()}
+    described = {
+        cell.split()[-1] for cell in rows(text) if cell.split()[-1] in served or cell.startswith(("GET", "POST"))
+    }
+    assert described == served
+    assert [place for place in PLACES if f"`{place}`" not in text] == []
+    assert set(re.findall(r'"set":{"(\w+)"', text)) <= set(KNOBS)
 
 
 def test_every_metric_is_described() -> None:
@@ -175,10 +229,12 @@ def test_every_target_the_readme_names_exists() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_relative_link_resolves(page: str) -> None:
-    """A link into the project leads to something."""
-    text = re.sub(r"```.*?```", "", (ROOT / page).read_text("utf-8"), flags=re.DOTALL)
-    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link and not link.startswith("#")]
-    broken = [link for link in links if not (ROOT / page).parent.joinpath(link.partition("#")[0]).exists()]
+    """A link into the project leads to something, one into the page to a heading of it."""
+    found = chapters(page)
+    links = [link for one in found for link in one.links if "://" not in link]
+    titles = {anchor(one.title) for one in found}
+    folder = (ROOT / page).parent
+    broken = [x for x in links if not (x[1:] in titles if x[0] == "#" else (folder / x.partition("#")[0]).exists())]
     assert not broken, f"{page}: {broken}"
 
 

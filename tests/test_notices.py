@@ -33,7 +33,7 @@ class Chat:
     async def claim(self, row: int) -> Message | None:
         return MESSAGE if self._claims else None
 
-    async def send(self, message: Message, text: str | None) -> bool:
+    async def send(self, row: int, message: Message, text: str | None) -> bool:
         await asyncio.sleep(self._takes_s)
         self.sent.append(text)
         self.done.set()

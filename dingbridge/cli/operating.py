@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +57,34 @@ def status(config_path: Path | None, *, watch: bool, as_json: bool) -> None:
     located = locate(config_path)
     from dingbridge.verbs import status as showing  # noqa: PLC0415
 
+    def shown(told: Any) -> str:
+        return _as_json(told) if as_json else showing.render(told, _words(located))
+
+    if watch:
+        _watch(located, shown)
+        return
+    told = _ask(located, "status")
+    click.echo(shown(told))
+    sys.exit(0 if "pid" in told else FAILED)
+
+
+def _watch(located: Any, shown: Callable[[Any], str]) -> None:
+    """Until Ctrl-C, whatever becomes of the daemon meanwhile."""
+    from dingbridge.verbs import reach  # noqa: PLC0415
+
     try:
         while True:
-            told = _ask(located, "status")
-            if watch and not as_json and sys.stdout.isatty():
-                click.clear()
-            click.echo(_as_json(told) if as_json else showing.render(told, _words(located)))
-            if not watch:
-                break
+            try:
+                told = shown(asyncio.run(reach.ask(located, "status")))
+            except BridgeError as error:
+                click.echo(error.detail, err=True)
+            else:
+                if sys.stdout.isatty():
+                    click.clear()
+                click.echo(told)
             time.sleep(WATCH_S)
     except KeyboardInterrupt:
         return
-    sys.exit(0 if "pid" in told else FAILED)
 
 
 @main.command(help=said("trace"))

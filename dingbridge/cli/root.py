@@ -29,12 +29,15 @@ PLACES = ("dingbridge.toml", "/etc/dingbridge/dingbridge.toml")
 def help_locale(arguments: list[str], environ: Mapping[str, str]) -> str:
     """The configuration's language, before anything else of it is read; without one the terminal's; else Chinese."""
     named = [after for option, after in pairwise(arguments) if option == "--config"]
+    named += [argument.removeprefix("--config=") for argument in arguments if argument.startswith("--config=")]
     for place in (*named, environ.get("DINGBRIDGE_CONFIG", ""), *PLACES):
         try:
+            if not Path(place).is_file():  # what comes through a pipe can be read only once
+                continue
             with Path(place).open("rb") as file:
                 locale = tomllib.load(file).get("reply", {}).get("locale", "zh-CN")
                 return locale if locale in HELPS else "zh-CN"
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, TypeError):
             continue
     language = environ.get("LC_ALL") or environ.get("LC_MESSAGES") or environ.get("LANG") or ""
     return "en" if language.startswith("en") else "zh-CN"
@@ -82,19 +85,22 @@ def locate(explicit: Path | None) -> Located:
         exit_for(error)
 
 
-def log_to_stderr(config: Config) -> None:
+def log_to_stderr(config: Config) -> Callable[[str], str]:
+    """Returns what masks this configuration's secrets in a text."""
     from dingbridge import log  # noqa: PLC0415
     from dingbridge.building import redactor_for  # noqa: PLC0415
 
-    log.configure(redactor_for(config), level=logging.WARNING, own_process=True)
+    redactor = redactor_for(config)
+    log.configure(redactor, level=logging.WARNING, own_process=True)
+    return redactor.text
 
 
-def exit_for(error: BridgeError) -> NoReturn:
+def exit_for(error: BridgeError, redact: Callable[[str], str] = str) -> NoReturn:
     """Its sentences on stderr, and the exit code that is meant for it."""
     if isinstance(error, ConfigError):
         tell(error)
         sys.exit(CONFIGURATION)
-    click.echo(error.detail, err=True)
+    click.echo(redact(error.detail), err=True)
     sys.exit(FAILED)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -20,8 +21,8 @@ def check(config_path: Path | None, *, as_json: bool) -> None:
     config = load(config_path)
     from dingbridge import checks  # noqa: PLC0415
 
-    log_to_stderr(config)
-    findings = asyncio.run(checks.run(config))
+    redact = log_to_stderr(config)
+    findings = [replace(one, detail=redact(one.detail)) for one in asyncio.run(checks.run(config))]
     click.echo(checks.as_json(findings) if as_json else checks.as_text(findings, config.reply.locale))
     sys.exit(FAILED if any(finding.level == "failure" for finding in findings) else 0)
 
@@ -35,11 +36,11 @@ def ask(config_path: Path | None, user: str, group: str, question: str) -> None:
     config = load(config_path)
     from dingbridge import asking  # noqa: PLC0415
 
-    log_to_stderr(config)
+    redact = log_to_stderr(config)
     try:
         answered = asyncio.run(asking.ask(config, question, user=user, group=group))
     except BridgeError as error:
-        exit_for(error)
+        exit_for(error, redact)
     click.echo(answered)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 from dingbridge.model import (
     Answer,
@@ -19,11 +20,11 @@ from dingbridge.model import (
 )
 from dingbridge.trail import Step
 
-TRAIL_BYTES = 32_768
+TRAIL_LENGTH = 32_768  # characters
 _HEAD, _TAIL = 8_192, 16_384
 # A question that waits for hours keeps its beginning and its end.
 APPEND_TRAIL = (
-    f"trail = CASE WHEN length(trail) > {TRAIL_BYTES}"
+    f"trail = CASE WHEN length(trail) > {TRAIL_LENGTH}"
     f" THEN substr(trail, 1, {_HEAD}) || char(10) || '…' || substr(trail, -{_TAIL}) ELSE trail END || ?"
 )
 
@@ -82,21 +83,29 @@ def decode_answer(text: str) -> Answer:
     )
 
 
-def encode_steps(steps: Iterable[Step]) -> str:
-    """JSON lines, to be put behind those that are there."""
-    return "".join(
-        json.dumps({"at": round(step.at, 3), "name": step.name, **step.facts}, ensure_ascii=False) + "\n"
-        for step in steps
-    )
+def encode_steps(steps: Iterable[Step], redact: Callable[[str], str] = str) -> str:
+    """JSON lines, to be put behind those that are there. redact: masks the facts, before they are quoted."""
+    return "".join(json.dumps(_fields(step, redact), ensure_ascii=False) + "\n" for step in steps)
+
+
+def _fields(step: Step, redact: Callable[[str], str]) -> dict[str, Any]:
+    facts = {key: _storable(redact(fact)) if isinstance(fact, str) else fact for key, fact in step.facts.items()}
+    return {"at": round(step.at, 3), "name": step.name, **facts}
+
+
+def _storable(text: str) -> str:
+    """A lone surrogate, which an error's text may quote, is no UTF-8."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def decode_steps(trail: str) -> list[Step]:
     """What can be read of them; where the middle was cut out stands a step named "…"."""
-    steps = []
-    for line in trail.splitlines():
+    steps: list[Step] = []
+    for line in trail.split("\n"):  # not splitlines: JSON leaves other line breaks as they are
         try:
             fields = json.loads(line)
-            steps.append(Step(fields.pop("at"), fields.pop("name"), fields))
-        except (ValueError, KeyError, AttributeError):
-            steps.append(Step(steps[-1].at if steps else 0.0, "…", {}))
+            steps.append(Step(float(fields.pop("at")), str(fields.pop("name")), fields))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            if line and (not steps or steps[-1].name != "…"):
+                steps.append(Step(steps[-1].at if steps else 0.0, "…", {}))
     return steps

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from dingbridge.model import Answer, Outcome, State
+from dingbridge.model import Answer, Message, Outcome, State, Task
 from dingbridge.store import work
 from dingbridge.store.codec import APPEND_TRAIL, decode_answer, decode_steps, encode_answer
 from dingbridge.trail import Step
@@ -24,16 +25,24 @@ _ORDER: dict[Which, str] = {"open": "+id", "failed": "finished_at DESC", "all": 
 _NAMES = (
     *("row", "code", "id", "robot", "person", "conversation", "lane", "task", "state", "outcome", "reason", "cause"),
     *("route", "tries", "crashes", "part", "uncertain", "received_at", "deadline_at", "answered_at", "finished_at"),
+    *("text_kept", "due_at"),
 )
-_COLUMNS = ", ".join({"row": "id", "id": "key"}.get(name, name) for name in _NAMES) + ", body, answer, trail"
+_WRITTEN = {
+    "row": "id",
+    "id": "key",
+    "text_kept": "body <> ''",
+    "due_at": "(SELECT due FROM lane WHERE key = message.lane AND head = message.id AND token IS NULL)",
+}
+_COLUMNS = ", ".join(_WRITTEN.get(name, name) for name in _NAMES)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """A stored message as an operator looks at it. Times are seconds since the epoch.
 
-    question, answer: empty where they have been forgotten. due_at: when it is worked on next, None where it runs or
-    waits for an earlier one. retryable: whether `retry` can bring it back.
+    question, answer, steps: only of one message that is looked at; the texts are empty where they are forgotten.
+    due_at: when it is worked on next, None where it runs or waits for an earlier one. retryable: whether `retry` can
+    bring it back.
     """
 
     row: int
@@ -57,14 +66,15 @@ class Row:
     deadline_at: float | None
     answered_at: float | None
     finished_at: float | None
-    question: str
-    answer: str
-    steps: tuple[Step, ...]
+    text_kept: bool
+    question: str = ""
+    answer: str = ""
+    steps: tuple[Step, ...] = ()
     due_at: float | None = None
 
     @property
     def retryable(self) -> bool:
-        return self.finished_at is not None and self.outcome in work.RETRYABLE and bool(self.question)
+        return self.finished_at is not None and self.outcome in work.RETRYABLE and self.text_kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +96,14 @@ class LaneSeen:
 def find(c: sqlite3.Connection, robot: str, wanted: str, code: str) -> Row | None:
     """By code or by DingTalk's msgId; the newest where two messages share a code."""
     found = c.execute(
-        f"SELECT {_COLUMNS} FROM message WHERE code = ? OR (robot = ? AND key = ?) ORDER BY id DESC LIMIT 1",
+        f"SELECT {_COLUMNS}, body, answer, trail FROM message WHERE code = ? OR (robot = ? AND key = ?)"
+        " ORDER BY id DESC LIMIT 1",
         (code, robot, wanted),
     ).fetchone()
-    return _row(c, found) if found is not None else None
+    if found is None:
+        return None
+    *values, body, answer, trail = found
+    return replace(_row(values), question=_question(body), answer=_answer(answer), steps=tuple(decode_steps(trail)))
 
 
 def listed(c: sqlite3.Connection, which: Which, limit: int) -> list[Row]:
@@ -97,7 +111,7 @@ def listed(c: sqlite3.Connection, which: Which, limit: int) -> list[Row]:
     rows = c.execute(
         f"SELECT {_COLUMNS} FROM message WHERE {_WHERE[which]} ORDER BY {_ORDER[which]} LIMIT ?", (limit,)
     ).fetchall()
-    return [_row(c, row) for row in rows]
+    return [_row(row) for row in rows]
 
 
 def lanes(c: sqlite3.Connection, limit: int) -> list[LaneSeen]:
@@ -105,73 +119,88 @@ def lanes(c: sqlite3.Connection, limit: int) -> list[LaneSeen]:
     rows = c.execute(
         "SELECT l.key, m.robot, m.person, m.conversation, m.code, m.state, m.tries,"
         " (SELECT count(*) FROM message w WHERE w.lane = l.key AND w.finished_at IS NULL), m.received_at, l.due"
-        " FROM lane l JOIN message m ON m.id = l.head ORDER BY l.head LIMIT ?",
+        " FROM (SELECT * FROM lane ORDER BY head LIMIT ?) l JOIN message m ON m.id = l.head ORDER BY l.head",
         (limit,),
     ).fetchall()
     return [LaneSeen(*row) for row in rows]
 
 
 def retry(c: sqlite3.Connection, row: int, *, now: float, deadline: float | None, trail: str) -> bool:
-    """Back into its lane; an answer that could not be delivered is sent again, marked where it may have arrived.
+    """Back into its lane; an answer that could not be delivered is sent from the part that failed.
 
-    False where it is not ended, or its text is forgotten.
+    That part is marked where it may have arrived. tries goes on counting. False where it is not ended, or its text
+    is forgotten.
     """
     found = c.execute(
-        "SELECT lane, answer, task <> 'question' FROM message"
-        f" WHERE id = ? AND finished_at IS NOT NULL AND body <> '' AND {_FAILED}",
-        (row,),
+        "SELECT lane, answer, task, part, uncertain FROM message WHERE id = ? AND finished_at IS NOT NULL"
+        f" AND body <> '' AND outcome IN ({', '.join('?' * len(work.RETRYABLE))})",
+        (row, *work.RETRYABLE),
     ).fetchone()
     if found is None:
         return False
-    lane, answer, express = found
+    lane, answer, task, part, uncertain = found
+    again = answer is not None
     c.execute(
-        "UPDATE message SET state = ?, outcome = CASE WHEN answer IS NOT NULL THEN 'answered' END, reason = NULL,"
-        " cause = NULL, finished_at = NULL, crashes = 0, tries = 0, answered_at = CASE WHEN answer IS NULL THEN NULL"
-        f" ELSE ? END, uncertain = part > 0, part = max(0, part - 1), deadline_at = ?, {APPEND_TRAIL} WHERE id = ?",
-        (State.READY if answer is None else State.ANSWERED, now, deadline, trail, row),
+        "UPDATE message SET state = ?, outcome = ?, reason = NULL, cause = NULL, finished_at = NULL, crashes = 0,"
+        f" tries = tries + 1, answered_at = ?, uncertain = ?, part = ?, deadline_at = ?, {APPEND_TRAIL} WHERE id = ?",
+        (
+            *((State.ANSWERED, _outcome(task, answer), now) if again else (State.READY, None, None)),
+            *((uncertain, max(0, part - 1)) if again else (False, 0)),
+            *(deadline, trail, row),
+        ),
     )
     c.execute(
         "INSERT INTO lane (key, head, due, express) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (lane, row, now, express),
+        (lane, row, now, task != Task.QUESTION),
     )
     return True
 
 
-def drop(c: sqlite3.Connection, row: int, *, now: float, wipe: bool, tell: bool, trail: str) -> None:
-    """End it; with `tell` its asker hears of it first. Whoever works on it loses the lease, and sends nothing more."""
-    lane, state, finished_at = c.execute("SELECT lane, state, finished_at FROM message WHERE id = ?", (row,)).fetchone()
+def _outcome(task: str, answer: str) -> Outcome:
+    """What the message was to end as, before its answer could not be delivered."""
+    if task in (Task.COMMAND, Task.BUSY, Task.LIMITED):
+        return Outcome(task)
+    try:
+        kept = decode_answer(answer)
+    except work.UNREADABLE:
+        return Outcome.ANSWERED
+    return Outcome.REFUSED if kept.refused else Outcome.PARTIAL if kept.partial else Outcome.ANSWERED
+
+
+def drop(c: sqlite3.Connection, row: int, *, now: float, wipe: bool, tell: bool, trail: str) -> Message | None:
+    """End it; with `tell` its asker hears of it first. Whoever works on it loses the lease, and sends nothing more.
+
+    The message, where it has ended by this.
+    """
+    found = c.execute("SELECT lane, state, finished_at FROM message WHERE id = ?", (row,)).fetchone()
+    if found is None:
+        return None
+    lane, state, finished_at = found
     if finished_at is not None:
         c.execute(
             f"UPDATE message SET state = 'done', body = '', answer = NULL, {APPEND_TRAIL} WHERE id = ?", (trail, row)
         )
-        return
+        return None
     reason = "dropped by an operator"
     if not tell or state == State.SENDING:
+        message = work.message(c, row)
         work.end(c, row, State.DONE, Outcome.CANCELLED, reason, now=now, wipe=wipe, trail=trail)
         work.advance(c, lane, row, now=now)
-        return
+        return message
     c.execute(
+        # Dropped before, its asker may have been told already: that is not forgotten.
         "UPDATE message SET state = 'answered', outcome = 'cancelled', answer = ?, answered_at = ?, part = 0,"
-        f" uncertain = 0, reason = ?, {APPEND_TRAIL} WHERE id = ?",
+        f" uncertain = uncertain AND outcome IS 'cancelled', reason = ?, {APPEND_TRAIL} WHERE id = ?",
         (encode_answer(Answer("")), now, reason, trail, row),
     )
     c.execute("UPDATE lane SET token = NULL, suspect = 0, due = ? WHERE key = ? AND head = ?", (now, lane, row))
+    return None
 
 
-def _row(c: sqlite3.Connection, found: tuple[Any, ...]) -> Row:
-    *values, body, answer, trail = found
+def _row(values: Sequence[Any]) -> Row:
     named = dict(zip(_NAMES, values, strict=True))
     texts = {name: named[name] or "" for name in ("outcome", "reason", "cause", "route")}
-    due = c.execute(
-        "SELECT due FROM lane WHERE key = ? AND head = ? AND token IS NULL", (named["lane"], named["row"])
-    ).fetchone()
-    return Row(
-        **named | texts | {"uncertain": bool(named["uncertain"])},
-        question=_question(body),
-        answer=_answer(answer),
-        steps=tuple(decode_steps(trail)),
-        due_at=due[0] if due else None,
-    )
+    return Row(**named | texts | {name: bool(named[name]) for name in ("uncertain", "text_kept")})
 
 
 def _question(body: str) -> str:

@@ -87,6 +87,17 @@ MIGRATIONS: tuple[str, ...] = (
 )
 
 
+def require(connection: sqlite3.Connection) -> None:
+    """For who only looks: tables of another version are left as they are."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version != len(MIGRATIONS):
+        raise StoreUnavailable(
+            f"the store is of another dingbridge (schema {version}, this one knows {len(MIGRATIONS)}): "
+            "start the daemon of this version once, or use the other one's command",
+            retryable=False,
+        )
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the tables to this version, each step in a transaction of its own."""
     connection.create_function("trace_code", 2, trace_code, deterministic=True)

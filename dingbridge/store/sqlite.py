@@ -7,22 +7,21 @@ be leased; the lease's token fences every later write, so that a cancelled messa
 from __future__ import annotations
 
 import asyncio
-import errno
-import fcntl
-import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from dingbridge.errors import StoreError, StoreLocked, StoreUnavailable
+from dingbridge.errors import StoreError
 from dingbridge.model import Answer, Delivery, Message, Outcome, Placed, Secret, State, Task, typed_code
 from dingbridge.store import intake, operate, recovery, work
 from dingbridge.store.codec import APPEND_TRAIL, encode_answer, encode_steps
 from dingbridge.store.intake import Limits
+from dingbridge.store.lock import take_lock
 from dingbridge.store.operate import LaneSeen, Row, Which
 from dingbridge.store.recovery import Recovered
+from dingbridge.store.schema import require
 from dingbridge.store.writer import Writer
 from dingbridge.trail import Step
 
@@ -69,7 +68,7 @@ class SQLiteStore:
     wipe: forget the question, the answer and the webhook of a finished message.
     on_commit: told how long each group of commits took, in seconds, on the store's thread.
     on_trouble: told in the loop of each transaction that failed, and with None of the first that worked after that.
-    redact: masks what a message's steps should not have held.
+    redact: masks what a message's steps and its reason should not have held.
     steps, wherever it stands: what has happened to the message since its last write.
     """
 
@@ -98,7 +97,8 @@ class SQLiteStore:
         return recovered
 
     async def open_beside(self) -> None:
-        """For an operator while no daemon runs: takes the lock, but leaves everything as it is."""
+        """For an operator while no daemon runs: takes the lock, but leaves everything as it is, old tables too."""
+        self._writer.prepare = require
         await self._open(lambda _: None)
 
     async def _open(self, first: Callable[[sqlite3.Connection], Any]) -> Any:
@@ -175,7 +175,7 @@ class SQLiteStore:
             "UPDATE message SET answer = ?, outcome = ?, reason = ?, cause = nullif(?, ''), route = ?, answered_at = ?,"
             f" state = ?, part = ?, uncertain = 0, {APPEND_TRAIL} WHERE id = ?",
             (
-                *(encode_answer(answer), outcome, reason, cause, route, self._clock(), state, part),
+                *(encode_answer(answer), outcome, self._redact(reason), cause, route, self._clock(), state, part),
                 self._trail(steps),
             ),
         )
@@ -220,26 +220,42 @@ class SQLiteStore:
         return await self._end(delivery, State.DONE, outcome, reason, cause, steps)
 
     async def dead(
-        self, delivery: Delivery, outcome: Outcome, reason: str, *, cause: str = "", steps: Steps = ()
+        self,
+        delivery: Delivery,
+        outcome: Outcome,
+        reason: str,
+        *,
+        uncertain: bool = False,
+        cause: str = "",
+        steps: Steps = (),
     ) -> bool:
-        """The end without success; like `done`."""
-        return await self._end(delivery, State.DEAD, outcome, reason, cause, steps)
+        """The end without success; like `done`. uncertain: what was sent last may have arrived all the same."""
+        return await self._end(delivery, State.DEAD, outcome, reason, cause, steps, uncertain=uncertain)
 
     async def _end(
-        self, delivery: Delivery, state: State, outcome: Outcome, reason: str, cause: str, steps: Steps
+        self,
+        delivery: Delivery,
+        state: State,
+        outcome: Outcome,
+        reason: str,
+        cause: str,
+        steps: Steps,
+        *,
+        uncertain: bool = False,
     ) -> bool:
-        trail = self._trail(steps)
+        reason, trail = self._redact(reason), self._trail(steps)
 
         def run(c: sqlite3.Connection) -> bool:
             work.check(c, delivery)
             now = self._clock()
+            c.execute("UPDATE message SET uncertain = ? WHERE id = ?", (uncertain, delivery.row))
             work.end(c, delivery.row, state, outcome, reason, now=now, wipe=self._wipe, cause=cause, trail=trail)
             return work.advance(c, delivery.lane, delivery.row, now=now)
 
         return await self._writer.run(run)
 
     def _trail(self, steps: Steps) -> str:
-        return self._redact(encode_steps(steps)) if steps else ""
+        return encode_steps(steps, self._redact)
 
     async def _held(self, delivery: Delivery, statement: str, values: tuple[Any, ...]) -> None:
         def run(c: sqlite3.Connection) -> None:
@@ -324,7 +340,12 @@ class SQLiteStore:
 
     async def find(self, robot: str, wanted: str) -> Row | None:
         """The message an operator means: by 编号 as written in a chat, or by DingTalk's msgId."""
-        return await self._writer.run(lambda c: operate.find(c, robot, wanted, typed_code(wanted)))
+        return await self._writer.run(lambda c: operate.find(c, robot, wanted.strip(), typed_code(wanted)))
+
+    async def lane_of(self, row: int) -> str:
+        """Empty where the row is gone."""
+        found = await self._writer.run(lambda c: c.execute("SELECT lane FROM message WHERE id = ?", (row,)).fetchone())
+        return found[0] if found else ""
 
     async def listed(self, which: Which, limit: int) -> list[Row]:
         return await self._writer.run(lambda c: operate.listed(c, which, limit))
@@ -341,11 +362,11 @@ class SQLiteStore:
             lambda c: operate.retry(c, row, now=now, deadline=now + limit_s if limit_s else None, trail=trail)
         )
 
-    async def drop(self, row: int, *, tell: bool) -> None:
-        """Give a message up; `tell`: its asker hears of it."""
+    async def drop(self, row: int, *, tell: bool) -> Message | None:
+        """Give a message up; `tell`: its asker hears of it. The message, where this has ended it."""
         now = self._clock()
         trail = self._trail((Step(now, "dropped", {"by": "operator"}),))
-        await self._writer.run(lambda c: operate.drop(c, row, now=now, wipe=self._wipe, tell=tell, trail=trail))
+        return await self._writer.run(lambda c: operate.drop(c, row, now=now, wipe=self._wipe, tell=tell, trail=trail))
 
     async def depth(self) -> Depth:
         def run(c: sqlite3.Connection) -> Depth:
@@ -358,23 +379,3 @@ class SQLiteStore:
             return Depth({state: count for state, count, _ in rows}, max(0.0, now - oldest), dead)
 
         return await self._writer.run(run)
-
-
-def take_lock(path: Path) -> IO[str]:
-    """The one-daemon lock beside the store; raises StoreLocked while another process holds it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name in (path.name, path.name + ".lock"):  # readable to nobody else; SQLite's other files follow the first
-            os.close(os.open(path.with_name(name), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        lock = path.with_name(path.name + ".lock").open("a")
-    except OSError as error:
-        raise StoreUnavailable(
-            f"store {path}: {error.strerror}; does the folder exist, may the service's user write to it?",
-            cause={errno.ENOSPC: "store.full", errno.EIO: "store.disk"}.get(error.errno or 0, "store.readonly"),
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise StoreLocked(f"store {path}: another dingbridge is running on it; stop that one first") from None
-    return lock

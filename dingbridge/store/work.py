@@ -12,6 +12,7 @@ from dingbridge.store.codec import APPEND_TRAIL, decode_answer, decode_message
 
 # Ends that an operator can take back: their text is kept.
 RETRYABLE = frozenset({Outcome.FAILED, Outcome.DEAD, Outcome.UNDELIVERABLE})
+_NO_ANSWER = "('failed', 'dead', 'cancelled')"
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError)
 _HEAD = """
     SELECT m.id, l.token, m.lane, m.robot, m.key, m.body, m.webhook, m.webhook_expires, m.task, m.state, m.part,
@@ -103,17 +104,18 @@ def end(
     trail: str = "",
 ) -> None:
     """Close the row; with `wipe` the webhook is forgotten, and the text unless an operator may want to retry it."""
+    # An answer that could not be delivered can be sent again; a text that only said why there is none, not.
     c.execute(
-        "UPDATE message SET state = ?, outcome = ?, reason = coalesce(nullif(?, ''), reason), finished_at = ?,"
+        "UPDATE message SET webhook = CASE WHEN ? THEN '' ELSE webhook END, body = CASE WHEN ? THEN '' ELSE body END,"
+        f" answer = CASE WHEN ? OR (? AND outcome NOT IN {_NO_ANSWER}) THEN answer END,"
+        " state = ?, outcome = ?, reason = coalesce(nullif(?, ''), reason), finished_at = ?,"
         f" cause = coalesce(nullif(?, ''), cause), {APPEND_TRAIL} WHERE id = ?",
-        (state, outcome, reason, now, cause, trail, row),
+        (
+            *(wipe, wipe and outcome not in RETRYABLE),
+            *(not wipe and outcome not in RETRYABLE, outcome is Outcome.UNDELIVERABLE),
+            *(state, outcome, reason, now, cause, trail, row),
+        ),
     )
-    if wipe:
-        c.execute(
-            "UPDATE message SET webhook = '', body = CASE WHEN ? THEN body ELSE '' END,"
-            " answer = CASE WHEN ? THEN answer END WHERE id = ?",
-            (outcome in RETRYABLE, outcome is Outcome.UNDELIVERABLE, row),
-        )
 
 
 def advance(c: sqlite3.Connection, lane: str, head: int, *, now: float) -> bool:

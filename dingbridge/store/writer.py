@@ -36,6 +36,7 @@ class Writer:
     """`await run(work)` calls `work(connection)` inside a durable transaction, on the writer's thread.
 
     work that raises is undone alone; what shares its group is kept. The result is given only after the commit.
+    prepare: what is done with the tables when the file is opened.
     on_trouble: told in the loop of each transaction that failed, and with None of the first that worked after that.
     """
 
@@ -47,6 +48,7 @@ class Writer:
         on_trouble: Callable[[StoreError | None], None] = lambda _: None,
     ) -> None:
         self._path = path
+        self.prepare = migrate
         self._on_commit = on_commit
         self._on_trouble = on_trouble
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -142,7 +144,7 @@ class Writer:
             connection.execute("PRAGMA journal_mode = WAL")
             # NORMAL would survive a kill but lose the newest commits at a power cut.
             connection.execute("PRAGMA synchronous = FULL")
-            migrate(connection)
+            self.prepare(connection)
         except BaseException:
             connection.close()
             raise

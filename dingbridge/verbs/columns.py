@@ -14,8 +14,13 @@ def padded(text: str, to: int) -> str:
     return text + " " * max(0, to - width(text))
 
 
+def table(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """Each column as wide as its widest cell."""
+    rows = list(rows)
+    widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(padded(*cell) for cell in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
 def labelled(pairs: Iterable[tuple[str, str]]) -> list[str]:
     """`label  text`, the texts below one another."""
-    rows = list(pairs)
-    widest = max((width(label) for label, _ in rows), default=0)
-    return [f"{padded(label, widest)}  {text}".rstrip() for label, text in rows]
+    return table(pairs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dingbridge.verbs.columns import labelled, padded
+from dingbridge.verbs.columns import labelled, table
 from dingbridge.verbs.moments import moment
 from dingbridge.verbs.words import Words
 
@@ -13,19 +13,19 @@ from dingbridge.verbs.words import Words
 def render_list(rows: list[Mapping[str, Any]], words: Words) -> str:
     if not rows:
         return words("inbox_empty")
-    return "\n".join([words("inbox_head"), *(_line(row, words) for row in rows)])
+    head = ("code", "received", "state", "outcome", "tries", "cause")
+    return "\n".join(table([tuple(words(f"head_{name}") for name in head), *(_cells(row, words) for row in rows)]))
 
 
-def _line(row: Mapping[str, Any], words: Words) -> str:
-    cells = (
-        padded(row["code"], 8),
-        padded(moment(row["received_at"]), 19),
-        padded(words(f"state_{row['state']}"), 10),
-        padded(words(f"outcome_{row['outcome']}"), 10),
-        padded(str(row["tries"] + 1), 4),
+def _cells(row: Mapping[str, Any], words: Words) -> tuple[str, ...]:
+    return (
+        row["code"],
+        moment(row["received_at"]),
+        words(f"state_{row['state']}"),
+        words(f"outcome_{row['outcome']}"),
+        str(row["tries"] + 1),
         row["cause"] or row["why"],
     )
-    return "  ".join(cells).rstrip()
 
 
 def render_one(row: Mapping[str, Any], words: Words, *, texts: bool) -> str:

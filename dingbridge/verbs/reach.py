@@ -6,24 +6,32 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 from dingbridge.config import Located
 from dingbridge.control import NoDaemon, call
 from dingbridge.errors import BridgeError, StoreLocked
 from dingbridge.operations import NotPossible, Operations
-from dingbridge.store.sqlite import SQLiteStore
+from dingbridge.store.sqlite import Limits, SQLiteStore
 
 Arguments = Mapping[str, Any]
+
+
+def _quoted(arguments: Arguments) -> str:
+    return quote(arguments["wanted"], safe="")
+
+
 _REQUESTS: Mapping[str, Callable[[Arguments], tuple[str, str, dict[str, str]]]] = {
     "status": lambda _: ("GET", "/status", {}),
-    "trace": lambda a: ("GET", f"/trace/{a['wanted']}", {}),
+    "trace": lambda a: ("GET", f"/trace/{_quoted(a)}", {}),
     "inbox": lambda a: ("GET", "/inbox", {"which": a["which"], "limit": str(a["limit"])}),
-    "show": lambda a: ("GET", f"/inbox/{a['wanted']}", {"texts": str(int(a["texts"]))}),
-    "retry": lambda a: ("POST", f"/retry/{a['wanted']}", {}),
-    "drop": lambda a: ("POST", f"/drop/{a['wanted']}", {"tell": str(int(a["tell"]))}),
+    "show": lambda a: ("GET", f"/inbox/{_quoted(a)}", {"texts": str(int(a["texts"]))}),
+    "retry": lambda a: ("POST", f"/retry/{_quoted(a)}", {}),
+    "drop": lambda a: ("POST", f"/drop/{_quoted(a)}", {"tell": str(int(a["tell"]))}),
     "reload": lambda _: ("POST", "/reload", {}),
     "support": lambda _: ("GET", "/support", {}),
 }
+_RUNNING = frozenset({"reload", "support"})  # there is nothing to ask a store
 
 
 async def ask(located: Located, verb: str, **arguments: Any) -> Any:
@@ -33,7 +41,10 @@ async def ask(located: Located, verb: str, **arguments: Any) -> Any:
         return await call(located.store_path, method, path, **query)
     if not located.store_path.exists():
         raise NotPossible(f"no daemon is running, and there is no store yet at {located.store_path}")
-    store = SQLiteStore(located.store_path, clock=time.time)
+    if verb in _RUNNING:
+        raise NotPossible("no daemon is running on this store")
+    limits = Limits(answer_deadline_s=located.answer_deadline_min * 60.0)
+    store = SQLiteStore(located.store_path, clock=time.time, limits=limits)
     try:
         await store.open_beside()
     except StoreLocked:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dingbridge.causes import explain
-from dingbridge.verbs.columns import labelled, padded
+from dingbridge.verbs.columns import labelled, table
 from dingbridge.verbs.moments import moment, span
 from dingbridge.verbs.words import Words
 
@@ -46,36 +46,28 @@ def _explained(status: dict[str, Any], words: Words) -> list[str]:
     lines: list[str] = []
     for cause in dict.fromkeys(causes):
         if (found := explain(cause, words.locale)) is not None:
-            lines += [words("cause", text=found.cause), words("remedy", text=found.remedy), ""]
+            lines += [words("cause", text=found.cause, key=cause), words("remedy", text=found.remedy), ""]
     return lines
 
 
 def _lanes(status: dict[str, Any], words: Words) -> list[str]:
     if not status["lanes"]:
         return []
-    lines = [words("lanes", count=len(status["lanes"]))]
-    for lane in status["lanes"]:
-        due = words("due", span=span(lane["due_s"])) if lane["due_s"] > 0 else ""
-        tries = words("tries", count=lane["tries"]) if lane["tries"] else ""
-        said = words(
-            "lane",
-            code=lane["code"],
-            state=padded(words(f"state_{lane['state']}"), 12),
-            behind=lane["waiting"] - 1,
-            oldest=span(lane["oldest_s"]),
-            due=due,
-            tries=tries,
-        )
-        lines.append(f"  {said}")
-    return [*lines, ""]
+    rows = [(f"  {one['code']}", words(f"state_{one['state']}"), _lane(one, words)) for one in status["lanes"]]
+    return [words("lanes", count=len(rows)), *table(rows), ""]
+
+
+def _lane(lane: dict[str, Any], words: Words) -> str:
+    due = words("due", span=span(lane["due_s"])) if lane["due_s"] > 0 else ""
+    tries = words("tries", count=lane["tries"]) if lane["tries"] else ""
+    return words("lane", behind=lane["waiting"] - 1, oldest=span(lane["oldest_s"]), due=due, tries=tries)
 
 
 def _failures(status: dict[str, Any], words: Words) -> list[str]:
     if not status["failures"]:
         return [words("no_failures")]
-    lines = [words("failures")]
-    for one in status["failures"]:
-        outcome = padded(words(f"outcome_{one['outcome']}"), 10)
-        said = words("failure", at=moment(one["at"]), code=one["code"], outcome=outcome, why=one["cause"] or one["why"])
-        lines.append(f"  {said}")
-    return [*lines, words("hint_trace")]
+    rows = [
+        (f"  {moment(one['at'])}", one["code"], words(f"outcome_{one['outcome']}"), one["cause"] or one["why"])
+        for one in status["failures"]
+    ]
+    return [words("failures"), *table(rows), words("hint_trace")]

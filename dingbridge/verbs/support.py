@@ -20,6 +20,7 @@ from dingbridge import __version__, checks
 from dingbridge.building import redactor_for
 from dingbridge.config import Config, Located
 from dingbridge.errors import BridgeError
+from dingbridge.log import pseudonym
 from dingbridge.model import Secret
 from dingbridge.redaction import Redactor
 from dingbridge.verbs.reach import ask
@@ -34,7 +35,7 @@ async def gather(located: Located, config: Config | BridgeError) -> dict[str, An
     """File name to content: text, or a value for JSON. What cannot be had says why."""
     redactor = redactor_for(config) if isinstance(config, Config) else Redactor()
     files: dict[str, Any] = {"versions.json": _versions()}
-    files["configuration.json"] = _plain(config) if isinstance(config, Config) else {"error": config.detail}
+    files["configuration.json"] = _configured(config) if isinstance(config, Config) else {"error": config.detail}
     for name, verb, arguments in (
         ("status.json", "status", {}),
         ("inbox-open.json", "inbox", {"which": "open", "limit": 200}),
@@ -90,6 +91,15 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "-"
+
+
+def _configured(config: Config) -> dict[str, Any]:
+    """People and groups as status and traces have them, so that one can be found in the other."""
+    told: dict[str, Any] = _plain(config)
+    for route in told["routes"]:
+        for key in ("users", "conversations"):
+            route[key] = sorted(pseudonym(config.dingtalk.client_id, one) for one in route[key])
+    return told
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from dingbridge.verbs.columns import labelled
 from dingbridge.verbs.moments import clock, moment, span
 from dingbridge.verbs.words import Words
 
+_WELL = frozenset({"answered", "refused", "command"})
 _SECONDS = ("waited_s", "delay_s", "wait_s")
 _SAID = frozenset({"at", "name", "why", "cause", "ok", "ms", "first_token_ms", "certain", "marked"})
 
@@ -20,10 +22,13 @@ def render(trace: Mapping[str, Any], words: Words, *, now: float | None = None) 
     lines = [words("trace_title", code=trace["code"], outcome=outcome, state=state), *_causes(trace, words)]
     lines += labelled(_facts(trace, words, time.time() if now is None else now))
     lines.append("")
-    for step in trace["steps"]:
-        lines.append(f"{clock(step['at'])}  {said(step, words)}")
-        if why := step.get("why"):
+    told = ""
+    for step in sorted(trace["steps"], key=lambda step: float(step["at"])):
+        sentence, why = said(step, words), step.get("why", "")
+        lines.append(f"{clock(step['at'])}  {sentence}")
+        if why and why != told and why not in sentence:  # an error is handed on from step to step
             lines.append(f"{' ' * 14}{why}")
+        told = why
     return "\n".join(lines)
 
 
@@ -32,7 +37,7 @@ def said(step: Mapping[str, Any], words: Words) -> str:
     key = f"step_{step['name']}"
     if not words.has(key):
         return f"{step['name']}  {_rest(step, _SAID)}".rstrip()
-    facts = {**dict.fromkeys(("frame", "kind", "chat", "host", "why", "workspace", "handler", "attempt"), ""), **step}
+    facts = defaultdict(str, step)
     for name in _SECONDS:
         if name in step:
             facts[name] = span(float(step[name]))
@@ -41,7 +46,7 @@ def said(step: Mapping[str, Any], words: Words) -> str:
         if words.has(word := f"{name}_{facts[name]}"):
             facts[name] = words(word)
     facts["result"] = _result(step, words)
-    return words(key, **facts)
+    return words.filled(key, facts)
 
 
 def _result(step: Mapping[str, Any], words: Words) -> str:
@@ -60,14 +65,13 @@ def _rest(step: Mapping[str, Any], without: frozenset[str]) -> str:
 
 
 def _causes(trace: Mapping[str, Any], words: Words) -> list[str]:
+    """Why it ended so; of what ended well, what was met on the way."""
+    well = trace["outcome"] in _WELL
     lines = []
     for cause in trace["causes"]:
-        found = explain(cause, words.locale)
-        if found is not None:
+        if (found := explain(cause, words.locale)) is not None:
             lines += [
-                words(
-                    "cause", text=f"{found.cause}（{cause}）" if words.locale == "zh-CN" else f"{found.cause} ({cause})"
-                ),
+                words("met" if well else "cause", text=found.cause, key=cause),
                 words("remedy", text=found.remedy),
             ]
     return ["", *(lines or [trace["why"] or words("nothing_wrong")]), ""]
@@ -81,11 +85,11 @@ def _facts(trace: Mapping[str, Any], words: Words, now: float) -> list[tuple[str
     pairs.append((words("label_asker"), f"{trace['person']} @ {trace['conversation']}"))
     if trace["route"]:
         pairs.append((words("label_route"), trace["route"]))
-    tries = words("tries_crashes", tries=trace["tries"] + 1, crashes=trace["crashes"])
     ended = trace["finished_at"]
     took = "trace_total" if ended else "trace_open"
     lasted = words(took, span=span(max(0.0, (ended or now) - trace["received_at"])))
-    pairs.append((words("label_tries"), f"{tries}; {lasted}"))
+    tries = words("tries_crashes", tries=trace["tries"] + 1, crashes=trace["crashes"], lasted=lasted)
+    pairs.append((words("label_tries"), tries))
     if not ended and trace["deadline_at"]:
         pairs.append((words("label_deadline"), moment(trace["deadline_at"])))
     if trace["due_at"] and trace["due_at"] > now:

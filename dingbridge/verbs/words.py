@@ -26,14 +26,14 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "backend_bad": "不正常 {since}：{why}",
         "queue": "排队 {ready}，正在回答 {leased}，待发送 {answered}，发送中 {sending}，放弃 {dead}；最久 {oldest}",
         "lanes": "正在进行的会话（最多 {count} 个，最久的在前）：",
-        "lane": "{code}  {state}  后面还有 {behind} 个  等了 {oldest}{due}{tries}",
+        "lane": "后面还有 {behind} 个  等了 {oldest}{due}{tries}",
         "due": "  {span}后再试",
         "tries": "  已试 {count} 次",
         "failures": "最近没有答好的：",
         "no_failures": "最近七天没有失败的问题。",
-        "failure": "{at}  {code}  {outcome}  {why}",
         "hint_trace": "看其中一个：dingbridge trace 编号",
-        "cause": "原因：{text}",
+        "cause": "原因：{text}（{key}）",
+        "met": "途中遇到：{text}（{key}）",
         "remedy": "处理：{text}",
         "state_ready": "排队中",
         "state_leased": "正在回答",
@@ -65,10 +65,15 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "label_deadline": "期限",
         "label_next": "下次",
         "label_tries": "次数",
-        "tries_crashes": "交付 {tries} 次，崩溃 {crashes} 次",
+        "tries_crashes": "交付 {tries} 次，崩溃 {crashes} 次；{lasted}",
         "nothing_wrong": "没有发现故障。",
         "inbox_empty": "没有这样的消息。",
-        "inbox_head": "编号      收到                 状态        结果        次数  原因",
+        "head_code": "编号",
+        "head_received": "收到",
+        "head_state": "状态",
+        "head_outcome": "结果",
+        "head_tries": "次数",
+        "head_cause": "原因",
         "retried": "{code} 已放回队列，马上再答。",
         "dropped": "{code} 已移除。",
         "question": "问题：{text}",
@@ -158,14 +163,14 @@ _EN: Mapping[str, str] = MappingProxyType(
         "queue": "{ready} waiting, {leased} being answered, {answered} to send, {sending} being sent, {dead} given up; "
         "the oldest waits {oldest}",
         "lanes": "Contexts with work (at most {count}, the oldest first):",
-        "lane": "{code}  {state}  {behind} behind it  waits {oldest}{due}{tries}",
+        "lane": "{behind} behind it  waits {oldest}{due}{tries}",
         "due": "  again in {span}",
         "tries": "  tried {count} times",
         "failures": "Lately not answered well:",
         "no_failures": "No failed question in the last seven days.",
-        "failure": "{at}  {code}  {outcome}  {why}",
         "hint_trace": "To look at one: dingbridge trace CODE",
-        "cause": "Cause: {text}",
+        "cause": "Cause: {text} ({key})",
+        "met": "Met on the way: {text} ({key})",
         "remedy": "Remedy: {text}",
         "state_ready": "waiting",
         "state_leased": "being answered",
@@ -197,10 +202,15 @@ _EN: Mapping[str, str] = MappingProxyType(
         "label_deadline": "deadline",
         "label_next": "next",
         "label_tries": "tries",
-        "tries_crashes": "{tries} deliveries, {crashes} crashes",
+        "tries_crashes": "{tries} deliveries, {crashes} crashes; {lasted}",
         "nothing_wrong": "No fault found.",
         "inbox_empty": "No such message.",
-        "inbox_head": "code      received             state       outcome     tries  cause",
+        "head_code": "code",
+        "head_received": "received",
+        "head_state": "state",
+        "head_outcome": "outcome",
+        "head_tries": "tries",
+        "head_cause": "cause",
         "retried": "{code} is back in the queue and will be answered at once.",
         "dropped": "{code} is dropped.",
         "question": "Question: {text}",
@@ -278,8 +288,12 @@ class Words:
         self.locale = locale
         self._words = WORDS[locale]
 
-    def __call__(self, key: str, **values: object) -> str:
+    def __call__(self, key: str, /, **values: object) -> str:
         return self._words[key].format(**values)
+
+    def filled(self, key: str, values: Mapping[str, object]) -> str:
+        """As a call; a mapping may also know what to say for a name that it has not."""
+        return self._words[key].format_map(values)
 
     def has(self, key: str) -> bool:
         return key in self._words

@@ -1,0 +1,78 @@
+"""Which awaits are of a message's way: all of these modules, but for the functions that are left out with a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.awaits import PACKAGE, Await, awaits_of, is_one_of
+
+ARM_AT = "dingtalk/link.py"  # a frame has come
+MODULES = ("bridge", "lease", "dispatch", "notices", "answerer", "commands", "net", "watched")
+FOLDERS = ("store", "dingtalk", "backends")
+
+REASONS: dict[str, tuple[str, ...]] = {
+    "the link's life, not a message's": (
+        "dingtalk/stream.py Stream.run",
+        "dingtalk/stream.py Stream.close",
+        "dingtalk/stream.py Stream._keep_up",
+        "dingtalk/stream.py Stream._connect",
+        "dingtalk/stream.py Stream._read",
+        "dingtalk/stream.py Stream._end_links",
+        "dingtalk/stream.py Stream._pause",
+        "dingtalk/gateway.py open_ticket",
+        "dingtalk/gateway.py open_connection",
+        "dingtalk/link.py Link.read",
+        "dingtalk/link.py Link._end_in_order",
+        "dingtalk/link.py Link._close_socket",
+        "dingtalk/link.py Link._ping",
+    ),
+    "the daemon's start and stop": (
+        "store/sqlite.py SQLiteStore.open",
+        "store/sqlite.py SQLiteStore.open_beside",
+        "store/sqlite.py SQLiteStore._open",
+        "store/sqlite.py SQLiteStore.close",
+        "store/sqlite.py SQLiteStore.release_all",
+        "store/writer.py Writer.open",
+        "store/writer.py Writer.close",
+        "backends/anythingllm.py AnythingLLM.__aexit__",
+        "backends/api.py Api.close",
+    ),
+    "upkeep, and what operators look at and ask for": (
+        "bridge.py Bridge.retry",
+        "bridge.py Bridge.drop",
+        "store/sqlite.py SQLiteStore.retry",
+        "store/sqlite.py SQLiteStore.drop",
+        "store/sqlite.py SQLiteStore.find",
+        "store/sqlite.py SQLiteStore.listed",
+        "store/sqlite.py SQLiteStore.lanes",
+        "store/sqlite.py SQLiteStore.forget",
+        "store/sqlite.py SQLiteStore.probe",
+        "store/sqlite.py SQLiteStore.depth",
+        "backends/anythingllm.py AnythingLLM.check_key",
+    ),
+}
+LEFT_OUT = tuple(function for functions in REASONS.values() for function in functions)
+
+# Single places that no message comes to, by function and text.
+NETS: dict[str, str] = {
+    "bridge.py Bridge._in_order: self._give_back(lease, self._pauses.store_s, error)": "whoever writes waits by itself",
+    "bridge.py Bridge._in_order: self._replace(lease, _bug(error))": "a bug",
+    "dingtalk/stream.py Stream._route: self._client.system_handler.raw_process(_parsed(SystemMessage, frame))": "pings",
+    "dingtalk/link.py Link._receive: self._socket.pong(received.data)": "pings",
+}
+
+
+def way_files() -> list[Path]:
+    single = [PACKAGE / f"{module}.py" for module in MODULES]
+    return [file for file in single if file.exists()] + [
+        file for folder in FOLDERS for file in sorted((PACKAGE / folder).glob("*.py"))
+    ]
+
+
+def way() -> list[Await]:
+    return [
+        one
+        for file in way_files()
+        for one in awaits_of(file)
+        if not is_one_of(one, LEFT_OUT) and f"{one.function}: {one.text}" not in NETS
+    ]
