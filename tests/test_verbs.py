@@ -193,7 +193,7 @@ async def test_trace_tells_the_whole_way(house: House) -> None:
     assert (code, err) == (0, "")
     lines = [line for line in out.splitlines() if re.match(r"\d\d:\d\d:\d\d\.\d{3}  ", line)]
     ways = [
-        *("收到消息（text，single），存盘后确认；帧 ", "开始处理", "路由 handbook 符合"),
+        *("收到消息（文字，单聊），存盘后确认；帧 ", "开始处理", "路由 handbook 符合"),
         *("第 1 次问 AnythingLLM（handbook）：成功", "发送第 1 段，走会话地址：成功"),
     ]
     assert len(lines) == len(ways), out

@@ -61,7 +61,8 @@ _EN: Mapping[str, str] = MappingProxyType(
         "demo": "See a real daemon at work, without a DingTalk account: both servers are stand-ins on this machine.\n\n"
         "Opens a page with chats, the wire and a tour. With questions piped in it answers each line on stdout.",
         "demo.config": "Run your own routes and handlers in it.",
-        "demo.port": "0 takes any; default: 8787 for the page, 8786 with --gateway-only (its page: one more), the next one if it is taken.",
+        "demo.port": "0 takes any; default: 8787 for the page, 8786 with --gateway-only (its page: one more), "
+        "the next one if it is taken.",
         "demo.no_browser": "Serve the page, open nothing.",
         "demo.chat": "Chat in this terminal instead of a page.",
         "demo.anythingllm": "Ask this AnythingLLM instead of the stand-in.",
