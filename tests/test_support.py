@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 import stat
 import tarfile
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +130,11 @@ async def test_without_a_daemon(house: House) -> None:
     await house.gateway.connected()
     await played(house)
     await daemon.stop()
+    with closing(sqlite3.connect(house.folder / "state" / "dingbridge.db")) as store, store:
+        store.execute("UPDATE message SET reason = ? WHERE outcome = 'failed'", (f"proxy said {PROXY_PASSWORD}",))
     files = await packed(house)
     assert set(files) > NAMES
+    assert "proxy said ***" in files["inbox-failed.json"]
     assert unfit(house, files) == []
     assert json.loads(files["status.json"])["running"] is None
     assert files["log.jsonl"] == ""

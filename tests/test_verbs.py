@@ -315,6 +315,7 @@ async def test_a_running_question_is_dropped(house: House, *, quiet: bool) -> No
     code = trace_code(house.gateway.client_id, sent.msg_id)
     extra = ("--quiet",) if quiet else ()
     assert await verb("inbox", "drop", *extra, code, *config(house)) == (0, f"{code} 已移除。\n", "")
+    await until(lambda: house.backend.asked[0].cancelled)
     posts = await house.gateway.wait_posts(following, 1 if quiet else 2)
     await ended(house, following)
     texts = [post.text for post in posts]
