@@ -237,13 +237,13 @@ async def test_a_chat_in_the_terminal() -> None:
 
 
 async def test_questions_from_a_file_are_answered_on_stdout(tmp_path: Path) -> None:
-    """A regular file as stdin is read like a pipe; nothing is served."""
+    """A regular file as stdin is read like a pipe; nothing is served, and a question may be longer than the page takes."""
     questions = tmp_path / "questions.txt"
-    questions.write_text("年假有几天？\n", encoding="utf-8")
+    questions.write_text("年假" * 3_000 + "？\n年假有几天？\n", encoding="utf-8")
     with questions.open() as stdin:
         code, out, err = await rest_of(await start(stdin=stdin.fileno()))
     assert (code, err) == (0, "")
-    assert out.count("来源：") == 1
+    assert out.count("来源：") == 2
     assert not PAGE.search(out)
 
 

@@ -325,6 +325,22 @@ async def test_a_foreign_session_webhook_is_refused_and_openapi_replies(house: H
     assert post.path == "oto"
 
 
+async def test_who_was_told_of_trouble_is_not_asked_to_wait_a_moment(house: House) -> None:
+    """A waiting notice that is due after the trouble text does not go out."""
+    house.backend.answer, house.backend.fault = str, "down"
+    async with house.app(reply={"notice_after_s": 0.6}):
+        sent = await house.gateway.say("甲")
+        await house.gateway.wait_posts(sent)
+        await asyncio.sleep(1.0)
+        told = [post.text for post in house.gateway.posts]
+        house.backend.fault = None
+        await house.gateway.wait_posts(sent, 2)
+
+    assert len(told) == 1
+    assert told[0].startswith(TEXTS("trouble"))
+    assert NOTICE not in [post.text for post in house.gateway.posts]
+
+
 async def test_a_backend_down_is_told_once_and_answered_on_recovery_in_order(house: House) -> None:
     """While AnythingLLM is down people are told once per lane; when it is back all are answered, in order."""
     house.backend.answer, house.backend.fault = str, "down"

@@ -13,7 +13,7 @@ import pytest
 
 from dingbridge import model
 from dingbridge.cli.helps import HELPS
-from dingbridge.cli.root import help_locale
+from dingbridge.cli.root import help_locale, show
 from dingbridge.verbs import columns, moments, trace
 from dingbridge.verbs.words import WORDS, Words
 
@@ -235,3 +235,10 @@ def test_the_words_are_json_safe() -> None:
     for catalogues in (WORDS, HELPS):
         for texts in catalogues.values():
             assert json.dumps(dict(texts), ensure_ascii=False).encode()
+
+
+def test_a_stored_text_cannot_command_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Escapes, bells and text direction are made visible; lines and Chinese stay."""
+    show("年假\x1b]0;owned\x07\n\u202e几天\x9b31m")
+
+    assert capsys.readouterr().out == "年假�]0;owned�\n�几天�31m\n"
