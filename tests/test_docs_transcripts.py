@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dingbridge.sim.gateway import Gateway
 from tests.house import Daemon, House, until
 from tests.pages import part
 
@@ -55,6 +56,13 @@ async def printed(command: str, environ: dict[str, str] | None = None) -> str:
 @pytest.fixture(params=PAGES)
 def page(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    """Of the robot whose messages have the codes that the pages show."""
+    async with Gateway(client_id="dingsimulated0001") as one:
+        yield one
 
 
 @pytest.fixture

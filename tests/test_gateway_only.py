@@ -259,7 +259,7 @@ async def test_a_page_stands_beside_it(http: aiohttp.ClientSession) -> None:
     async with alone(http, "--port", "0", stdin=asyncio.subprocess.DEVNULL) as one, page_of(one) as visitor:
         state = await visitor.state()
         assert (state["mode"], state["gateway"]["url"], state["gateway"]["connections"]) == ("gateway-only", one.url, 0)
-        assert state["chats"][0]["title"] == "机器人（张三）"
+        assert state["chats"][0]["title"] == "我的机器人（张三）"
         await one.ask("say", text="早", user="lisi", nick="李四")
         waits = await visitor.until(lambda state: state["messages"])
         assert [(each["chat"], each["text"], each["state"]) for each in waits] == [("lisi", "早", "held")]

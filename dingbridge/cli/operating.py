@@ -22,6 +22,7 @@ from dingbridge.cli.root import (
     locate,
     main,
     said,
+    show,
     tell,
 )
 from dingbridge.errors import BridgeError, ConfigError
@@ -64,7 +65,7 @@ def status(config_path: Path | None, *, watch: bool, as_json: bool) -> None:
         _watch(located, shown)
         return
     told = _ask(located, "status")
-    click.echo(shown(told))
+    show(shown(told))
     sys.exit(0 if "pid" in told else FAILED)
 
 
@@ -81,7 +82,7 @@ def _watch(located: Any, shown: Callable[[Any], str]) -> None:
             else:
                 if sys.stdout.isatty():
                     click.clear()
-                click.echo(told)
+                show(told)
             time.sleep(WATCH_S)
     except KeyboardInterrupt:
         return
@@ -96,7 +97,7 @@ def trace(config_path: Path | None, wanted: str, *, as_json: bool) -> None:
     from dingbridge.verbs import trace as showing  # noqa: PLC0415
 
     told = _ask(located, "trace", wanted=wanted)
-    click.echo(_as_json(told) if as_json else showing.render(told, _words(located)))
+    show(_as_json(told) if as_json else showing.render(told, _words(located)))
 
 
 @main.group(help=said("inbox"))
@@ -114,7 +115,7 @@ def inbox_list(config_path: Path | None, which: str, limit: int, *, as_json: boo
     from dingbridge.verbs import inbox as showing  # noqa: PLC0415
 
     rows = _ask(located, "inbox", which=which, limit=limit)
-    click.echo(_as_json(rows) if as_json else showing.render_list(rows, _words(located)))
+    show(_as_json(rows) if as_json else showing.render_list(rows, _words(located)))
 
 
 @inbox.command("show", help=said("inbox.show"))
@@ -127,7 +128,7 @@ def inbox_show(config_path: Path | None, wanted: str, *, texts: bool, as_json: b
     from dingbridge.verbs import inbox as showing  # noqa: PLC0415
 
     row = _ask(located, "show", wanted=wanted, texts=texts)
-    click.echo(_as_json(row) if as_json else showing.render_one(row, _words(located), texts=texts))
+    show(_as_json(row) if as_json else showing.render_one(row, _words(located), texts=texts))
 
 
 @inbox.command("retry", help=said("inbox.retry"))
@@ -137,7 +138,7 @@ def inbox_show(config_path: Path | None, wanted: str, *, texts: bool, as_json: b
 def inbox_retry(config_path: Path | None, wanted: str, *, as_json: bool) -> None:
     located = locate(config_path)
     row = _ask(located, "retry", wanted=wanted)
-    click.echo(_as_json(row) if as_json else _words(located)("retried", code=row["code"]))
+    show(_as_json(row) if as_json else _words(located)("retried", code=row["code"]))
 
 
 @inbox.command("drop", help=said("inbox.drop"))
@@ -148,7 +149,7 @@ def inbox_retry(config_path: Path | None, wanted: str, *, as_json: bool) -> None
 def inbox_drop(config_path: Path | None, wanted: str, *, quiet: bool, as_json: bool) -> None:
     located = locate(config_path)
     row = _ask(located, "drop", wanted=wanted, tell=not quiet)
-    click.echo(_as_json(row) if as_json else _words(located)("dropped", code=row["code"]))
+    show(_as_json(row) if as_json else _words(located)("dropped", code=row["code"]))
 
 
 @main.command(help=said("reload"))

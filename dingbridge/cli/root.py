@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from unicodedata import category
 
 import click
 
@@ -102,6 +103,15 @@ def exit_for(error: BridgeError, redact: Callable[[str], str] = str) -> NoReturn
         sys.exit(CONFIGURATION)
     click.echo(redact(error.detail), err=True)
     sys.exit(FAILED)
+
+
+def show(text: str) -> None:
+    """On stdout; what stored texts and messages hold for a terminal to obey is made visible instead."""
+    click.echo("".join("\N{REPLACEMENT CHARACTER}" if _commands_a_terminal(one) else one for one in text))
+
+
+def _commands_a_terminal(character: str) -> bool:
+    return character not in "\n\t" and category(character) in ("Cc", "Cf")
 
 
 def tell(error: ConfigError) -> None:

@@ -68,10 +68,11 @@ async def _chat(stage: Stage, *, interactive: bool) -> int:
         _say("输入问题后回车；/help 看命令；Ctrl-D 结束。可以试试：")
         _say("".join(f"  {example}\n" for example in EXAMPLES))
     lines = _lines(interactive=interactive)
+    asker = stage.room.cast.people[0]
     while (line := await lines.get()) is not None:
         if not line.strip():
             continue
-        _, sent = await stage.room.say("zhangsan", "zhangsan", line)
+        sent = await stage.gateway.say(line.strip(), user=asker.user, nick=asker.nick)  # of any length, as in a chat
         await _show_answer(stage, sent)
     return 0
 
@@ -122,4 +123,7 @@ def _lines(*, interactive: bool) -> asyncio.Queue[str | None]:
 
 
 def _say(text: str, to: TextIO | None = None) -> None:
-    print(text, file=to or sys.stdout, flush=True)
+    try:
+        print(text, file=to or sys.stdout, flush=True)
+    except BrokenPipeError:  # `| head`: nobody reads any more, which is no failure
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -272,12 +272,15 @@ class SQLiteStore:
         )
 
     async def claim_notice(self, row: int) -> Message | None:
-        """The unanswered message whose asker is to get the notice; once per lane until it is empty."""
+        """The unanswered message whose asker is to get the notice; once per lane until it is empty.
+
+        Who has been told of trouble is not asked to wait a moment.
+        """
         trail = self._trail((Step(self._clock(), "notice", {}),))
 
         def run(c: sqlite3.Connection) -> Message | None:
             claimed = c.execute(
-                "UPDATE lane SET noticed = 1 WHERE noticed = 0 AND key ="
+                "UPDATE lane SET noticed = 1 WHERE noticed = 0 AND troubled = 0 AND key ="
                 " (SELECT lane FROM message WHERE id = ? AND state IN ('ready', 'leased'))",
                 (row,),
             ).rowcount
