@@ -64,4 +64,7 @@ async def house(gateway: Gateway, backend: AnythingLLM, tmp_path: Path, log_file
     """Both, and a folder for dingbridge's own files; no log may hold a secret, a ticket or a session webhook."""
     one = House(gateway, backend, tmp_path)
     yield one
+    for daemon in one.daemons:  # of a test that failed
+        if daemon.process.returncode is None:
+            await daemon.kill()
     assert not leaked(one, log_file)

@@ -91,6 +91,7 @@ class House:
     backend: AnythingLLM
     folder: Path
     tables: dict[str, Any] = field(default_factory=dict)
+    daemons: list[Daemon] = field(default_factory=list)
 
     def configure(self, **tables: Any) -> Path:
         """Write the configuration, with these tables merged in; its path."""
@@ -130,7 +131,8 @@ class House:
                 stderr=stderr,
                 env={**_clean_environment(), **(environ or {})},
             )
-        return Daemon(process, path)
+        self.daemons.append(Daemon(process, path))
+        return self.daemons[-1]
 
 
 def leaked(house: House, *logs: Path) -> list[str]:

@@ -201,6 +201,21 @@ async def test_a_bug_is_told_and_logged(store: SQLiteStore, log_file: Path, monk
     assert logged(log_file, "control.failed") == 1
 
 
+async def test_no_page_tells_a_secret_that_an_error_quoted(house: House) -> None:
+    """Status, the page, readiness and STATUS are masked, whatever the other side put into its refusal."""
+    secret = "plainword-4711"
+    async with house.app(web={"admin_token": secret}) as app:
+        app.outages.backend.lost(f"the proxy said {secret}", "proxy.auth")
+        told = await call(app.store.path, "GET", "/status")
+        assert told["backend"]["why"] == "the proxy said ***"
+        assert "the proxy said ***" in app.vitals.page()
+        app.stream.state.why = f"no link with {secret}"
+        app.stream.state.connected = False
+        assert app.vitals.parts()["link"].why == "no link with ***"
+        assert secret not in app.vitals.line() + app.vitals.page()
+        app.stream.state.connected = True
+
+
 @pytest.mark.parametrize(
     "sent",
     [
