@@ -237,7 +237,7 @@ async def test_a_chat_in_the_terminal() -> None:
 
 
 async def test_questions_from_a_file_are_answered_on_stdout(tmp_path: Path) -> None:
-    """A regular file as stdin is read like a pipe; nothing is served, and a question may be longer than the page takes."""
+    """A regular file as stdin is read like a pipe, nothing is served; a question may be longer than the page's."""
     questions = tmp_path / "questions.txt"
     questions.write_text("年假" * 3_000 + "？\n年假有几天？\n", encoding="utf-8")
     with questions.open() as stdin:

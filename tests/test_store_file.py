@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -252,3 +253,21 @@ async def test_a_row_that_cannot_be_read_can_be_cancelled(tmp_path: Path) -> Non
         assert await store.claim_notice(placed.row) is None
         assert await store.cancel(message("x"), before=9) == {placed.row: None}
         assert await leased(store) == []
+
+
+async def test_an_operators_look_does_not_stop_a_start(tmp_path: Path) -> None:
+    """Who holds the lock only for a moment is waited for."""
+    path = tmp_path / "x.db"
+    looking = take_lock(path)
+    starting = asyncio.create_task(_opened_and_closed(path))
+    await asyncio.sleep(0.3)
+    assert not starting.done()
+    looking.close()
+
+    async with asyncio.timeout(10):
+        await starting
+
+
+async def _opened_and_closed(path: Path) -> None:
+    async with opened(path, Clock()):
+        pass

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from dingbridge.errors import StoreError
+from dingbridge.errors import StoreError, StoreLocked
 from dingbridge.model import Answer, Delivery, Message, Outcome, Placed, Secret, State, Task, typed_code
 from dingbridge.store import intake, operate, recovery, work
 from dingbridge.store.codec import APPEND_TRAIL, encode_answer, encode_steps
@@ -27,6 +28,7 @@ from dingbridge.trail import Step
 
 __all__ = ["Depth", "Leased", "Limits", "Recovered", "SQLiteStore", "Waiting", "take_lock"]
 
+LOOK_S = 1.0
 PROBE_BYTES = 64 * 1024
 Steps = Sequence[Step]
 
@@ -93,22 +95,33 @@ class SQLiteStore:
 
     async def open(self) -> Recovered:
         """For a daemon: what a crash left leased goes back, and is counted."""
+        await self._take_lock()
         recovered: Recovered = await self._open(lambda c: recovery.recover(c, now=self._clock(), wipe=self._wipe))
         return recovered
 
     async def open_beside(self) -> None:
         """For an operator while no daemon runs: takes the lock, but leaves everything as it is, old tables too."""
         self._writer.prepare = require
+        self._lock = await asyncio.to_thread(take_lock, self.path)
         await self._open(lambda _: None)
 
+    async def _take_lock(self) -> None:
+        """An operator's look holds the lock for a moment; another daemon holds it for good."""
+        until = time.monotonic() + LOOK_S
+        while self._lock is None:
+            try:
+                self._lock = await asyncio.to_thread(take_lock, self.path)
+            except StoreLocked:
+                if time.monotonic() >= until:
+                    raise
+                await asyncio.sleep(0.1)
+
     async def _open(self, first: Callable[[sqlite3.Connection], Any]) -> Any:
-        self._lock = await asyncio.to_thread(take_lock, self.path)
         try:
             await self._writer.open()
             return await self._writer.run(first)
         except BaseException:
-            await self._writer.close()
-            self._lock.close()
+            await self.close()
             raise
 
     async def close(self) -> None:
