@@ -13,8 +13,7 @@ TEXTS: Mapping[str, Explanation] = MappingProxyType(
         "backend.key": Explanation(
             "AnythingLLM does not accept the API key.",
             "Create one in AnythingLLM (Settings, Tools, Developer API), put it into the file that [anythingllm] "
-            "api_key_file names and run dingbridge reload (the systemd credential and the environment need a restart), "
-            "then dingbridge check.",
+            "api_key_file names, and run dingbridge reload (a systemd credential needs a restart).",
         ),
         "backend.address": Explanation(
             "What answers at [anythingllm] base_url is not AnythingLLM's API: a web page, a redirect or a 404.",

@@ -12,8 +12,8 @@ TEXTS: Mapping[str, Explanation] = MappingProxyType(
         # -- AnythingLLM
         "backend.key": Explanation(
             "AnythingLLM 不接受 API 密钥。",
-            "在 AnythingLLM 的“设置 → 工具 → 开发者 API”里新建密钥，写进 [anythingllm] api_key_file 指的文件"
-            "并运行 dingbridge reload（systemd 凭据、环境变量要重启），再用 dingbridge check 确认。",
+            "在 AnythingLLM 的“设置 → 工具 → 开发者 API”里新建密钥，写进 [anythingllm] api_key_file 指的文件后"
+            " dingbridge reload（用 systemd 凭据的要重启）。",
         ),
         "backend.address": Explanation(
             "[anythingllm] base_url 指的地址答复的不是 AnythingLLM 的接口，多半是网页、跳转或者 404。",
