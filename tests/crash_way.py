@@ -29,6 +29,7 @@ REASONS: dict[str, tuple[str, ...]] = {
     "the daemon's start and stop": (
         "store/sqlite.py SQLiteStore.open",
         "store/sqlite.py SQLiteStore.open_beside",
+        "store/sqlite.py SQLiteStore._take_lock",
         "store/sqlite.py SQLiteStore._open",
         "store/sqlite.py SQLiteStore.close",
         "store/sqlite.py SQLiteStore.release_all",

@@ -257,20 +257,20 @@ async def test_a_bad_file_keeps_the_old_one_and_says_every_fault(house: House, l
         ("[reply\n", "dingbridge.toml"),
         ("", "dingtalk.client_id: missing"),
         (None, "dingbridge.toml"),
-        ("handler", "route[0].handler: importing sample_broken raised ZeroDivisionError"),
-        ("exit", "route[0].handler: importing sample_exits raised SystemExit"),
+        ("handler", "route[0].handler: importing broken_at_reload raised ZeroDivisionError"),
+        ("exit", "route[0].handler: importing exits_at_reload raised SystemExit"),
     ],
 )
 async def test_whatever_is_wrong_the_daemon_lives(house: House, written: str | None, fault: str) -> None:
     """No TOML, nothing, no file, a module that raises, one that exits: refused as a configuration."""
-    (house.folder / "sample_broken.py").write_text("1 / 0\n")
-    (house.folder / "sample_exits.py").write_text("raise SystemExit(3)\n")
+    (house.folder / "broken_at_reload.py").write_text("1 / 0\n")
+    (house.folder / "exits_at_reload.py").write_text("raise SystemExit(3)\n")
     async with house.app() as app:
         path = house.folder / "dingbridge.toml"
         if written is None:
             path.unlink()
         elif written in ("handler", "exit"):
-            name = "sample_broken" if written == "handler" else "sample_exits"
+            name = "broken_at_reload" if written == "handler" else "exits_at_reload"
             house.configure(handlers={"path": [str(house.folder)]}, route=[{"handler": f"{name}:handle"}])
         else:
             path.write_text(written)
