@@ -271,8 +271,9 @@ class Bridge:
 
     async def cancel(self, message: Message, *, before: int) -> int:
         cancelled = await keep(self._pauses.store_s, self._store.cancel, message, before=before)
-        for row, question in cancelled.items():
+        for row in cancelled:  # all at once: nobody asks on while the others are seen to
             self._questions.cancel(row)
+        for row, question in cancelled.items():
             await self._notices.settle(row)
             await self._leave_ended(row, question or message, "cancelled by the asker")
         self._questions.wake()
