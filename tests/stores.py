@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dingbridge.errors import StoreUnavailable
 from dingbridge.model import (
     Answer,
     Conversation,
@@ -179,3 +180,14 @@ def bound(c: sqlite3.Connection) -> None:
 
 def unbound(c: sqlite3.Connection) -> None:
     c.execute("PRAGMA max_page_count = 1000000").fetchone()
+
+
+async def make_room(store: SQLiteStore) -> None:
+    """What shares its commit with a write that does not fit is undone with it, so it is tried again."""
+    while True:
+        try:
+            await store._writer.run(unbound)
+        except StoreUnavailable:
+            await asyncio.sleep(0.02)
+        else:
+            return

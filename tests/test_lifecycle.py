@@ -15,6 +15,7 @@ import pytest
 
 from dingbridge.texts import Texts
 from tests.house import House, until, write
+from tests.stores import make_room
 
 TOKEN = "a-long-admin-token"
 
@@ -393,7 +394,7 @@ async def test_a_full_disk_is_told_and_nothing_accepted_is_lost(house: House) ->
         sent = [await house.gateway.say("乙" * 3000, user=f"u{number}") for number in range(8)]
         await until(lambda: app.store.trouble)
         assert not app.vitals.parts()["store"].ok
-        await app.store._writer.run(lambda c: c.execute("PRAGMA max_page_count = 100000").fetchone())
+        await make_room(app.store)
         for one in sent:
             await house.gateway.wait_posts(one)
         await until(lambda: app.vitals.parts()["store"].ok)

@@ -16,7 +16,7 @@ from tests.anythingllm_peer import Proxy
 from tests.certificates import sloppy
 from tests.house import House
 from tests.operating import in_language, verb
-from tests.stores import bound, unbound
+from tests.stores import bound, make_room
 
 FOREIGN = "https://oapi.dingtalk.com.evil.example/robot/sendBySession?session=1"
 
@@ -153,7 +153,7 @@ async def test_a_full_disk(house: House) -> None:
         async with asyncio.timeout(20):
             while app.store.trouble is None:
                 await asyncio.sleep(0.02)
-        await app.store._writer.run(unbound)
+        await make_room(app.store)
         _, named = await stored(app, house, sent, "store.full")
         await told(house, sent, "store.full")
     await told(house, sent, "store.full")
@@ -173,7 +173,7 @@ async def test_a_disk_so_full_that_the_message_was_not_kept(house: House) -> Non
         assert "没有存下来" in out
         assert not sent.acks
 
-        await app.store._writer.run(unbound)
+        await make_room(app.store)
         await house.gateway.redeliver(sent)
         await house.gateway.next_post(sent)
         code, out, _ = await verb("trace", sent.msg_id, "--config", str(house.folder / "dingbridge.toml"))
