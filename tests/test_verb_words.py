@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import string
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -242,3 +245,21 @@ def test_a_stored_text_cannot_command_a_terminal(capsys: pytest.CaptureFixture[s
     show("年假\x1b]0;owned\x07\n\u202e几天\x9b31m")
 
     assert capsys.readouterr().out == "年假�]0;owned�\n�几天�31m\n"
+
+
+def test_a_terminal_that_lacks_a_character_gets_no_traceback(tmp_path: Path) -> None:
+    """A route is explained under an encoding without the check mark and without Chinese."""
+    file = tmp_path / "dingbridge.toml"
+    file.write_text(
+        '[dingtalk]\nclient_id = "dingx"\n[anythingllm]\nbase_url = "http://127.0.0.1:1"\n[[route]]\nworkspace = "h"\n'
+    )
+    for encoding in ("gbk", "latin-1"):
+        done = subprocess.run(
+            [sys.executable, "-m", "dingbridge", "route", "--config", str(file), "hello"],
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"h" in done.stdout

@@ -7,6 +7,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
+from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -64,7 +65,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help=said("json"))
 @click.group(help=said("main"), context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="dingbridge %(version)s")
 def main() -> None:
-    """The verbs register themselves."""
+    """The verbs register themselves. A terminal that lacks a character gets another one, and no traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def load(explicit: Path | None, *, secrets: bool = True) -> Config:
