@@ -300,7 +300,8 @@ class App:
             self._config, self.store.limits = config, store_limits(config)
             self._retire(self.bridge.use(setup), old)
             self._spawn(check_workspaces(config, self._backend))
-            log.info("config.reloaded", applied=reloaded.applied, restart=reloaded.restart)
+            # Lists: a pair of texts is taken for a header, whose value may be a secret.
+            log.info("config.reloaded", applied=list(reloaded.applied), restart=list(reloaded.restart))
             return reloaded
 
     async def _prepare(self) -> tuple[Config, Reloaded, Setup, AsyncExitStack]:

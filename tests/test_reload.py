@@ -333,11 +333,11 @@ async def test_sighup_reloads_and_says_so(house: House) -> None:
     """One line with what counts now; a fault is one line with what is wrong; the process goes on as it was."""
     house.configure()
     daemon = await started(house)
-    house.configure(reply={"locale": "en"}, web={"listen": ""})
+    house.configure(reply={"locale": "en"}, web={"listen": ""}, dingtalk={"client_secret": "another-secret-value"})
     daemon.process.send_signal(signal.SIGHUP)
     await until(lambda: events(daemon.log, "config.reloaded"))
     (told,) = events(daemon.log, "config.reloaded")
-    assert (told["applied"], told["restart"]) == (["reply.locale"], ["web.listen"])
+    assert (told["applied"], told["restart"]) == (["reply.locale"], ["dingtalk.client_secret", "web.listen"])
     house.configure(reply={"locale": "fr"})
     daemon.process.send_signal(signal.SIGHUP)
     await until(lambda: events(daemon.log, "config.kept"))

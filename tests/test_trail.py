@@ -196,7 +196,8 @@ async def test_a_refused_origin_leaves_no_webhook(chat: Chat) -> None:
     """A foreign webhook was left out at receipt: here there is none, and its address is nowhere."""
     message = await chat.hear(sessionWebhook="https://oapi.dingtalk.com.evil.example/robot/sendBySession?session=1")
     steps = await sent(chat, message)
-    assert steps[0] == ("send.skipped", {"rung": "webhook", "why": "none", "cause": "webhook.none"})
+    assert steps[0] == ("send.skipped", {"rung": "webhook", "why": "none"})
+    assert steps[1] == ("send.skipped", {"rung": "newest_webhook", "why": "none", "cause": "webhook.none"})
     assert "evil" not in repr(steps)
 
 

@@ -249,12 +249,14 @@ class Replies:
             log.warning("reply.webhook_unknown", code=message.code, why=error.detail, cause=error.cause)
             trail.note("send.skipped", rung="newest_webhook", why=error.detail, cause=error.cause)
             return
-        if newest != own and self._usable("newest_webhook", newest, expires):
+        if (not newest or newest != own) and self._usable("newest_webhook", newest, expires):
             yield "newest_webhook", newest
 
     def _usable(self, rung: str, url: Secret, expires: float | None) -> bool:
         if not url:
-            trail.note("send.skipped", rung=rung, why="none", cause="webhook.none")
+            # One's own is forgotten with the end of a message: only without the newest one there is none.
+            cause = "webhook.none" if rung == "newest_webhook" else None
+            trail.note("send.skipped", rung=rung, why="none", cause=cause)
             return False
         if expires is None or self._clock() < expires - EXPIRY_MARGIN_S:
             return True
