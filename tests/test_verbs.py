@@ -266,7 +266,7 @@ async def test_a_failed_question_is_retried(house: House, *, running: bool) -> N
     code = row["code"]
     assert await verb("inbox", "retry", f"编号 {code.lower()}", *config(house)) == (
         0,
-        f"{code} 已放回队列，马上再答。\n",
+        f"{code} 已放回队列，由运行中的（没有时由下次启动的）dingbridge 再答；结果看 dingbridge trace {code}。\n",
         "",
     )
     if not running:

@@ -171,8 +171,9 @@ def reload(config_path: Path | None, *, as_json: bool) -> None:
         exit_for(error)
     words = _words(located)
     applied, restart = ", ".join(told["applied"]), ", ".join(told["restart"])
-    lines = [words("reloaded", keys=applied) if applied else words("reloaded_nothing")]
+    lines = [words("reloaded", keys=applied)] if applied else []
     lines += [words("restart_needed", keys=restart)] if restart else []
+    lines = lines or [words("reloaded_nothing")]
     click.echo(_as_json(told) if as_json else "\n".join(lines))
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from dingbridge.config import Located
 from dingbridge.control import NoDaemon, call
 from dingbridge.errors import BridgeError, StoreLocked
-from dingbridge.operations import NotPossible, Operations
+from dingbridge.operations import NotFound, NotPossible, Operations
 from dingbridge.store.sqlite import Limits, SQLiteStore
 
 Arguments = Mapping[str, Any]
@@ -31,11 +31,15 @@ _REQUESTS: Mapping[str, Callable[[Arguments], tuple[str, str, dict[str, str]]]] 
     "reload": lambda _: ("POST", "/reload", {}),
     "support": lambda _: ("GET", "/support", {}),
 }
+WANTED = 500  # characters; no msgId is so long
 _RUNNING = frozenset({"reload", "support"})  # there is nothing to ask a store
 
 
 async def ask(located: Located, verb: str, **arguments: Any) -> Any:
     """What `Operations.<verb>` returns. Raises BridgeError with the sentence for the operator."""
+    wanted = str(arguments.get("wanted", "-"))
+    if not wanted.strip() or len(wanted) > WANTED or not wanted.isprintable():
+        raise NotFound("no message has such a code or msgId: give the 8 characters that stand in the chat")
     method, path, query = _REQUESTS[verb](arguments)
     with suppress(NoDaemon):
         return await call(located.store_path, method, path, **query)

@@ -74,7 +74,8 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "head_outcome": "结果",
         "head_tries": "次数",
         "head_cause": "原因",
-        "retried": "{code} 已放回队列，马上再答。",
+        "retried": "{code} 已放回队列，由运行中的（没有时由下次启动的）dingbridge 再答；"
+        "结果看 dingbridge trace {code}。",
         "dropped": "{code} 已移除。",
         "question": "问题：{text}",
         "answer": "答案：{text}",
@@ -211,7 +212,8 @@ _EN: Mapping[str, str] = MappingProxyType(
         "head_outcome": "outcome",
         "head_tries": "tries",
         "head_cause": "cause",
-        "retried": "{code} is back in the queue and will be answered at once.",
+        "retried": "{code} is back in the queue; the daemon tries it again, now or at its next start: "
+        "dingbridge trace {code}",
         "dropped": "{code} is dropped.",
         "question": "Question: {text}",
         "answer": "Answer: {text}",
