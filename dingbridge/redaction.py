@@ -7,7 +7,6 @@ import dataclasses
 import re
 from binascii import Error as NotBase64
 from collections.abc import Mapping, MutableMapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -18,7 +17,6 @@ MASK = "***"
 SHORTEST = 4  # a shorter secret would mask half of every log; it is still hidden by key and by look
 DEEPEST = 12
 LONGEST_VALUE = 8192
-FILE_BYTES = 8 * 1024 * 1024
 
 # By name of a field, whatever its value.
 _KEYS = re.compile(
@@ -131,14 +129,6 @@ class Redactor:
     def structure(self, value: Any) -> Any:
         """A copy of dicts, lists, dataclasses and scalars that is masked and that JSON can take."""
         return self._value(value)
-
-    def file(self, path: Path, *, last_bytes: int = FILE_BYTES) -> str:
-        """The end of a text file, masked; a first line that is cut is left out. Blocks; raises OSError."""
-        with path.open("rb") as stream:
-            size = stream.seek(0, 2)
-            stream.seek(max(0, size - last_bytes))
-            content = stream.read(last_bytes).decode("utf-8", "replace")
-        return self.text(content if size <= last_bytes else content.partition("\n")[2])
 
     def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ARG002 - structlog's shape
         try:
