@@ -235,8 +235,11 @@ class Bridge:
         await self._bury(lease, error, found, uncertain=uncertain or not error.certain)
 
     async def _replace(self, lease: Lease, error: BridgeError, found: Found | None = None) -> None:
-        """The answer cannot be sent as it is: a failure text takes its place, once."""
-        if lease.delivery.outcome is Outcome.FAILED:
+        """The answer cannot be sent as it is: a failure text takes its place, once.
+
+        Not that of a drop: a failure text may have gone out before it, and would come again unmarked.
+        """
+        if lease.delivery.outcome in (Outcome.FAILED, Outcome.CANCELLED):
             await self._bury(lease, error, found)
             return
         answer = Answer(lease.setup.texts.failure(error.public, lease.code))

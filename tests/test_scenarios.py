@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from dingbridge.model import trace_code
 from dingbridge.sim.gateway import MISSING
 from dingbridge.texts import Texts
-from tests.house import NOTICE, REPEAT, House, until
+from tests.house import NOTICE, QUICK, REPEAT, House, until
 
 TEXTS = Texts("zh-CN")
 
@@ -430,3 +432,28 @@ async def test_the_english_locale_speaks_english(house: House) -> None:
         post = (await house.gateway.wait_posts(sent))[0]
 
     assert "Just type your question" in post.text
+
+
+async def test_a_failure_text_that_may_have_arrived_does_not_come_again_for_a_drop(house: House) -> None:
+    """Dropped, and that text refused by the content check: what was said before is not said once more, unmarked."""
+    house.backend.answer = str
+    gateway = house.gateway
+    gateway.webhook_faults.extend([430104, "lost_response", 430104])
+    gateway.openapi_fault = 503
+    seldom = replace(QUICK, pauses=replace(QUICK.pauses, first_s=60.0, most_s=60.0))
+    async with house.app(timings=seldom) as app:
+        sent = await gateway.say("甲")
+        (said,) = await gateway.wait_posts(sent)
+        row = await app.store.find(gateway.client_id, sent.msg_id)
+        assert row is not None
+        async with asyncio.timeout(20):
+            while not any(lane.due_at > time.time() + 30 for lane in await app.store.lanes(1)):
+                await asyncio.sleep(0.02)
+        await app.bridge.drop(row.row, tell=True)
+        await until(lambda: not gateway.webhook_faults)
+        async with asyncio.timeout(20):
+            while await app.store.listed("open", 1):
+                await asyncio.sleep(0.02)
+
+    assert "内容检查" in said.text
+    assert [post.text for post in house.gateway.posts] == [said.text]
