@@ -19,7 +19,7 @@ from dingbridge.lease import Lease, keep
 from dingbridge.model import Answer, Delivery, Entry, Message, MessageKind, Outcome, State, Task
 from dingbridge.notices import Notices, Progress
 from dingbridge.setup import Setup
-from dingbridge.store.sqlite import Leased, SQLiteStore
+from dingbridge.store.store import Leased, Store
 from dingbridge.texts import Texts
 from dingbridge.trail import Step, Trail
 
@@ -34,7 +34,7 @@ class Bridge:
     def __init__(
         self,
         *,
-        store: SQLiteStore,
+        store: Store,
         setup: Setup,
         record: Callable[[Entry], None],
         clock: Callable[[], float],

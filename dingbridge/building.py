@@ -18,7 +18,8 @@ from dingbridge.errors import BridgeError
 from dingbridge.model import Secret
 from dingbridge.redaction import Redactor
 from dingbridge.setup import Setup
-from dingbridge.store.sqlite import Limits, SQLiteStore
+from dingbridge.store.intake import Limits
+from dingbridge.store.store import Store
 from dingbridge.texts import Texts
 
 OnRetry = Callable[[BridgeError, int, float], None]
@@ -76,7 +77,7 @@ def open_backend(config: Config, on_retry: OnRetry | None = None) -> AnythingLLM
 class Setups:
     """Opens setups that share what must be one per robot: the pace of each conversation."""
 
-    def __init__(self, store: SQLiteStore, *, clock: Callable[[], float], reply_s: float) -> None:
+    def __init__(self, store: Store, *, clock: Callable[[], float], reply_s: float) -> None:
         self._store = store
         self._clock = clock
         self._reply_s = reply_s

@@ -19,8 +19,8 @@ from dingbridge.config import Config
 from dingbridge.dingtalk import gateway, stream
 from dingbridge.errors import BridgeError, ConfigError, StoreLocked
 from dingbridge.service import Presence
+from dingbridge.store.lock import take_lock
 from dingbridge.store.schema import MIGRATIONS
-from dingbridge.store.sqlite import take_lock
 
 Level = Literal["ok", "warning", "failure"]
 _MARKS = {"ok": "✓", "warning": "!", "failure": "✗"}

@@ -11,7 +11,7 @@ from functools import partial
 
 from dingbridge.errors import StoreError
 from dingbridge.model import Delivery
-from dingbridge.store.sqlite import Leased
+from dingbridge.store.store import Leased
 
 AT_A_TIME = 256
 

@@ -11,7 +11,7 @@ from dingbridge.answerer import Found
 from dingbridge.errors import BridgeError, StoreError
 from dingbridge.model import Answer, Delivery, Entry
 from dingbridge.setup import Setup
-from dingbridge.store.sqlite import SQLiteStore
+from dingbridge.store.store import Store
 from dingbridge.trail import Trail
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ async def keep(pause_s: float, write: Callable[K, Awaitable[T]], *args: K.args, 
 class Lease:
     """A delivery, the setup it is worked on by, and its steps since the last write; every write takes them along."""
 
-    def __init__(self, store: SQLiteStore, delivery: Delivery, setup: Setup, *, pause_s: float) -> None:
+    def __init__(self, store: Store, delivery: Delivery, setup: Setup, *, pause_s: float) -> None:
         self.delivery = delivery
         self.setup = setup
         self.trail = Trail()

@@ -12,7 +12,7 @@ from dingbridge.errors import BridgeError
 from dingbridge.log import pseudonym
 from dingbridge.reloading import Reloaded
 from dingbridge.store.operate import Row, Which
-from dingbridge.store.sqlite import SQLiteStore
+from dingbridge.store.store import Store
 from dingbridge.trail import Step
 
 LANES = 20
@@ -53,7 +53,7 @@ class Live(Protocol):
 class Operations:
     """Answers are values for JSON: people and conversations as pseudonyms, texts only where asked for."""
 
-    def __init__(self, store: SQLiteStore, *, robot: str, config: str, live: Live | None = None) -> None:
+    def __init__(self, store: Store, *, robot: str, config: str, live: Live | None = None) -> None:
         self._store = store
         self._robot = robot
         self._config = config
@@ -68,7 +68,7 @@ class Operations:
         return {
             "version": __version__,
             "config": self._config,
-            "store": str(self._store.path),
+            "store": self._store.place,
             "queue": {**queue, "dead": depth.dead, "oldest_s": round(depth.oldest_age_s, 1)},
             "lanes": [
                 {

@@ -17,7 +17,7 @@ from dingbridge.dingtalk.stream import Stream
 from dingbridge.errors import BridgeError, StoreError
 from dingbridge.journal.metrics import Metrics
 from dingbridge.service import Notifier
-from dingbridge.store.sqlite import SQLiteStore
+from dingbridge.store.store import Store
 
 log = structlog.get_logger("dingbridge.daemon")
 
@@ -30,7 +30,7 @@ class Upkeep:
     def __init__(
         self,
         *,
-        store: SQLiteStore,
+        store: Store,
         bridge: Bridge,
         stream: Stream,
         metrics: Metrics,

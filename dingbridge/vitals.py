@@ -12,7 +12,7 @@ from dingbridge import __version__
 from dingbridge.bridge import Bridge
 from dingbridge.dingtalk.stream import Stream
 from dingbridge.outage import Condition
-from dingbridge.store.sqlite import SQLiteStore
+from dingbridge.store.store import Store
 from dingbridge.watched import Outages
 from dingbridge.web.server import Health
 
@@ -26,7 +26,7 @@ class Vitals:
     def __init__(
         self,
         *,
-        store: SQLiteStore,
+        store: Store,
         bridge: Bridge,
         stream: Stream,
         outages: Outages,

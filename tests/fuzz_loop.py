@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 from dingbridge.errors import StoreUnavailable
-from dingbridge.store import writer
-from dingbridge.store.writer import Writer
+from dingbridge.store import engine
+from dingbridge.store.sqlite_engine import SQLiteConnection, SQLiteEngine
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -91,7 +91,7 @@ class Loop(asyncio.SelectorEventLoop):
         return task.result()
 
 
-class TurnedWriter(Writer):
+class TurnedEngine(SQLiteEngine):
     """The store's own transactions, but committed in a turn of the loop instead of by a thread.
 
     seen: shown the tables after each piece of work, in the transaction. full: whatever writes is undone.
@@ -100,13 +100,13 @@ class TurnedWriter(Writer):
     def __init__(self, path: Path, seen: Callable[[sqlite3.Connection], None]) -> None:
         super().__init__(path)
         self._seen = seen
-        self._waiting: list[writer._Job] = []
-        self._connection: sqlite3.Connection
+        self._waiting: list[engine.Job] = []
+        self._connection: SQLiteConnection
         self.full = False
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._connection = self._connect()
+        self._connection = self.prepare()
 
     async def close(self) -> None:
         self._turn()
@@ -117,11 +117,11 @@ class TurnedWriter(Writer):
         self._closed = True
         self._connection.close()
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, work: Callable[[Any], T]) -> T:
         if self._closed or self._loop is None:
             raise self._refusal()
 
-        def watched(connection: sqlite3.Connection) -> T:
+        def watched(connection: Any) -> T:
             changes = connection.total_changes
             result = work(connection)
             if self.full and connection.total_changes != changes:
@@ -129,7 +129,7 @@ class TurnedWriter(Writer):
             self._seen(connection)
             return result
 
-        job = writer._Job(watched, self._loop.create_future())
+        job = engine.Job(watched, self._loop.create_future())
         self._waiting.append(job)
         if len(self._waiting) == 1:
             self._loop.call_soon(self._turn)
@@ -142,4 +142,4 @@ class TurnedWriter(Writer):
             return
         self._commit(self._connection, jobs)
         assert self._loop is not None
-        self._loop.call_soon(writer._resolve, jobs)
+        self._loop.call_soon(engine._resolve, jobs)

@@ -48,10 +48,11 @@ from dingbridge.model import (
     lane_key,
 )
 from dingbridge.setup import Setup
+from dingbridge.store.intake import Limits
 from dingbridge.store.recovery import CRASHES_DEAD
-from dingbridge.store.sqlite import Limits, SQLiteStore
+from dingbridge.store.sqlite import SQLiteStore
 from dingbridge.texts import Texts
-from tests.fuzz_loop import Loop, TurnedWriter
+from tests.fuzz_loop import Loop, TurnedEngine
 from tests.stores import START
 
 MEMORY = Path("/dev/shm")  # a flush costs nothing there, and power cuts are not what is examined here
@@ -245,8 +246,8 @@ class World:
         limits = Limits(waiting_per_lane=WAITING, per_user_per_minute=0, answer_deadline_s=DEADLINE_S)
         self._changes = -1
         self.store = SQLiteStore(self.folder / "x.db", clock=self.clock, limits=limits)
-        self.writer = TurnedWriter(self.store.path, self._seen)
-        self.store._writer = self.writer
+        self.writer = TurnedEngine(self.store.path, self._seen)
+        self.store._engine = self.writer
         self.loop.finish(self.store.open())
         self.chat = Chat(self)
         self.bridge = Bridge(

@@ -33,8 +33,8 @@ class Change:
         source = textwrap.dedent(inspect.getsource(value))
         assert source.count(self.old) == 1, f"{self.name} has changed: plant another bug"
         scope: dict[str, Any] = {
-            "notice: told again": (Change(SQLiteStore, "claim_notice", "SET noticed = 1", "SET noticed = 0"),),
-            "trouble: told again": (Change(work, "claim_trouble", "SET troubled = 1", "SET troubled = 0"),),
+            "notice: told again": (Change(SQLiteStore, "claim_notice", "SET noticed = TRUE", "SET noticed = FALSE"),),
+            "trouble: told again": (Change(work, "claim_trouble", "SET troubled = TRUE", "SET troubled = FALSE"),),
             "context: /new moves nothing": (Change(intake, "_generation", "if fresh:", "if False:"),),
             "cancel: what is being answered, too": (
                 Change(work, "cancel", "('ready', 'leased')", "('ready', 'leased', 'answered', 'sending')"),
@@ -81,16 +81,16 @@ BUGS: dict[str, tuple[Change, ...]] = {
         Change(work, "lease", "WHERE token IS NULL AND express = ? AND due <= ?", "WHERE express = ? AND due <= ?"),
     ),
     "sending marker: a crash forgets that a part was going out": (
-        Change(recovery, "_BACK", "CASE WHEN state = 'sending' THEN 1 ELSE uncertain END", "uncertain"),
+        Change(recovery, "_BACK", "CASE WHEN state = 'sending' THEN TRUE ELSE uncertain END", "uncertain"),
     ),
     "sending marker: a planned stop forgets it": (
-        Change(recovery, "release_all", "c.execute(_BACK)", "c.execute(_BACK.replace('THEN 1', 'THEN 0'))"),
+        Change(recovery, "release_all", "SET {_BACK}, ", "SET {_BACK.replace('THEN TRUE', 'THEN FALSE')}, "),
     ),
     "sending marker: a reply given back forgets it": (
         Change(work, "give_back", "part = ?, uncertain = ?", "part = ?, uncertain = 0 * ?"),
     ),
-    "notice: told again": (Change(SQLiteStore, "claim_notice", "SET noticed = 1", "SET noticed = 0"),),
-    "trouble: told again": (Change(work, "claim_trouble", "SET troubled = 1", "SET troubled = 0"),),
+    "notice: told again": (Change(SQLiteStore, "claim_notice", "SET noticed = TRUE", "SET noticed = FALSE"),),
+    "trouble: told again": (Change(work, "claim_trouble", "SET troubled = TRUE", "SET troubled = FALSE"),),
     "context: /new moves nothing": (Change(intake, "_generation", "if fresh:", "if False:"),),
     "cancel: what is being answered, too": (
         Change(work, "cancel", "('ready', 'leased')", "('ready', 'leased', 'answered', 'sending')"),

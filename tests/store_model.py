@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dingbridge.model import Delivery, Outcome, State, Task
-from dingbridge.store.recovery import SETTLE_S
-from dingbridge.store.sqlite import Recovered
+from dingbridge.store.recovery import SETTLE_S, Recovered
 
 
 @dataclass

@@ -26,7 +26,9 @@ from dingbridge.model import (
     Person,
     Secret,
 )
-from dingbridge.store.sqlite import Limits, Recovered, SQLiteStore
+from dingbridge.store.intake import Limits
+from dingbridge.store.recovery import Recovered
+from dingbridge.store.sqlite import SQLiteStore
 
 ROOT = Path(__file__).parent.parent
 CHILD = (sys.executable, "-m", "tests.store_child")
@@ -186,7 +188,7 @@ async def make_room(store: SQLiteStore) -> None:
     """What shares its commit with a write that does not fit is undone with it, so it is tried again."""
     while True:
         try:
-            await store._writer.run(unbound)
+            await store._engine.run(unbound)
         except StoreUnavailable:
             await asyncio.sleep(0.02)
         else:

@@ -389,8 +389,8 @@ async def test_a_full_disk_is_told_and_nothing_accepted_is_lost(house: House) ->
     async with house.app() as app:
         first = await house.gateway.say("甲")
         await house.gateway.wait_posts(first)
-        pages = await app.store._writer.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
-        await app.store._writer.run(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+        pages = await app.store._engine.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+        await app.store._engine.run(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone())
         sent = [await house.gateway.say("乙" * 3000, user=f"u{number}") for number in range(8)]
         await until(lambda: app.store.trouble)
         assert not app.vitals.parts()["store"].ok

@@ -140,7 +140,7 @@ async def test_a_dead_store_thread_ends_the_process(house: House) -> None:
     async def live() -> None:
         async with house.app() as app:
             with suppress(StoreUnavailable):
-                await app.store._writer.run(die)
+                await app.store._engine.run(die)
             await asyncio.sleep(2)
 
     with pytest.raises(BaseExceptionGroup) as raised:

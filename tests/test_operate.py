@@ -19,9 +19,10 @@ from dingbridge.errors import LeaseLost
 from dingbridge.model import Answer, Delivery, Outcome, State, Task, trace_code
 from dingbridge.store import operate
 from dingbridge.store.codec import TRAIL_LENGTH, decode_steps, encode_steps
+from dingbridge.store.intake import Limits
 from dingbridge.store.operate import Row
 from dingbridge.store.schema import MIGRATIONS
-from dingbridge.store.sqlite import Limits, SQLiteStore
+from dingbridge.store.sqlite import SQLiteStore
 from dingbridge.trail import Step
 from tests.stores import Clock, child, finish, head, leased, life, message, opened, rows
 
@@ -246,7 +247,7 @@ async def test_finding_and_listing_read_no_whole_table(store: SQLiteStore) -> No
         f"SELECT id FROM message WHERE {listed} ORDER BY {operate._ORDER['failed']} LIMIT 9": "message_failed",
     }
     for query, index in plans.items():
-        lines = await store._writer.run(lambda c, q=query: [r[3] for r in c.execute(f"EXPLAIN QUERY PLAN {q}")])  # type: ignore[misc]
+        lines = await store._engine.run(lambda c, q=query: [r[3] for r in c.execute(f"EXPLAIN QUERY PLAN {q}")])  # type: ignore[misc]
         assert any(index in line for line in lines), lines
         assert not any(line.startswith("SCAN") and "USING" not in line for line in lines), lines
 
@@ -267,7 +268,7 @@ async def test_lists_are_in_order_and_bounded(store: SQLiteStore, clock: Clock) 
 async def test_a_row_that_cannot_be_read_is_shown_all_the_same(store: SQLiteStore) -> None:
     """Damaged text is a question mark; the rest of the row stands."""
     await store.put(message("m1"))
-    await store._writer.run(lambda c: c.execute("UPDATE message SET body = 'x', answer = '[]', trail = '}'"))
+    await store._engine.run(lambda c: c.execute("UPDATE message SET body = 'x', answer = '[]', trail = '}'"))
     found = await seen(store, "m1")
     assert (found.question, found.answer, [one.name for one in found.steps]) == ("?", "?", ["…"])
 

@@ -169,7 +169,7 @@ async def make_room(app: App) -> None:
     """May meet a group of writes that is refused as a whole."""
     while True:
         with suppress(StoreUnavailable):
-            await app.store._writer.run(lambda c: c.execute("PRAGMA max_page_count = 100000").fetchone())
+            await app.store._engine.run(lambda c: c.execute("PRAGMA max_page_count = 100000").fetchone())
             return
 
 
@@ -179,8 +179,8 @@ async def test_a_full_disk_is_told_once_and_so_is_its_end(house: House, log_file
     house.gateway.redeliver_after_s = 0.2
     async with house.app() as app:
         await house.gateway.wait_posts(await house.gateway.say("甲"))
-        pages = await app.store._writer.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
-        await app.store._writer.run(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+        pages = await app.store._engine.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+        await app.store._engine.run(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone())
         sent = [await house.gateway.say("乙" * 3000, user=f"u{number}") for number in range(8)]
         await until(lambda: app.store.trouble)
         await until(lambda: min(one.deliveries for one in sent) >= 3)

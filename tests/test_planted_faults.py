@@ -148,7 +148,7 @@ async def test_a_full_disk(house: House) -> None:
     ) as app:
         sent = await house.gateway.say("x")
         await house.gateway.acked(sent)
-        await app.store._writer.run(bound)
+        await app.store._engine.run(bound)
         go.touch()
         async with asyncio.timeout(20):
             while app.store.trouble is None:
@@ -163,7 +163,7 @@ async def test_a_full_disk(house: House) -> None:
 async def test_a_disk_so_full_that_the_message_was_not_kept(house: House) -> None:
     """Not acknowledged, and no row: the running daemon still knows why, by msgId and by code, until it comes again."""
     async with house.app() as app:
-        await app.store._writer.run(bound)
+        await app.store._engine.run(bound)
         sent = await house.gateway.say("长" * 50_000)
         async with asyncio.timeout(20):
             while app.unkept(sent.msg_id) is None:

@@ -13,8 +13,9 @@ import pytest
 
 from dingbridge.errors import StoreLocked, StoreUnavailable
 from dingbridge.model import Answer, Outcome
+from dingbridge.store.lock import take_lock
 from dingbridge.store.schema import MIGRATIONS
-from dingbridge.store.sqlite import SQLiteStore, take_lock
+from dingbridge.store.sqlite import SQLiteStore
 from tests.stores import START, Clock, child, crashed, finish, head, leased, message, opened, rows
 
 DAY_S = 24 * 3600.0
@@ -205,7 +206,7 @@ async def test_a_start_that_fails_in_its_recovery_lets_go(tmp_path: Path) -> Non
     with pytest.raises(StoreUnavailable, match="no such table: lane"):
         await store.open()
 
-    assert not store._writer._thread.is_alive()
+    assert not store._engine._threads[0].is_alive()
     take_lock(path).close()
 
 
@@ -223,7 +224,7 @@ async def test_a_copy_of_the_files_is_a_store(tmp_path: Path) -> None:
 
 async def _damage(store: SQLiteStore, key: str, column: str, value: str) -> None:
     statement = f"UPDATE message SET {column} = ? WHERE key = ?"
-    await store._writer.run(lambda c: c.execute(statement, (value, key)).rowcount)
+    await store._engine.run(lambda c: c.execute(statement, (value, key)).rowcount)
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,7 @@ class Inbox(RuleBasedStateMachine):
     @invariant()
     def the_file_says_what_the_model_says(self) -> None:
         found, lanes = self.run(
-            self.store._writer.run(
+            self.store._engine.run(
                 lambda c: (
                     c.execute(
                         "SELECT id, lane, state, outcome, crashes, finished_at FROM message ORDER BY id"

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dingbridge.model import Answer, Outcome, Task
-from dingbridge.store.sqlite import Limits, SQLiteStore
+from dingbridge.store.intake import Limits
+from dingbridge.store.sqlite import SQLiteStore
 from tests.stores import START, Clock, finish, head, message, opened
 
 STATEMENTS = ("SELECT", "UPDATE", "INSERT", "DELETE")
@@ -43,7 +44,7 @@ async def _work(store: SQLiteStore) -> None:
 
 async def _suspect(store: SQLiteStore) -> None:
     placed = await store.put(message("m1"))
-    await store._writer.run(lambda c: c.execute("UPDATE lane SET suspect = 1 WHERE key = ?", (placed.lane,)).rowcount)
+    await store._engine.run(lambda c: c.execute("UPDATE lane SET suspect = 1 WHERE key = ?", (placed.lane,)).rowcount)
     delivery = await head(store)
     assert (await store.lease(1)).deliveries == []
     await store.dead(delivery, Outcome.DEAD, "")
@@ -77,16 +78,16 @@ async def _forget(store: SQLiteStore) -> None:
 async def statements(store: SQLiteStore) -> AsyncIterator[list[str]]:
     """What the writer's connection is asked to do meanwhile."""
     found: list[str] = []
-    await store._writer.run(lambda c: c.set_trace_callback(found.append))
+    await store._engine.run(lambda c: c.set_trace_callback(found.append))
     yield found
-    await store._writer.run(lambda c: c.set_trace_callback(None))
+    await store._engine.run(lambda c: c.set_trace_callback(None))
 
 
 async def plans(store: SQLiteStore, asked: list[str]) -> dict[str, list[str]]:
     def explain(c: sqlite3.Connection) -> dict[str, list[str]]:
         return {one: [step for *_, step in c.execute(f"EXPLAIN QUERY PLAN {one}")] for one in asked}
 
-    return await store._writer.run(explain)
+    return await store._engine.run(explain)
 
 
 @pytest.mark.parametrize("work", [_ask, _work, _suspect, _cancel, _look, _release, _forget])
@@ -123,7 +124,7 @@ async def _steps(store: SQLiteStore, clock: Clock) -> dict[str, int]:
         return 0
 
     found = {}
-    await store._writer.run(lambda c: c.set_progress_handler(count, 1))
+    await store._engine.run(lambda c: c.set_progress_handler(count, 1))
 
     async def measured(name: str, work: Awaitable[object]) -> None:
         nonlocal taken
@@ -142,7 +143,7 @@ async def _steps(store: SQLiteStore, clock: Clock) -> dict[str, int]:
     await measured("later", store.later(delivery, 5.0))
     clock.tick(60)
     await measured("cancel", store.cancel(message("x", person="u-probe"), before=10**9))
-    await store._writer.run(lambda c: c.set_progress_handler(None, 0))
+    await store._engine.run(lambda c: c.set_progress_handler(None, 0))
     return found
 
 
@@ -159,7 +160,7 @@ async def _filled(store: SQLiteStore, waiting: int, finished: int) -> None:
             (finished, START - 3600, START - 3600),
         )
 
-    await store._writer.run(plant)
+    await store._engine.run(plant)
 
 
 async def test_a_message_costs_the_same_in_a_full_store(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from dingbridge.errors import LeaseLost
 from dingbridge.model import Answer, Outcome, State, Task
-from dingbridge.store.recovery import SETTLE_S
-from dingbridge.store.sqlite import Recovered, SQLiteStore
+from dingbridge.store.recovery import SETTLE_S, Recovered
+from dingbridge.store.sqlite import SQLiteStore
 from tests.stores import START, UNLIMITED, Clock, Life, child, finish, head, leased, life, message, opened, rows
 
 ANSWER = Answer("答 m1")

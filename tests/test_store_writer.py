@@ -15,7 +15,7 @@ import pytest
 
 from dingbridge.errors import StoreError, StoreUnavailable
 from dingbridge.model import Answer, Outcome
-from dingbridge.store.writer import GROUP, Writer
+from dingbridge.store.sqlite_engine import GROUP, SQLiteEngine
 from tests.stores import CHILD, ROOT, Clock, bound, head, message, opened, rows, unbound
 
 Job = Callable[[sqlite3.Connection], Any]
@@ -36,8 +36,8 @@ def too_much(c: sqlite3.Connection) -> None:
 
 
 @pytest.fixture
-async def writer(tmp_path: Path) -> AsyncIterator[Writer]:
-    one = Writer(tmp_path / "x.db")
+async def writer(tmp_path: Path) -> AsyncIterator[SQLiteEngine]:
+    one = SQLiteEngine(tmp_path / "x.db")
     await one.open()
     await one.run(lambda c: c.execute("CREATE TABLE note (text)").rowcount)
     yield one
@@ -45,7 +45,7 @@ async def writer(tmp_path: Path) -> AsyncIterator[Writer]:
 
 
 @asynccontextmanager
-async def one_group(writer: Writer) -> AsyncIterator[Callable[[Job], asyncio.Task[Any]]]:
+async def one_group(writer: SQLiteEngine) -> AsyncIterator[Callable[[Job], asyncio.Task[Any]]]:
     """What is submitted inside waits behind a job that holds the thread, and so comes as one group."""
     entered, gate = threading.Event(), threading.Event()
 
@@ -70,7 +70,7 @@ async def outcomes(*tasks: asyncio.Task[Any]) -> list[Any]:
 # -- groups
 
 
-async def test_many_callers_share_a_commit(writer: Writer) -> None:
+async def test_many_callers_share_a_commit(writer: SQLiteEngine) -> None:
     """What waits while the thread is busy is committed together, at most GROUP at a time."""
     async with one_group(writer) as submit:
         before = writer.commits
@@ -84,16 +84,16 @@ async def test_many_callers_share_a_commit(writer: Writer) -> None:
 async def test_the_store_shares_commits_under_load(tmp_path: Path) -> None:
     """Messages that arrive together cost fewer commits than there are messages."""
     async with opened(tmp_path / "x.db", Clock()) as store:
-        async with one_group(store._writer):
-            before = store._writer.commits
+        async with one_group(store._sqlite):
+            before = store._engine.commits
             tasks = [asyncio.create_task(store.put(message(f"m{number}"))) for number in range(100)]
         placed = await asyncio.gather(*tasks)
 
-        assert store._writer.commits - before == 2
+        assert store._engine.commits - before == 2
         assert [one.row for one in placed] == list(range(1, 101))
 
 
-async def test_the_order_of_submission_is_the_order_of_commit(writer: Writer) -> None:
+async def test_the_order_of_submission_is_the_order_of_commit(writer: SQLiteEngine) -> None:
     """Across groups too."""
     texts = [str(number) for number in range(3 * GROUP)]
     async with one_group(writer) as submit:
@@ -104,7 +104,7 @@ async def test_the_order_of_submission_is_the_order_of_commit(writer: Writer) ->
     assert await writer.run(notes) == texts + [f"later {text}" for text in texts]
 
 
-async def test_commits_are_durable(writer: Writer, tmp_path: Path) -> None:
+async def test_commits_are_durable(writer: SQLiteEngine, tmp_path: Path) -> None:
     """The log is written ahead and flushed with every commit; another reader sees what was told as kept."""
 
     def pragmas(c: sqlite3.Connection) -> tuple[Any, ...]:
@@ -118,7 +118,7 @@ async def test_commits_are_durable(writer: Writer, tmp_path: Path) -> None:
 async def test_every_group_is_timed(tmp_path: Path) -> None:
     """on_commit is told once for each group that was committed."""
     took: list[float] = []
-    writer = Writer(tmp_path / "x.db", on_commit=took.append)
+    writer = SQLiteEngine(tmp_path / "x.db", on_commit=took.append)
     await writer.open()
     async with one_group(writer) as submit:
         tasks = [submit(lambda _: None) for _ in range(5)]
@@ -132,7 +132,7 @@ async def test_every_group_is_timed(tmp_path: Path) -> None:
 # -- failures of one
 
 
-async def test_a_job_that_fails_is_undone_alone(writer: Writer) -> None:
+async def test_a_job_that_fails_is_undone_alone(writer: SQLiteEngine) -> None:
     """What it wrote is gone, its caller gets its own error, and its group is kept."""
 
     def half(c: sqlite3.Connection) -> None:
@@ -155,7 +155,7 @@ async def test_a_job_that_fails_is_undone_alone(writer: Writer) -> None:
     assert await writer.run(notes) == ["a", "b", "c"]
 
 
-async def test_a_failure_of_a_worker_is_no_trouble_of_the_store(writer: Writer) -> None:
+async def test_a_failure_of_a_worker_is_no_trouble_of_the_store(writer: SQLiteEngine) -> None:
     """Only what SQLite refuses makes the store unhealthy."""
 
     def mine(_: sqlite3.Connection) -> None:
@@ -169,7 +169,7 @@ async def test_a_failure_of_a_worker_is_no_trouble_of_the_store(writer: Writer) 
 # -- failures of all
 
 
-async def test_a_full_file_fails_the_whole_group(writer: Writer) -> None:
+async def test_a_full_file_fails_the_whole_group(writer: SQLiteEngine) -> None:
     """SQLite ends the transaction: nobody of the group is told as kept, nothing of it is; the next ones work again."""
     await writer.run(note("before"))
     await writer.run(bound)
@@ -195,7 +195,7 @@ async def test_a_full_file_fails_the_whole_group(writer: Writer) -> None:
 async def test_trouble_is_told_at_each_failure_and_once_when_it_is_over(tmp_path: Path) -> None:
     """on_trouble hears every transaction that failed, the first that worked after that, and nothing else."""
     heard: list[StoreError | None] = []
-    writer = Writer(tmp_path / "x.db", on_trouble=heard.append)
+    writer = SQLiteEngine(tmp_path / "x.db", on_trouble=heard.append)
     await writer.open()
     await writer.run(lambda c: c.execute("CREATE TABLE note (text TEXT NOT NULL) STRICT").rowcount)
     await writer.run(note("before"))
@@ -211,7 +211,7 @@ async def test_trouble_is_told_at_each_failure_and_once_when_it_is_over(tmp_path
     assert heard == [*(error for (error,) in failed), None]
 
 
-async def test_a_full_file_that_fails_one_job_is_trouble_too(writer: Writer) -> None:
+async def test_a_full_file_that_fails_one_job_is_trouble_too(writer: SQLiteEngine) -> None:
     """A statement over many rows is undone alone by SQLite; the commit of its group does not hide that."""
     await writer.run(note("a"))
     await writer.run(note("b"))
@@ -226,7 +226,7 @@ async def test_a_full_file_that_fails_one_job_is_trouble_too(writer: Writer) -> 
     assert await writer.run(notes) == ["a", "b", "c"]
 
 
-async def test_a_swallowed_failure_does_not_make_a_half_commit(writer: Writer) -> None:
+async def test_a_swallowed_failure_does_not_make_a_half_commit(writer: SQLiteEngine) -> None:
     """A job that carries on although SQLite ended the transaction takes its group down, not half of it in."""
 
     def careless(c: sqlite3.Connection) -> None:
@@ -255,7 +255,7 @@ async def test_the_store_says_its_trouble_until_it_can_write_again(tmp_path: Pat
     async with opened(tmp_path / "x.db", Clock()) as store:
         await store.put(message("m1", webhook="https://a/1"))
         delivery = await head(store)
-        await store._writer.run(bound)
+        await store._engine.run(bound)
         with pytest.raises(StoreUnavailable, match="free some space"):
             await store.answered(delivery, Answer("长" * 100_000), Outcome.ANSWERED)
         await store.depth()
@@ -266,7 +266,7 @@ async def test_the_store_says_its_trouble_until_it_can_write_again(tmp_path: Pat
             await store.probe()
         assert store.trouble is not None
 
-        await store._writer.run(unbound)
+        await store._engine.run(unbound)
         await store.probe()
         assert store.trouble is None
         assert rows(store.path, "url", table="webhook") == [("https://a/1",)]
@@ -315,7 +315,7 @@ async def test_a_disk_without_space(tmp_path: Path) -> None:
 async def test_what_sqlite_says_comes_with_a_remedy(tmp_path: Path, plant: str, words: str, cause: str) -> None:
     """The operator is told the file, the reason and what to do; the error carries the cause."""
     async with opened(tmp_path / "x.db", Clock()) as store:
-        await store._writer.run(lambda c: c.execute(plant).rowcount)
+        await store._engine.run(lambda c: c.execute(plant).rowcount)
         with pytest.raises(StoreUnavailable, match=words) as caught:
             await store.put(message("m1"))
         assert caught.value.detail.startswith(f"store {tmp_path}/x.db: ")
@@ -326,7 +326,7 @@ async def test_what_sqlite_says_comes_with_a_remedy(tmp_path: Path, plant: str, 
 # -- callers
 
 
-async def test_a_cancelled_caller_loses_no_job(writer: Writer) -> None:
+async def test_a_cancelled_caller_loses_no_job(writer: SQLiteEngine) -> None:
     """The job is committed although nobody waits any more, and the thread goes on; failing is no difference."""
     async with one_group(writer) as submit:
         tasks = [submit(note("given up")), submit(lambda _: 1 / 0), submit(note("waited for"))]
@@ -341,7 +341,7 @@ async def test_a_cancelled_caller_loses_no_job(writer: Writer) -> None:
 
 async def test_closing_commits_what_was_submitted(tmp_path: Path) -> None:
     """Everything handed over before the close is kept and told; what comes after is refused."""
-    writer = Writer(tmp_path / "x.db")
+    writer = SQLiteEngine(tmp_path / "x.db")
     await writer.open()
     await writer.run(lambda c: c.execute("CREATE TABLE note (text)").rowcount)
     async with one_group(writer) as submit:
@@ -355,19 +355,19 @@ async def test_closing_commits_what_was_submitted(tmp_path: Path) -> None:
     await closing
 
     assert len(rows(tmp_path / "x.db", table="note")) == GROUP + 5
-    assert not writer._thread.is_alive()
+    assert not writer._threads[0].is_alive()
     with pytest.raises(StoreUnavailable, match="the store is closed"):
         await writer.run(note("later"))
 
 
 async def test_a_writer_that_never_opened(tmp_path: Path) -> None:
     """It refuses work, and can be closed; one that could not open says why."""
-    closed = Writer(tmp_path / "x.db")
+    closed = SQLiteEngine(tmp_path / "x.db")
     with pytest.raises(StoreUnavailable, match="the store is closed"):
         await closed.run(notes)
     await closed.close()
     (tmp_path / "folder").mkdir()
-    broken = Writer(tmp_path / "folder")
+    broken = SQLiteEngine(tmp_path / "folder")
     with pytest.raises(StoreUnavailable, match="the file cannot be opened: may the service user write to"):
         await broken.open()
     with pytest.raises(StoreUnavailable, match="the store is closed"):
@@ -376,7 +376,7 @@ async def test_a_writer_that_never_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-async def test_a_thread_that_dies_tells_everybody(writer: Writer) -> None:
+async def test_a_thread_that_dies_tells_everybody(writer: SQLiteEngine) -> None:
     """Whoever waits is told, whoever comes later is refused, for good; nothing hangs."""
 
     def die(_: sqlite3.Connection) -> None:
@@ -393,5 +393,5 @@ async def test_a_thread_that_dies_tells_everybody(writer: Writer) -> None:
     assert "its thread died" in writer.last_error.detail
     with pytest.raises(StoreUnavailable):
         await writer.run(note("later"))
-    await asyncio.to_thread(writer._thread.join, HANG_S)
+    await asyncio.to_thread(writer._threads[0].join, HANG_S)
     assert rows(writer._path, table="note") == []

@@ -25,7 +25,7 @@ _HEAD, _TAIL = 8_192, 16_384
 # A question that waits for hours keeps its beginning and its end.
 APPEND_TRAIL = (
     f"trail = CASE WHEN length(trail) > {TRAIL_LENGTH}"
-    f" THEN substr(trail, 1, {_HEAD}) || char(10) || '…' || substr(trail, -{_TAIL}) ELSE trail END || ?"
+    f" THEN substr(trail, 1, {_HEAD}) || '\n…' || substr(trail, length(trail) - {_TAIL - 1}) ELSE trail END || ?"
 )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 
 from dingbridge.model import Message, Placed, State, Task, lane_key
 from dingbridge.store.codec import APPEND_TRAIL, encode_message
+from dingbridge.store.engine import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +19,10 @@ class Limits:
 
 
 def put(
-    c: sqlite3.Connection, message: Message, task: Task, *, now: float, limits: Limits, fresh: bool, trail: str = ""
+    c: Connection, message: Message, task: Task, *, now: float, limits: Limits, fresh: bool, trail: str = ""
 ) -> Placed:
     """Insert a message and wake its lane; a message already there only renews its session webhook."""
+    c.alone("person", message.robot, message.sender.id)  # their limits are counted, their lanes are in order
     remember_webhook(c, message)
     known = c.execute(
         "SELECT id, lane, task, finished_at FROM message WHERE robot = ? AND key = ?", (message.robot, message.id)
@@ -32,8 +33,8 @@ def put(
             expires = expires_at(message)
             c.execute(
                 "UPDATE message SET webhook = ?, webhook_expires = ? WHERE id = ?"
-                " AND (webhook = '' OR ? IS NULL OR webhook_expires IS NULL OR ? >= webhook_expires)",
-                (message.webhook.reveal(), expires, row, expires, expires),
+                " AND (webhook = '' OR webhook_expires IS NULL OR coalesce(?, webhook_expires) >= webhook_expires)",
+                (message.webhook.reveal(), expires, row, expires),
             )
         c.execute(f"UPDATE message SET {APPEND_TRAIL} WHERE id = ?", (trail, row))
         return Placed(row, lane, Task(known_task), duplicate=True)
@@ -47,30 +48,36 @@ def put(
     if express:  # a lane of its own: never behind an answer
         lane = f"express-{row}"
         c.execute("UPDATE message SET lane = ? WHERE id = ?", (lane, row))
-    c.execute(
-        "INSERT INTO lane (key, head, due, express) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (lane, row, now, express),
-    )
+    open_lane(c, lane, row, due=now, express=express)
     return Placed(row, lane, task)
 
 
+def open_lane(c: Connection, lane: str, row: int, *, due: float, express: bool) -> None:
+    """Whoever ends the lane's last message meanwhile waits, and finds this one."""
+    c.execute(
+        "INSERT INTO lane (key, head, due, express) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (key) DO UPDATE SET express = excluded.express",
+        (lane, row, due, express),
+    )
+
+
 def _insert(
-    c: sqlite3.Connection, message: Message, task: Task, lane: str, now: float, deadline: float | None, trail: str
+    c: Connection, message: Message, task: Task, lane: str, now: float, deadline: float | None, trail: str
 ) -> int:
-    row = c.execute(
+    (row,) = c.execute(
         "INSERT INTO message (robot, key, lane, conversation, person, task, state, body, webhook,"
-        " webhook_expires, received_at, deadline_at, code, trail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " webhook_expires, received_at, deadline_at, code, trail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " RETURNING id",
         (
             *(message.robot, message.id, lane, message.conversation.id, message.sender.id, task, State.READY),
             *(encode_message(message), message.webhook.reveal(), expires_at(message), now, deadline),
             *(message.code, trail),
         ),
-    ).lastrowid
-    assert row is not None
-    return row
+    ).fetchone()
+    return int(row)
 
 
-def _within_limits(c: sqlite3.Connection, message: Message, now: float, limits: Limits) -> Task:
+def _within_limits(c: Connection, message: Message, now: float, limits: Limits) -> Task:
     if limits.per_user_per_minute:
         (asked,) = c.execute(
             "SELECT count(*) FROM message WHERE person = ? AND received_at BETWEEN ? AND ?"
@@ -91,23 +98,27 @@ def _within_limits(c: sqlite3.Connection, message: Message, now: float, limits: 
     return Task.QUESTION
 
 
-def _generation(c: sqlite3.Connection, message: Message, *, fresh: bool) -> int:
+def _generation(c: Connection, message: Message, *, fresh: bool) -> int:
     who = (message.robot, message.conversation.id, message.sender.id)
     if fresh:
-        c.execute("INSERT INTO context VALUES (?, ?, ?, 1) ON CONFLICT DO UPDATE SET generation = generation + 1", who)
+        c.execute(
+            "INSERT INTO context VALUES (?, ?, ?, 1)"
+            " ON CONFLICT (robot, conversation, person) DO UPDATE SET generation = context.generation + 1",
+            who,
+        )
     found = c.execute(
         "SELECT generation FROM context WHERE robot = ? AND conversation = ? AND person = ?", who
     ).fetchone()
     return int(found[0]) if found else 0
 
 
-def remember_webhook(c: sqlite3.Connection, message: Message) -> None:
+def remember_webhook(c: Connection, message: Message) -> None:
     """Keep the newest session webhook of a conversation, for replies that outlive their own."""
     if message.webhook:
         c.execute(
-            "INSERT INTO webhook VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
+            "INSERT INTO webhook VALUES (?, ?, ?, ?) ON CONFLICT (robot, conversation) DO UPDATE"
             " SET url = excluded.url, expires = excluded.expires"
-            " WHERE excluded.expires IS NULL OR expires IS NULL OR excluded.expires >= expires",
+            " WHERE excluded.expires IS NULL OR webhook.expires IS NULL OR excluded.expires >= webhook.expires",
             (message.robot, message.conversation.id, message.webhook.reveal(), expires_at(message)),
         )
 

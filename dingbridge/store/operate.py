@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dingbridge.model import Answer, Message, Outcome, State, Task
-from dingbridge.store import work
+from dingbridge.store import intake, work
 from dingbridge.store.codec import APPEND_TRAIL, decode_answer, decode_steps, encode_answer
+from dingbridge.store.engine import Connection
 from dingbridge.trail import Step
 
 Which = Literal["open", "failed", "all"]
@@ -19,7 +19,7 @@ _FAILED = "outcome IN ('failed', 'dead', 'undeliverable', 'partial')"
 _WHERE: dict[Which, str] = {
     "open": "finished_at IS NULL",
     "failed": f"{_FAILED} AND finished_at IS NOT NULL",
-    "all": "1",
+    "all": "TRUE",
 }
 _ORDER: dict[Which, str] = {"open": "+id", "failed": "finished_at DESC", "all": "id DESC"}
 _NAMES = (
@@ -93,7 +93,7 @@ class LaneSeen:
     due_at: float
 
 
-def find(c: sqlite3.Connection, robot: str, wanted: str, code: str) -> Row | None:
+def find(c: Connection, robot: str, wanted: str, code: str) -> Row | None:
     """By code or by DingTalk's msgId; the newest where two messages share a code."""
     found = c.execute(
         f"SELECT {_COLUMNS}, body, answer, trail FROM message WHERE code = ? OR (robot = ? AND key = ?)"
@@ -106,7 +106,7 @@ def find(c: sqlite3.Connection, robot: str, wanted: str, code: str) -> Row | Non
     return replace(_row(values), question=_question(body), answer=_answer(answer), steps=tuple(decode_steps(trail)))
 
 
-def listed(c: sqlite3.Connection, which: Which, limit: int) -> list[Row]:
+def listed(c: Connection, which: Which, limit: int) -> list[Row]:
     """Open ones in order, the others newest first."""
     rows = c.execute(
         f"SELECT {_COLUMNS} FROM message WHERE {_WHERE[which]} ORDER BY {_ORDER[which]} LIMIT ?", (limit,)
@@ -114,26 +114,28 @@ def listed(c: sqlite3.Connection, which: Which, limit: int) -> list[Row]:
     return [_row(row) for row in rows]
 
 
-def lanes(c: sqlite3.Connection, limit: int) -> list[LaneSeen]:
+def lanes(c: Connection, limit: int) -> list[LaneSeen]:
     """Those with the oldest heads."""
     rows = c.execute(
         "SELECT l.key, m.robot, m.person, m.conversation, m.code, m.state, m.tries,"
         " (SELECT count(*) FROM message w WHERE w.lane = l.key AND w.finished_at IS NULL), m.received_at, l.due"
-        " FROM (SELECT * FROM lane ORDER BY head LIMIT ?) l JOIN message m ON m.id = l.head ORDER BY l.head",
+        " FROM (SELECT key, head, due FROM lane ORDER BY head LIMIT ?) l JOIN message m ON m.id = l.head"
+        " ORDER BY l.head",
         (limit,),
     ).fetchall()
     return [LaneSeen(*row) for row in rows]
 
 
-def retry(c: sqlite3.Connection, row: int, *, now: float, deadline: float | None, trail: str) -> bool:
+def retry(c: Connection, row: int, *, now: float, deadline: float | None, trail: str) -> bool:
     """Back into its lane; an answer that could not be delivered is sent from the part that failed.
 
     That part is marked where it may have arrived. tries goes on counting. False where it is not ended, or its text
     is forgotten.
     """
+    _lock(c, row)
     found = c.execute(
         "SELECT lane, answer, task, part, uncertain FROM message WHERE id = ? AND finished_at IS NOT NULL"
-        f" AND body <> '' AND outcome IN ({', '.join('?' * len(work.RETRYABLE))})",
+        f" AND body <> '' AND outcome IN ({', '.join('?' * len(work.RETRYABLE))}) FOR UPDATE",
         (row, *work.RETRYABLE),
     ).fetchone()
     if found is None:
@@ -145,15 +147,18 @@ def retry(c: sqlite3.Connection, row: int, *, now: float, deadline: float | None
         f" tries = tries + 1, answered_at = ?, uncertain = ?, part = ?, deadline_at = ?, {APPEND_TRAIL} WHERE id = ?",
         (
             *((State.ANSWERED, _outcome(task, answer), now) if again else (State.READY, None, None)),
-            *((uncertain, max(0, part - 1)) if again else (False, 0)),
+            *((bool(uncertain), max(0, part - 1)) if again else (False, 0)),
             *(deadline, trail, row),
         ),
     )
-    c.execute(
-        "INSERT INTO lane (key, head, due, express) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (lane, row, now, task != Task.QUESTION),
-    )
+    intake.open_lane(c, lane, row, due=now, express=task != Task.QUESTION)
     return True
+
+
+def _lock(c: Connection, row: int) -> None:
+    """Its lane first, as everybody does."""
+    if found := c.execute("SELECT lane FROM message WHERE id = ?", (row,)).fetchone():
+        work.lock_lane(c, found[0])
 
 
 def _outcome(task: str, answer: str) -> Outcome:
@@ -167,11 +172,12 @@ def _outcome(task: str, answer: str) -> Outcome:
     return Outcome.REFUSED if kept.refused else Outcome.PARTIAL if kept.partial else Outcome.ANSWERED
 
 
-def drop(c: sqlite3.Connection, row: int, *, now: float, wipe: bool, tell: bool, trail: str) -> Message | None:
+def drop(c: Connection, row: int, *, now: float, wipe: bool, tell: bool, trail: str) -> Message | None:
     """End it; with `tell` its asker hears of it first. Whoever works on it loses the lease, and sends nothing more.
 
     The message, where it has ended by this.
     """
+    _lock(c, row)
     found = c.execute("SELECT lane, state, finished_at FROM message WHERE id = ?", (row,)).fetchone()
     if found is None:
         return None
@@ -190,10 +196,10 @@ def drop(c: sqlite3.Connection, row: int, *, now: float, wipe: bool, tell: bool,
     c.execute(
         # Dropped before, its asker may have been told already: that is not forgotten.
         "UPDATE message SET state = 'answered', outcome = 'cancelled', answer = ?, answered_at = ?, part = 0,"
-        f" uncertain = uncertain AND outcome IS 'cancelled', reason = ?, {APPEND_TRAIL} WHERE id = ?",
+        f" uncertain = uncertain AND coalesce(outcome, '') = 'cancelled', reason = ?, {APPEND_TRAIL} WHERE id = ?",
         (encode_answer(Answer("")), now, reason, trail, row),
     )
-    c.execute("UPDATE lane SET token = NULL, suspect = 0, due = ? WHERE key = ? AND head = ?", (now, lane, row))
+    c.execute(f"UPDATE lane SET {work.FREE}, due = ? WHERE key = ? AND head = ?", (now, lane, row))
     return None
 
 

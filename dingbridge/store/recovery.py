@@ -1,13 +1,13 @@
-"""What a start makes of a crash, what a planned stop gives back, and what is forgotten with time."""
+"""What becomes of messages whose daemon died, what a planned stop gives back, and what is forgotten with time."""
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 
 from dingbridge.model import Answer, Outcome, State
 from dingbridge.store import work
 from dingbridge.store.codec import APPEND_TRAIL, encode_answer, encode_steps
+from dingbridge.store.engine import Connection
 from dingbridge.trail import Step
 
 SEEN_S = 7 * 24 * 3600.0
@@ -16,66 +16,102 @@ CRASHES_DEAD = 3
 # A suspect waits until this start has proved to last: what dies sooner was not killed by it, and with many suspects
 # in a row the next power cut would otherwise condemn whoever runs just then.
 SETTLE_S = 3.0
-_LEASED = "id IN (SELECT head FROM lane WHERE token IS NOT NULL)"
-_BACK = (
-    "UPDATE message SET uncertain = CASE WHEN state = 'sending' THEN 1 ELSE uncertain END,"
-    f" state = CASE WHEN state = 'leased' THEN 'ready' ELSE state END WHERE {_LEASED}"
-)
+AT_A_TIME = 200
+_HELD = "FROM lane WHERE token IS NOT NULL AND owner = ?"
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """returned: messages that were in work when the process died. dead: those condemned for killing it."""
+    """returned: messages that were in work when their process died. dead: those condemned for killing it."""
 
     returned: int
     dead: int
 
 
-def recover(c: sqlite3.Connection, *, now: float, wipe: bool) -> Recovered:
-    """Return what was leased, counting the crash. A third crash condemns, and acquits whatever ran beside it."""
-    crash = encode_steps([Step(now, "crash", {})])
-    returned = c.execute(f"UPDATE message SET crashes = crashes + 1, {APPEND_TRAIL} WHERE {_LEASED}", (crash,)).rowcount
-    c.execute(_BACK)
-    # Due times were of another process's clock, and a restart is a good moment to try everything again.
-    c.execute("UPDATE lane SET token = NULL, suspect = 0, due = min(due, ?)", (now,))
-    guilty = c.execute(
-        "SELECT id, lane, outcome FROM message WHERE finished_at IS NULL AND crashes >= ?", (CRASHES_DEAD,)
+def recover(c: Connection, *, owner: str, now: float, wipe: bool) -> Recovered:
+    """Return what this daemon had leased before it died."""
+    lanes = c.execute(f"SELECT key {_HELD} ORDER BY head FOR UPDATE", (owner,)).fetchall()
+    return _returned(c, [key for (key,) in lanes], now=now, wipe=wipe)
+
+
+def hurry(c: Connection, *, now: float) -> None:
+    """Everything that waits is due now, for a start of the only daemon.
+
+    Due times were of another process's clock, and a restart is a good moment to try everything again.
+    """
+    c.execute("UPDATE lane SET due = ? WHERE due > ? AND NOT suspect", (now, now))
+    c.execute("UPDATE lane SET due = ? WHERE suspect", (now + SETTLE_S,))
+
+
+def take_over(c: Connection, *, now: float, wipe: bool) -> Recovered:
+    """Return what was leased by a daemon that does not renew its leases any more."""
+    lanes = c.execute(
+        "SELECT key FROM lane WHERE token IS NOT NULL AND leased_until < ? ORDER BY head LIMIT ? FOR UPDATE SKIP LOCKED",
+        (now, AT_A_TIME),
     ).fetchall()
-    for row, lane, outcome in guilty:
+    return _returned(c, [key for (key,) in lanes], now=now, wipe=wipe)
+
+
+def _returned(c: Connection, lanes: list[str], *, now: float, wipe: bool) -> Recovered:
+    """Count the crash. A third one condemns, and acquits whatever ran beside it."""
+    crash = encode_steps([Step(now, "crash", {})])
+    guilty = 0
+    for lane in lanes:
+        (head,) = c.execute("SELECT head FROM lane WHERE key = ?", (lane,)).fetchone()
+        crashes, outcome = c.execute(
+            f"UPDATE message SET crashes = crashes + 1, {_BACK}, {APPEND_TRAIL} WHERE id = ?"
+            " RETURNING crashes, outcome",
+            (crash, head),
+        ).fetchone()
+        c.execute(f"UPDATE lane SET {work.FREE}, due = least(due, ?) WHERE key = ?", (now, lane))
+        if crashes < CRASHES_DEAD:
+            continue
+        guilty += 1
         if outcome == Outcome.DEAD:  # even telling its asker kills the process
-            work.end(c, row, State.DEAD, Outcome.DEAD, "telling its asker kills the process", now=now, wipe=wipe)
-            work.advance(c, lane, row, now=now)
+            work.end(c, head, State.DEAD, Outcome.DEAD, "telling its asker kills the process", now=now, wipe=wipe)
+            work.advance(c, lane, head, now=now)
         else:
-            _condemn(c, row, now)
+            _condemn(c, head, now)
     if guilty:
         c.execute("UPDATE message SET crashes = 0 WHERE finished_at IS NULL AND crashes > 0")
-    c.execute(
-        "UPDATE lane SET suspect = 1, due = ?"
-        " WHERE head IN (SELECT id FROM message WHERE finished_at IS NULL AND crashes >= ?)",
-        (now + SETTLE_S, CRASHES_ALONE),
-    )
-    return Recovered(returned=returned, dead=len(guilty))
+        c.execute("UPDATE lane SET suspect = FALSE WHERE suspect")
+    for lane in lanes:
+        c.execute(
+            "UPDATE lane SET suspect = TRUE, due = ? WHERE key = ? AND head IN"
+            " (SELECT id FROM message WHERE lane = ? AND finished_at IS NULL AND crashes >= ?)",
+            (now + SETTLE_S, lane, lane, CRASHES_ALONE),
+        )
+    return Recovered(returned=len(lanes), dead=guilty)
 
 
-def _condemn(c: sqlite3.Connection, row: int, now: float) -> None:
+_BACK = (
+    "uncertain = CASE WHEN state = 'sending' THEN TRUE ELSE uncertain END,"
+    " state = CASE WHEN state = 'leased' THEN 'ready' ELSE state END"
+)
+
+
+def _condemn(c: Connection, row: int, now: float) -> None:
     """Not worked on again; the empty answer stands for the text its asker is told."""
     c.execute(
         "UPDATE message SET state = 'answered', outcome = 'dead', answer = ?, answered_at = ?, part = 0,"
-        " uncertain = 0, reason = 'the process died three times while working on it', cause = 'crash.thrice'"
+        " uncertain = FALSE, reason = 'the process died three times while working on it', cause = 'crash.thrice'"
         " WHERE id = ?",
         (encode_answer(Answer("")), now, row),
     )
 
 
-def release_all(c: sqlite3.Connection, *, now: float) -> int:
+def release_all(c: Connection, *, owner: str, now: float) -> int:
     """At a planned stop: what is leased goes back and counts as no crash."""
     stopped = encode_steps([Step(now, "given_back", {})])
-    c.execute(f"UPDATE message SET {APPEND_TRAIL} WHERE {_LEASED}", (stopped,))
-    c.execute(_BACK)
-    return c.execute("UPDATE lane SET token = NULL WHERE token IS NOT NULL").rowcount
+    leased = c.execute(f"SELECT key, head {_HELD} ORDER BY head FOR UPDATE", (owner,)).fetchall()
+    for lane, head in leased:
+        c.execute(f"UPDATE message SET {_BACK}, {APPEND_TRAIL} WHERE id = ?", (stopped, head))
+        c.execute("UPDATE lane SET token = NULL, owner = '' WHERE key = ?", (lane,))
+    c.execute("UPDATE lane SET owner = '' WHERE suspect AND token IS NULL AND owner = ?", (owner,))
+    return len(leased)
 
 
-def forget(c: sqlite3.Connection, batch: int, *, now: float) -> int:
+def forget(c: Connection, batch: int, *, now: float) -> int:
     """Drop up to `batch` rows that ended more than seven days ago; how many there were."""
     c.execute("DELETE FROM webhook WHERE expires < ?", (now,))
     return c.execute(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import secrets
-import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dingbridge.errors import LeaseLost
 from dingbridge.model import Delivery, Message, Outcome, State, Task
 from dingbridge.store.codec import APPEND_TRAIL, decode_answer, decode_message
+from dingbridge.store.engine import Connection
 
 # Ends that an operator can take back: their text is kept.
 RETRYABLE = frozenset({Outcome.FAILED, Outcome.DEAD, Outcome.UNDELIVERABLE})
+AT_A_TIME = 500  # values in one statement
+# Whoever worked on the lane does so no more.
+FREE = "token = NULL, owner = '', suspect = FALSE"
 _NO_ANSWER = "('failed', 'dead', 'cancelled')"
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError)
 _HEAD = """
@@ -22,33 +27,49 @@ _HEAD = """
 """
 
 
-def lease(c: sqlite3.Connection, count: int, *, now: float, express: bool) -> tuple[list[Delivery], bool]:
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who leases, until when. Seconds of the store's clock; on SQLite there is one, and a lease does not end."""
+
+    owner: str
+    until: float
+
+
+def lease(c: Connection, count: int, *, now: float, express: bool, holder: Holder) -> tuple[list[Delivery], bool]:
     """Up to `count` heads that are due, the longest waiting lane first; and whether a suspect holds others back.
 
-    A suspect (in work at two crashes) is leased when nothing else is, and nothing beside it: whose fault a third
-    crash is must be certain.
+    A suspect (in work at two crashes) is leased when this daemon works on nothing else, and nothing beside it: whose
+    fault a third crash is must be certain. It is kept for the daemon that waits for that, so that the others go on.
     """
-    if c.execute("SELECT 1 FROM lane WHERE suspect = 1 AND token IS NOT NULL").fetchone():
+    mine = "SELECT 1 FROM lane WHERE token IS NOT NULL AND owner = ?"
+    if c.execute(f"{mine} AND suspect", (holder.owner,)).fetchone():
         return [], True
     suspect = c.execute(
-        "SELECT key, express FROM lane WHERE suspect = 1 AND due <= ? ORDER BY due, head LIMIT 1", (now,)
+        "SELECT key, express FROM lane WHERE suspect AND token IS NULL AND due <= ?"
+        " AND (owner IN ('', ?) OR leased_until < ?) ORDER BY due, head LIMIT 1 FOR UPDATE SKIP LOCKED",
+        (now, holder.owner, now),
     ).fetchone()
     if suspect is not None:
         key, is_express = suspect
-        others = c.execute("SELECT 1 FROM lane WHERE token IS NOT NULL LIMIT 1").fetchone()
-        mine = others is None and bool(is_express) is express
-        return (_leased(c, [key], now) if mine else []), True
+        if bool(is_express) is express and not c.execute(f"{mine} LIMIT 1", (holder.owner,)).fetchone():
+            return _leased(c, [key], now, holder), True
+        c.execute("UPDATE lane SET owner = ?, leased_until = ? WHERE key = ?", (holder.owner, holder.until, key))
+        return [], True
     lanes = c.execute(
-        "SELECT key FROM lane WHERE token IS NULL AND express = ? AND due <= ? ORDER BY due, head LIMIT ?",
+        "SELECT key FROM lane WHERE token IS NULL AND express = ? AND due <= ? AND NOT suspect"
+        " ORDER BY due, head LIMIT ? FOR UPDATE SKIP LOCKED",
         (express, now, count),
     ).fetchall()
-    return _leased(c, [key for (key,) in lanes], now), False
+    return _leased(c, [key for (key,) in lanes], now, holder), False
 
 
-def _leased(c: sqlite3.Connection, lanes: list[str], now: float) -> list[Delivery]:
+def _leased(c: Connection, lanes: list[str], now: float, holder: Holder) -> list[Delivery]:
     deliveries = []
     for lane in lanes:
-        c.execute("UPDATE lane SET token = ? WHERE key = ?", (secrets.token_hex(8), lane))
+        c.execute(
+            "UPDATE lane SET token = ?, owner = ?, leased_until = ? WHERE key = ?",
+            (secrets.token_hex(8), holder.owner, holder.until, lane),
+        )
         c.execute(
             "UPDATE message SET state = 'leased' WHERE state = 'ready' AND id = (SELECT head FROM lane WHERE key = ?)",
             (lane,),
@@ -62,17 +83,36 @@ def _leased(c: sqlite3.Connection, lanes: list[str], now: float) -> list[Deliver
     return deliveries
 
 
-def check(c: sqlite3.Connection, delivery: Delivery) -> None:
+def renew(c: Connection, tokens: Sequence[str], holder: Holder) -> set[str]:
+    """Keep these leases until `holder.until`; those that are still held. What is kept for later is renewed, too."""
+    c.execute(
+        "UPDATE lane SET leased_until = ? WHERE suspect AND token IS NULL AND owner = ?", (holder.until, holder.owner)
+    )
+    held: set[str] = set()
+    for start in range(0, len(tokens), AT_A_TIME):
+        some = tokens[start : start + AT_A_TIME]
+        found = c.execute(
+            f"UPDATE lane SET leased_until = ? WHERE token IN ({', '.join('?' * len(some))}) RETURNING token",
+            (holder.until, *some),
+        )
+        held.update(token for (token,) in found.fetchall())
+    return held
+
+
+def lock_lane(c: Connection, lane: str) -> tuple[int, str | None] | None:
+    """Its head and token; nobody else changes it until this transaction ends. None where it is gone."""
+    found = c.execute("SELECT head, token FROM lane WHERE key = ? FOR UPDATE", (lane,)).fetchone()
+    return (found[0], found[1]) if found is not None else None
+
+
+def check(c: Connection, delivery: Delivery) -> None:
     """The fence: only the holder of the lease may write."""
-    held = c.execute(
-        "SELECT 1 FROM lane WHERE key = ? AND head = ? AND token = ?", (delivery.lane, delivery.row, delivery.token)
-    ).fetchone()
-    if held is None:
+    if lock_lane(c, delivery.lane) != (delivery.row, delivery.token):
         raise LeaseLost(f"message {delivery.row} was cancelled or taken over")
 
 
 def give_back(
-    c: sqlite3.Connection, delivery: Delivery, due: float, *, sent: int, uncertain: bool, cause: str, trail: str
+    c: Connection, delivery: Delivery, due: float, *, sent: int, uncertain: bool, cause: str, trail: str
 ) -> None:
     """Return the lease until `due`; the message stays its lane's head."""
     check(c, delivery)
@@ -81,18 +121,18 @@ def give_back(
         f" tries = tries + 1, crashes = 0, part = ?, uncertain = ?, cause = nullif(?, ''), {APPEND_TRAIL} WHERE id = ?",
         (sent, uncertain, cause, trail, delivery.row),
     )
-    c.execute("UPDATE lane SET token = NULL, suspect = 0, due = ? WHERE key = ?", (due, delivery.lane))
+    c.execute(f"UPDATE lane SET {FREE}, due = ? WHERE key = ?", (due, delivery.lane))
 
 
-def claim_trouble(c: sqlite3.Connection, delivery: Delivery) -> bool:
+def claim_trouble(c: Connection, delivery: Delivery) -> bool:
     """Is this lane's asker to be told of trouble? Once, until the lane is empty."""
     check(c, delivery)
-    claimed = c.execute("UPDATE lane SET troubled = 1 WHERE key = ? AND troubled = 0", (delivery.lane,))
+    claimed = c.execute("UPDATE lane SET troubled = TRUE WHERE key = ? AND NOT troubled", (delivery.lane,))
     return claimed.rowcount == 1
 
 
 def end(
-    c: sqlite3.Connection,
+    c: Connection,
     row: int,
     state: State,
     outcome: Outcome,
@@ -118,7 +158,7 @@ def end(
     )
 
 
-def advance(c: sqlite3.Connection, lane: str, head: int, *, now: float) -> bool:
+def advance(c: Connection, lane: str, head: int, *, now: float) -> bool:
     """The lane's head has ended: the next one becomes head and True is returned, or the lane goes."""
     (following,) = c.execute("SELECT min(id) FROM message WHERE lane = ? AND finished_at IS NULL", (lane,)).fetchone()
     if following is None:
@@ -126,21 +166,25 @@ def advance(c: sqlite3.Connection, lane: str, head: int, *, now: float) -> bool:
         return False
     # Due from now, behind the lanes that wait already: one person's backlog does not starve the others.
     c.execute(
-        "UPDATE lane SET head = ?, due = ?, token = NULL, suspect = 0 WHERE key = ? AND head = ?",
+        f"UPDATE lane SET head = ?, due = ?, {FREE} WHERE key = ? AND head = ?",
         (following, now, lane, head),
     )
     return True
 
 
 def cancel(
-    c: sqlite3.Connection, by: Message, before: int, *, now: float, wipe: bool, trail: str = ""
+    c: Connection, by: Message, before: int, *, now: float, wipe: bool, trail: str = ""
 ) -> dict[int, Message | None]:
     """End the sender's unanswered questions that came before row `before` in this conversation; those by row."""
-    found = c.execute(
-        "SELECT id, lane FROM message WHERE robot = ? AND conversation = ? AND person = ? AND task = 'question'"
-        " AND state IN ('ready', 'leased') AND finished_at IS NULL AND id < ?",
-        (by.robot, by.conversation.id, by.sender.id, before),
-    ).fetchall()
+    where = (
+        "robot = ? AND conversation = ? AND person = ? AND task = 'question' AND state IN ('ready', 'leased')"
+        " AND finished_at IS NULL AND id < ?"
+    )
+    who = (by.robot, by.conversation.id, by.sender.id, before)
+    # Lanes first, in order, as everybody does; what is found then cannot change any more.
+    for (lane,) in c.execute(f"SELECT DISTINCT lane FROM message WHERE {where} ORDER BY lane", who).fetchall():
+        lock_lane(c, lane)
+    found = c.execute(f"SELECT id, lane FROM message WHERE {where}", who).fetchall()
     ended = {row: message(c, row) for row, _ in found}
     for row in ended:
         end(c, row, State.DONE, Outcome.CANCELLED, "cancelled by the asker", now=now, wipe=wipe, trail=trail)
@@ -151,7 +195,7 @@ def cancel(
     return ended
 
 
-def message(c: sqlite3.Connection, row: int) -> Message | None:
+def message(c: Connection, row: int) -> Message | None:
     """An unfinished row's message; None where it cannot be read."""
     robot, key, body, webhook, expires = c.execute(
         "SELECT robot, key, body, webhook, webhook_expires FROM message WHERE id = ?", (row,)

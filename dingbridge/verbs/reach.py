@@ -12,7 +12,8 @@ from dingbridge.config import Located
 from dingbridge.control import NoDaemon, call
 from dingbridge.errors import BridgeError, StoreLocked
 from dingbridge.operations import NotFound, NotPossible, Operations
-from dingbridge.store.sqlite import Limits, SQLiteStore
+from dingbridge.store.intake import Limits
+from dingbridge.store.sqlite import SQLiteStore
 
 Arguments = Mapping[str, Any]
 
