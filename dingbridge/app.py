@@ -19,7 +19,15 @@ from dingbridge import config as configuration
 from dingbridge.answerer import load_handlers
 from dingbridge.backends.anythingllm import AnythingLLM
 from dingbridge.bridge import Bridge
-from dingbridge.building import Setups, import_handlers_from, open_backend, redactor_for, secrets_of, store_limits
+from dingbridge.building import (
+    Setups,
+    import_handlers_from,
+    make_store,
+    open_backend,
+    redactor_for,
+    secrets_of,
+    store_limits,
+)
 from dingbridge.config import Config
 from dingbridge.control import ControlServer
 from dingbridge.dingtalk import payload
@@ -35,7 +43,7 @@ from dingbridge.redaction import Redactor
 from dingbridge.reloading import Reloaded, merged
 from dingbridge.service import Notifier, Presence
 from dingbridge.setup import Setup
-from dingbridge.store.sqlite import SQLiteStore
+from dingbridge.store.store import Store
 from dingbridge.trail import Step, Trail
 from dingbridge.upkeep import Upkeep, check_workspaces
 from dingbridge.vitals import Vitals
@@ -58,12 +66,6 @@ class Timings:
     reply_s: float = 10.0
     beat_s: float = 2.0
     forget_s: float = 3600.0
-
-
-def steady_clock() -> Callable[[], float]:
-    """Seconds since the epoch that never jump: the wall clock as it was, moved on by the monotonic one."""
-    base = time.time() - time.monotonic()
-    return lambda: base + time.monotonic()
 
 
 async def _watch(bridge: asyncio.Task[None]) -> None:
@@ -96,13 +98,13 @@ class App:
         self._recent = recent
         self._stop = asyncio.Event()
         self._stopping = False
-        self._clock = steady_clock()
+        self._clock = SteadyClock()
         self._reloads = asyncio.Queue[None](1)
         self._reloading = asyncio.Lock()
         self._unkept: deque[dict[str, Any]] = deque(maxlen=UNKEPT)
         self.metrics = Metrics(__version__)
         self.outages = Outages()
-        self.store: SQLiteStore
+        self.store: Store
         self.bridge: Bridge
         self.stream: Stream
         self.web: Web | None = None
@@ -138,6 +140,7 @@ class App:
         async with asyncio.TaskGroup() as self._group:
             parts = [_watch(bridge), self._upkeep.beat(), self._upkeep.forget(), self._control.run()]
             parts += [self._reload_when_asked(), check_workspaces(self._config, self._backend)]
+            parts.append(self.store.attend(self.bridge, self.vitals.told))
             if self.web is not None:
                 parts.append(self.web.run())
             tasks = [self._group.create_task(part) for part in (self.stream.run(), *parts)]
@@ -190,7 +193,7 @@ class App:
             redact=self._redactor.text,
         )
         self._operations = Operations(self.store, robot=config.dingtalk.client_id, config=str(config.path), live=self)
-        self._control = ControlServer(config.store_path, self._operations)
+        self._control = ControlServer(self.store.beside, self._operations)
         self._upkeep = Upkeep(
             store=self.store,
             bridge=self.bridge,
@@ -226,13 +229,15 @@ class App:
         return setup
 
     async def _open_store(self, stack: AsyncExitStack) -> None:
-        self.store = SQLiteStore(
-            self._config.store_path,
+        self.store = make_store(
+            self._config.store,
+            self._config.dingtalk.client_id,
             clock=self._clock,
             limits=store_limits(self._config),
             on_commit=self.metrics.commit.observe,
             on_trouble=self.outages.of_store,
             redact=self._redactor.text,
+            on_time=self._clock.set,
         )
         recovered = await self.store.open()
         stack.push_async_callback(self.store.close)

@@ -6,21 +6,28 @@ import importlib
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from dingbridge.answerer import Answerer, Backend
 from dingbridge.backends.anythingllm import AnythingLLM
 from dingbridge.backends.anythingllm import Limits as AskLimits
-from dingbridge.config import Config
+from dingbridge.config import Config, StoreConfig
+from dingbridge.decode import identifier
 from dingbridge.dingtalk.openapi import OpenAPI
 from dingbridge.dingtalk.pace import Pace
 from dingbridge.dingtalk.replies import Replies
-from dingbridge.errors import BridgeError
+from dingbridge.errors import BridgeError, StoreError
 from dingbridge.model import Secret
 from dingbridge.redaction import Redactor
 from dingbridge.setup import Setup
 from dingbridge.store.intake import Limits
+from dingbridge.store.sqlite import SQLiteStore
 from dingbridge.store.store import Store
 from dingbridge.texts import Texts
+
+if TYPE_CHECKING:
+    from dingbridge.store.postgres_engine import Address
 
 OnRetry = Callable[[BridgeError, int, float], None]
 
@@ -31,6 +38,8 @@ def secrets_of(config: Config) -> tuple[Secret, ...]:
         dingtalk.client_secret,
         anythingllm.api_key,
         config.web.admin_token,
+        config.store.password,
+        Secret(urlsplit(config.store.url.reveal()).password or ""),
         dingtalk.network.proxy,
         anythingllm.network.proxy,
     )
@@ -53,6 +62,43 @@ def store_limits(config: Config) -> Limits:
         waiting_per_lane=limits.waiting_per_lane,
         per_user_per_minute=limits.per_user_per_minute,
         answer_deadline_s=limits.answer_deadline_min * 60.0,
+    )
+
+
+def postgres_address(place: StoreConfig, robot: str) -> Address:
+    """Each robot has a schema of its own, so several may share a database. Raises ConfigError."""
+    from dingbridge.store.postgres_engine import address  # noqa: PLC0415 - 20 MiB that SQLite does not need
+
+    return address(place.url, place.password, f"dingbridge_{identifier(robot)}")
+
+
+def make_store(
+    place: StoreConfig,
+    robot: str,
+    *,
+    clock: Callable[[], float],
+    limits: Limits,
+    on_commit: Callable[[float], None] = lambda _: None,
+    redact: Callable[[str], str] = str,
+    on_trouble: Callable[[StoreError | None], None] = lambda _: None,
+    on_time: Callable[[float], None] = lambda _: None,
+) -> Store:
+    """Not opened yet. Raises ConfigError for a URL that PostgreSQL's client does not understand."""
+    if not place.is_postgres:
+        return SQLiteStore(
+            place.path, clock=clock, limits=limits, on_commit=on_commit, redact=redact, on_trouble=on_trouble
+        )
+    from dingbridge.store.postgres import PostgresStore  # noqa: PLC0415 - 20 MiB that SQLite does not need
+
+    return PostgresStore(
+        postgres_address(place, robot),
+        place.path,
+        clock=clock,
+        limits=limits,
+        on_commit=on_commit,
+        redact=redact,
+        on_trouble=on_trouble,
+        on_time=on_time,
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from dingbridge.answerer import ANYTHINGLLM, load_handlers
-from dingbridge.building import import_handlers_from, open_backend
+from dingbridge.building import import_handlers_from, open_backend, postgres_address
 from dingbridge.config import Config
 from dingbridge.dingtalk import gateway, stream
 from dingbridge.errors import BridgeError, ConfigError, StoreLocked
@@ -37,7 +37,7 @@ class Finding:
 
 async def run(config: Config) -> list[Finding]:
     """Beside a live daemon only a ticket is taken: a second connection would be handed users' messages."""
-    locked, store = _store(config.store_path)
+    locked, store = await _store(config)
     live = locked or Presence(config.dingtalk.client_id).is_announced()
     findings = [Finding("configuration", "ok", str(config.path)), store, _handlers(config)]
     if config.web.enabled and not live:
@@ -47,8 +47,25 @@ async def run(config: Config) -> list[Finding]:
     return findings
 
 
-def _store(path: Path) -> tuple[bool, Finding]:
+async def _store(config: Config) -> tuple[bool, Finding]:
     """Whether it is in use, and what there is to say of it."""
+    return await _postgres(config) if config.store.is_postgres else _sqlite(config.store.path)
+
+
+async def _postgres(config: Config) -> tuple[bool, Finding]:
+    """Nothing is created: the first start does that."""
+    from dingbridge.store.postgres import look  # noqa: PLC0415 - 20 MiB that SQLite does not need
+
+    try:
+        where = postgres_address(config.store, config.dingtalk.client_id)
+        version, live = await look(where)
+    except BridgeError as error:
+        return False, Finding("store", "failure", error.detail)
+    detail = f"{where.place}, {live} daemons running" if live else where.place
+    return live > 0, Finding("store", "ok", detail if version else f"{detail}: will be made at the first start")
+
+
+def _sqlite(path: Path) -> tuple[bool, Finding]:
     try:
         if not path.exists():
             return False, _new_store(path)

@@ -7,7 +7,7 @@ A new key is one line in `SCHEMA` and one field of its noun. All faults are gath
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,22 @@ class LimitsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """`[store]`. path: the SQLite file; with PostgreSQL what lock and control socket on this machine are named after.
+
+    url: PostgreSQL's, empty for SQLite; a password may stand in it.
+    """
+
+    path: Path
+    url: Secret = Secret()  # noqa: RUF009 - frozen and empty
+    password: Secret = Secret()  # noqa: RUF009 - frozen and empty
+
+    @property
+    def is_postgres(self) -> bool:
+        return bool(self.url)
+
+
+@dataclass(frozen=True, slots=True)
 class WebConfig:
     """`[web]`: port 0 takes any free one; not `enabled` where `listen` is empty."""
 
@@ -92,7 +108,7 @@ class Config:
     reply: ReplyConfig
     limits: LimitsConfig
     handlers_path: tuple[Path, ...]
-    store_path: Path
+    store: StoreConfig
     web: WebConfig
 
 
@@ -143,7 +159,7 @@ SCHEMA: Schema = {
         Field("drain_s", decode.number(zero=True), 20),
     ),
     "handlers": (Field("path", decode.texts, []),),
-    "store": (Field("url", decode.visible),),
+    "store": (Field("url", decode.visible), Field("password", decode.visible, secret=True)),
     "web": (
         Field("listen", decode.listen, "127.0.0.1:8788"),
         Field("admin_token", decode.visible, secret=True),
@@ -176,7 +192,7 @@ class Located:
     """What leads to a daemon: where its store and its control socket are, whose messages it holds, its language."""
 
     path: Path
-    store_path: Path
+    store: StoreConfig
     client_id: str
     locale: str
     answer_deadline_min: float
@@ -187,17 +203,17 @@ def locate(path: Path, environ: Mapping[str, str]) -> Located:
 
     Raises ConfigError for bad TOML, and where nobody can say where the store is.
     """
-    reading = Reading(SCHEMA, Surroundings(path.absolute().parent, environ, secrets=False))
+    around = Surroundings(path.absolute().parent, environ, secrets=False)
+    reading = Reading(SCHEMA, around)
     document = _document(path)
-    dingtalk, reply, limits, store = (
-        reading.section(document, name) for name in ("dingtalk", "reply", "limits", "store")
-    )
-    store_path = _store_path(reading, store.get("url", ""))
+    dingtalk, reply, limits = (reading.section(document, name) for name in ("dingtalk", "reply", "limits"))
+    store_section = Reading(SCHEMA, replace(around, secrets=True)).section(document, "store")
+    store = _store(reading, store_section, dingtalk.get("client_id", ""))
     if lost := [fault for fault in reading.faults if fault.startswith("store")]:
         raise ConfigError(lost)
     return Located(
         path=path.absolute(),
-        store_path=store_path,
+        store=store,
         client_id=dingtalk.get("client_id", ""),
         locale=reply.get("locale", "zh-CN"),
         answer_deadline_min=limits.get("answer_deadline_min", 30.0),
@@ -220,7 +236,7 @@ def load(path: Path, environ: Mapping[str, str], *, secrets: bool = True) -> Con
         reading.section(document, name) for name in ("reply", "limits", "handlers", "store")
     )
     handlers_path = reading.folders("handlers.path", handlers.get("path", ()))
-    store_path = _store_path(reading, store.get("url", ""))
+    place = _store(reading, store, dingtalk.get("client_id", ""))
     web = _web(reading, reading.section(document, "web"))
     if reading.faults:
         raise ConfigError(reading.faults)
@@ -232,7 +248,7 @@ def load(path: Path, environ: Mapping[str, str], *, secrets: bool = True) -> Con
         reply=ReplyConfig(**reply),
         limits=LimitsConfig(**limits),
         handlers_path=handlers_path,
-        store_path=store_path,
+        store=place,
         web=web,
     )
 
@@ -276,13 +292,19 @@ def _web(reading: Reading, values: Mapping[str, Any]) -> WebConfig:
     return WebConfig(host, port, token or Secret(), enabled=bool(host))
 
 
-def _store_path(reading: Reading, url: str) -> Path:
-    """Where the SQLite file is; nothing is created or opened here."""
+def _store(reading: Reading, values: Mapping[str, Any], robot: str) -> StoreConfig:
+    """Nothing is created or opened here."""
+    url, password = values.get("url", ""), values.get("password", Secret())
+    if password and not decode.is_postgres(url):
+        reading.fault("store.password", "an SQLite file has none, remove it or write the url of a PostgreSQL database")
     with reading.noting("store.url"):
+        if decode.is_postgres(url):
+            seat = _state_folder(reading.around.environ) / f"dingbridge-{decode.identifier(robot)}"
+            return StoreConfig(seat, Secret(decode.postgres_url(url)), password)
         if not url:
-            return _state_folder(reading.around.environ) / "dingbridge.db"
-        return reading.around.folder / decode.sqlite_file(url)
-    return Path()
+            return StoreConfig(_state_folder(reading.around.environ) / "dingbridge.db")
+        return StoreConfig(reading.around.folder / decode.sqlite_file(url))
+    return StoreConfig(Path())
 
 
 def _state_folder(environ: Mapping[str, str]) -> Path:

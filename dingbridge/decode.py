@@ -6,6 +6,8 @@ Sentences never show an address or a secret: both may hold a password.
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import ipaddress
 import json
 import os
@@ -268,10 +270,29 @@ def handler(value: Any) -> str:
     return name
 
 
+def is_postgres(value: str) -> bool:
+    return value.startswith(("postgresql:", "postgres:"))
+
+
+def postgres_url(value: str) -> str:
+    """A connection URL as PostgreSQL's clients take it; several hosts may stand in it."""
+    scheme, _, rest = value.partition("://")
+    if scheme not in ("postgresql", "postgres") or not rest:
+        raise Bad('must be "postgresql://user@host:5432/database"')
+    if importlib.util.find_spec("psycopg") is None:
+        raise Bad("PostgreSQL needs one package more: pip install 'dingbridge[postgres]'")
+    return value
+
+
+def identifier(name: str) -> str:
+    """A name that files and database objects can have; another one for each."""
+    if re.fullmatch(r"[a-z0-9_]{1,40}", name):
+        return name
+    return "x" + hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
 def sqlite_file(value: str) -> str:
     """The path in `sqlite:///path` (a fourth slash begins an absolute one), or a bare path."""
-    if value.startswith(("postgresql:", "postgres:")):
-        raise Bad("this version has SQLite only, write a path")
     path = value.removeprefix("sqlite:///")
     if path == value and ("://" in value or value.startswith("sqlite:")):
         raise Bad('must be a path, or "sqlite:////absolute/path"')

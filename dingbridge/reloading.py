@@ -26,7 +26,7 @@ def merged(old: Config, new: Config) -> tuple[Config, Reloaded]:
     changed = sorted(key for key in after if after[key] != before[key])
     restart = tuple(key for key in changed if key.partition(".")[0] in RESTART)
     applied = tuple(key for key in changed if key not in restart)
-    kept = replace(new, dingtalk=old.dingtalk, store_path=old.store_path, web=old.web)
+    kept = replace(new, dingtalk=old.dingtalk, store=old.store, web=old.web)
     return kept, Reloaded(applied, restart)
 
 
@@ -34,7 +34,8 @@ def _flat(config: Config) -> dict[str, Any]:
     flat: dict[str, Any] = {
         "route": config.routes,
         "handlers.path": config.handlers_path,
-        "store.url": config.store_path,
+        "store.url": (config.store.path, config.store.url),
+        "store.password": config.store.password,
     }
     for section in ("dingtalk", "anythingllm", "reply", "limits", "web"):
         flat |= _keys(section, getattr(config, section))

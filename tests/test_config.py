@@ -39,7 +39,7 @@ def test_the_minimum_has_the_documented_defaults(tmp_path: Path) -> None:
     assert (limits.workers, limits.waiting_per_lane, limits.per_user_per_minute) == (64, 8, 10)
     assert (limits.answer_deadline_min, limits.drain_s) == (30.0, 20.0)
     assert config.handlers_path == ()
-    assert config.store_path == Path("/home/bot/.local/state/dingbridge/dingbridge.db")
+    assert config.store.path == Path("/home/bot/.local/state/dingbridge/dingbridge.db")
     assert (config.web.host, config.web.port, config.web.enabled) == ("127.0.0.1", 8788, True)
     assert config.web.admin_token == Secret()
 
@@ -160,7 +160,7 @@ def test_where_the_store_is(tmp_path: Path, url: str, environ: dict[str, str], e
     secrets = {name: value for name, value in ENV.items() if name != "HOME"}
     config = loaded(tmp_path, toml(rest=f'[store]\nurl = "{url}"'), secrets | environ)
 
-    assert config.store_path == Path(expected.format(folder=tmp_path))
+    assert config.store.path == Path(expected.format(folder=tmp_path))
     assert [entry.name for entry in tmp_path.iterdir()] == ["dingbridge.toml"]
 
 

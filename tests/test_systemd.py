@@ -99,7 +99,7 @@ def test_the_packaged_configuration_takes_its_secrets_from_systemd(tmp_path: Pat
 def test_the_store_lies_in_the_state_folder_for_everybody(tmp_path: Path) -> None:
     """The path is written out, so that root's commands find the service's store without its environment."""
     folder = Path("/var/lib", settings("StateDirectory")[0])
-    assert packaged(tmp_path, SECRETS).store_path == folder / "dingbridge.db"
+    assert packaged(tmp_path, SECRETS).store.path == folder / "dingbridge.db"
 
 
 def test_a_reload_is_a_hangup() -> None:

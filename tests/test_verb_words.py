@@ -17,7 +17,7 @@ import pytest
 from dingbridge import model
 from dingbridge.cli.helps import HELPS
 from dingbridge.cli.root import help_locale, show
-from dingbridge.config import Located
+from dingbridge.config import Located, StoreConfig
 from dingbridge.operations import NotFound
 from dingbridge.verbs import columns, moments, reach, trace
 from dingbridge.verbs.words import WORDS, Words
@@ -270,6 +270,6 @@ def test_a_terminal_that_lacks_a_character_gets_no_traceback(tmp_path: Path) -> 
 @pytest.mark.parametrize("wanted", ["", " ", "A\nB", "\udcff\udcfe", "x" * 10_000])
 async def test_a_code_that_cannot_be_one_is_refused_before_anybody_is_asked(tmp_path: Path, wanted: str) -> None:
     """An unset variable of a script, or what slipped into it, gets a sentence."""
-    located = Located(tmp_path / "x.toml", tmp_path / "x.db", "dingx", "zh-CN", 30.0)
+    located = Located(tmp_path / "x.toml", StoreConfig(tmp_path / "x.db"), "dingx", "zh-CN", 30.0)
     with pytest.raises(NotFound, match="8 characters"):
         await reach.ask(located, "trace", wanted=wanted)

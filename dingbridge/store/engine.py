@@ -44,13 +44,14 @@ class Connection(Protocol):
 
 @dataclass(slots=True)
 class Job:
-    """given_up: nobody waits for it any more."""
+    """given_up: nobody waits for it any more. connection: on which it runs, where an engine has several."""
 
     work: Callable[[Connection], Any]
     future: asyncio.Future[Any]
     result: Any = None
     error: BaseException | None = None
     given_up: bool = False
+    connection: Any = None
 
 
 class Engine(ABC):
@@ -113,16 +114,19 @@ class Engine(ABC):
                     thread.join()
 
     async def run(self, work: Callable[[Any], T]) -> T:
-        """Work takes a Connection, or what this engine's own is. Raises what work raises, and StoreError."""
+        """work takes a Connection, or what this engine's own is. Raises what work raises, and StoreError."""
+        # Shielded: a caller that is cancelled must not leave the thread resolving a cancelled future.
+        result: T = await asyncio.shield(self._submit(work).future)
+        return result
+
+    def _submit(self, work: Callable[[Any], Any]) -> Job:
         if self._closed or self._loop is None or not self._alive:
             raise self._refusal()
         job = Job(work, self._loop.create_future())
         self._jobs.put(job)
         if self._closed:  # the thread died just now, perhaps without seeing this job
             raise self._refusal()
-        # Shielded: a caller that is cancelled must not leave the thread resolving a cancelled future.
-        result: T = await asyncio.shield(job.future)
-        return result
+        return job
 
     def _refusal(self) -> StoreError:
         """Closed, or its thread died: final, so that nobody waits for it to come back."""

@@ -45,8 +45,11 @@ class SQLiteStore(Store):
         self.path = path
         self._lock: IO[str] | None = None
 
+    @property
+    def beside(self) -> Path:
+        return self.path
+
     async def open(self) -> Recovered:
-        """For a daemon: what a crash left leased goes back, and is counted."""
         await self._take_lock()
         return await self._open(self._recover)
 
@@ -57,7 +60,7 @@ class SQLiteStore(Store):
         return recovered
 
     async def open_beside(self) -> None:
-        """For an operator while no daemon runs: takes the lock, but leaves everything as it is, old tables too."""
+        """While no daemon runs: it takes the lock."""
         self._sqlite.prepared_by = require
         self._lock = await asyncio.to_thread(take_lock, self.path)
         await self._open(lambda _: None)

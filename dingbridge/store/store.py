@@ -7,9 +7,10 @@ whose lease was taken over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from dingbridge.model import Answer, Delivery, Message, Outcome, Placed, Secret, State, Task, typed_code
 from dingbridge.store import intake, operate, recovery, work
@@ -17,6 +18,8 @@ from dingbridge.store.codec import APPEND_TRAIL, encode_answer, encode_steps
 from dingbridge.store.engine import Connection, Engine
 from dingbridge.store.intake import Limits
 from dingbridge.store.operate import LaneSeen, Row, Which
+from dingbridge.store.recovery import Recovered
+from dingbridge.store.replicas import Replica
 from dingbridge.trail import Step
 
 PROBE_BYTES = 64 * 1024
@@ -54,6 +57,19 @@ class Depth:
     dead: int = 0
 
 
+class Crew(Protocol):
+    """Who works here."""
+
+    def held(self) -> dict[int, str]:
+        """The token of each row that is worked on."""
+
+    def cease(self, row: int) -> None:
+        """Stop working on it."""
+
+    def wake(self) -> None:
+        """There may be something to lease."""
+
+
 class Store:
     """What both databases share; `SQLiteStore` and `PostgresStore` open it and close it.
 
@@ -87,6 +103,42 @@ class Store:
     def place(self) -> str:
         """Where it is, as an operator names it; without a password."""
         return self._engine.place
+
+    @property
+    def beside(self) -> Path:
+        """In whose name the control socket stands."""
+        raise NotImplementedError
+
+    async def open(self) -> Recovered:
+        """For a daemon: what a crash left leased goes back, and is counted."""
+        raise NotImplementedError
+
+    async def open_beside(self) -> None:
+        """For an operator: everything is left as it is, old tables too."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        raise NotImplementedError
+
+    async def attend(self, crew: Crew, facts: Callable[[], Mapping[str, Any]]) -> None:
+        """For as long as the daemon runs: what has to be done beside the work. facts: told to the other daemons."""
+
+    async def peers(self) -> list[Replica]:
+        """The daemons of this store; none where there can be only one."""
+        return []
+
+    @property
+    def replicas(self) -> int:
+        """How many live, this one counted."""
+        return 1
+
+    @property
+    def on_duty(self) -> bool:
+        """Whether this daemon does what one has to do for all."""
+        return True
+
+    async def call_others(self) -> None:
+        """There is more to do than this daemon can take."""
 
     @property
     def trouble(self) -> str | None:

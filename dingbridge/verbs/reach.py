@@ -8,12 +8,13 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
+from dingbridge.building import make_store
 from dingbridge.config import Located
 from dingbridge.control import NoDaemon, call
 from dingbridge.errors import BridgeError, StoreLocked
 from dingbridge.operations import NotFound, NotPossible, Operations
 from dingbridge.store.intake import Limits
-from dingbridge.store.sqlite import SQLiteStore
+from dingbridge.store.seat import seat_paths
 
 Arguments = Mapping[str, Any]
 
@@ -42,19 +43,25 @@ async def ask(located: Located, verb: str, **arguments: Any) -> Any:
     if not wanted.strip() or len(wanted) > WANTED or not wanted.isprintable():
         raise NotFound("no message has such a code or msgId: give the 8 characters that stand in the chat")
     method, path, query = _REQUESTS[verb](arguments)
-    with suppress(NoDaemon):
-        return await call(located.store_path, method, path, **query)
-    if not located.store_path.exists():
-        raise NotPossible(f"no daemon is running, and there is no store yet at {located.store_path}")
+    answers = []
+    for daemon in seat_paths(located.store.path) if located.store.is_postgres else [located.store.path]:
+        with suppress(NoDaemon):
+            answers.append(await call(daemon, method, path, **query))
+            if verb != "reload":  # all of this machine read the same file
+                break
+    if answers:
+        return answers[-1]
+    if not located.store.is_postgres and not located.store.path.exists():
+        raise NotPossible(f"no daemon is running, and there is no store yet at {located.store.path}")
     if verb in _RUNNING:
         raise NotPossible("no daemon is running on this store")
     limits = Limits(answer_deadline_s=located.answer_deadline_min * 60.0)
-    store = SQLiteStore(located.store_path, clock=time.time, limits=limits)
+    store = make_store(located.store, located.client_id, clock=time.time, limits=limits)
     try:
         await store.open_beside()
     except StoreLocked:
         raise BridgeError(
-            f"a daemon holds {located.store_path}, but does not answer on its control socket: "
+            f"a daemon holds {store.place}, but does not answer on its control socket: "
             "is it starting, stopping or stuck? see its log"
         ) from None
     try:

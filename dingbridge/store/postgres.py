@@ -1,0 +1,286 @@
+"""The inbox in PostgreSQL, for several daemons of one robot.
+
+A lease ends by itself: who does not renew it in time is taken for dead, and another daemon goes on. Where the
+database was away nobody could renew, so for a while after that nobody is taken for dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import structlog
+
+from dingbridge.errors import StoreError, StoreLocked
+from dingbridge.model import Message
+from dingbridge.store import recovery, replicas
+from dingbridge.store.intake import Limits
+from dingbridge.store.postgres_engine import Address, PostgresEngine, explained
+from dingbridge.store.postgres_schema import require, version_of
+from dingbridge.store.recovery import Recovered
+from dingbridge.store.replicas import Replica
+from dingbridge.store.seat import Seat, new_name, take_seat
+from dingbridge.store.session import Session
+from dingbridge.store.store import LEASE_S, Crew, Store
+
+log = structlog.get_logger("dingbridge.store")
+
+WAKE, LEASES = "wake", "leases"
+NAME_S = 3.0  # so long the server may take to see that the one before has died
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """Seconds. steady_s: how long the database must have answered before anybody is taken for dead."""
+
+    lease_s: float = LEASE_S
+    renew_s: float = 10.0
+    look_s: float = 2.0
+    steady_s: float = 15.0
+
+
+async def look(where: Address) -> tuple[int, int]:
+    """The version of the tables, 0 where there are none, and how many daemons live; nothing is changed."""
+    engine = PostgresEngine(where, threads=1)
+    engine.prepared_by = lambda *_: None
+
+    def run(c: Any) -> tuple[int, int]:
+        version = version_of(c.raw)
+        if not version:
+            return 0, 0
+        beats = c.execute("SELECT extract(epoch FROM clock_timestamp())::double precision - beat_at FROM replica")
+        return version, sum(age_s < LEASE_S for (age_s,) in beats)
+
+    try:
+        await engine.open()
+        return await engine.run(run)
+    finally:
+        await engine.close()
+
+
+class PostgresStore(Store):
+    """path: in a folder of this machine; lock and control socket stand beside it.
+
+    on_time: told what time it is for all, in seconds since the epoch. The rest is as for SQLite.
+    """
+
+    def __init__(
+        self,
+        where: Address,
+        path: Path,
+        *,
+        clock: Callable[[], float],
+        limits: Limits | None = None,
+        wipe: bool = True,
+        on_commit: Callable[[float], None] = lambda _: None,
+        redact: Callable[[str], str] = str,
+        on_trouble: Callable[[StoreError | None], None] = lambda _: None,
+        on_time: Callable[[float], None] = lambda _: None,
+        rhythm: Rhythm | None = None,
+    ) -> None:
+        self._rhythm = rhythm or Rhythm()
+        self._postgres = PostgresEngine(where, on_commit=on_commit, on_trouble=self._troubled)
+        super().__init__(
+            self._postgres, clock=clock, limits=limits, wipe=wipe, redact=redact, lease_s=self._rhythm.lease_s
+        )
+        self._where = where
+        self._path = path
+        self._told_trouble = on_trouble
+        self._on_time = on_time
+        self._seat: Seat | None = None
+        self._session: Session | None = None
+        self._crew: Crew | None = None
+        self._checking = asyncio.Event()
+        self._started_at = 0.0
+        self._steady_since = time.monotonic()
+        self._renewed_at = time.monotonic()
+        self._replicas = 1
+
+    # -- opening and closing
+
+    @property
+    def beside(self) -> Path:
+        return self._seat.beside if self._seat is not None else self._path
+
+    async def open(self) -> Recovered:
+        """What this daemon had leased before a crash goes back at once, what others had when their lease ends."""
+        self._seat = await asyncio.to_thread(take_seat, self._path)
+        try:
+            await self._engine.open()
+            self._session = Session(self._where, hear=self._heard)
+            self.owner = await self._named(self._seat.name, self._session)
+            await self._tell_time()
+            self._started_at = self._clock()
+            self._steady_since = self._renewed_at = time.monotonic()
+            await self._beat({})
+            return await self._engine.run(
+                lambda c: recovery.recover(c, owner=self.owner, now=self._clock(), wipe=self._wipe)
+            )
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, psycopg.Error):
+                raise explained(error, self.place) from None
+            raise
+
+    async def _named(self, name: str, session: Session) -> str:
+        """The seat's name, unless somebody lives by it: a copy of this machine, or one that the server still sees."""
+        until = time.monotonic() + NAME_S
+        try:
+            while not await session.open(name):
+                await session.close()
+                if time.monotonic() > until:
+                    log.warning("store.name_taken", name=name)
+                    name = new_name()
+                await asyncio.sleep(0.2)
+        except psycopg.errors.QueryCanceled:
+            raise StoreLocked(f"{self.place} is being copied or checked: start the daemon after that") from None
+        return name
+
+    async def open_beside(self) -> None:
+        """Beside the daemons that run."""
+        self._postgres.prepared_by = require
+        await self._engine.open()
+
+    async def close(self) -> None:
+        if self._session is not None:
+            with suppress(StoreError):
+                await self._engine.run(lambda c: replicas.leave(c, self.owner))
+            await self._session.close()
+        await self._engine.close()
+        if self._seat is not None:
+            self._seat.leave()
+
+    # -- the others
+
+    async def attend(self, crew: Crew, facts: Callable[[], Mapping[str, Any]]) -> None:
+        assert self._session is not None
+        self._crew = crew
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._session.run())
+            group.create_task(self._renew_in_time(crew, facts))
+            group.create_task(self._take_over_in_time(crew))
+            group.create_task(self._check_when_asked(crew))
+
+    async def _renew_in_time(self, crew: Crew, facts: Callable[[], Mapping[str, Any]]) -> None:
+        while True:
+            with suppress(StoreError):
+                await self._check(crew)
+                await self._beat(facts())
+                await self._tell_time()
+            await asyncio.sleep(self._rhythm.renew_s)
+
+    async def _take_over_in_time(self, crew: Crew) -> None:
+        while True:
+            await asyncio.sleep(self._rhythm.look_s)
+            if time.monotonic() - self._steady_since < self._rhythm.steady_s:
+                continue
+            with suppress(StoreError):
+                taken = await self._engine.run(lambda c: recovery.take_over(c, now=self._clock(), wipe=self._wipe))
+                if taken.returned:
+                    log.warning("store.taken_over", returned=taken.returned, dead=taken.dead)
+                    crew.wake()
+
+    async def _check_when_asked(self, crew: Crew) -> None:
+        while True:
+            await self._checking.wait()
+            self._checking.clear()
+            with suppress(StoreError):
+                await self._check(crew)
+
+    async def _check(self, crew: Crew) -> None:
+        """Renew what is held; who has lost a lease stops at once."""
+        held = crew.held()
+        kept = await self.renew(held.values())
+        self._renewed_at = time.monotonic()
+        now_held = crew.held()
+        for row, token in held.items():
+            if token not in kept and now_held.get(row) == token:
+                crew.cease(row)
+
+    async def _beat(self, facts: Mapping[str, Any]) -> None:
+        def run(c: Any) -> list[Replica]:
+            told = {**facts, "on_duty": self.on_duty}
+            replicas.beat(c, self.owner, started_at=self._started_at, now=self._clock(), facts=told)
+            return replicas.listed(c)
+
+        peers = await self._engine.run(run)
+        now = self._clock()
+        self._replicas = max(1, sum(peer.live(now, self._rhythm.lease_s) for peer in peers))
+
+    async def _tell_time(self) -> None:
+        """The machines' clocks may differ; the database's counts."""
+        asked = time.monotonic()
+        now = await self._engine.run(
+            lambda c: c.execute("SELECT extract(epoch FROM clock_timestamp())::double precision").fetchone()[0]
+        )
+        took_s = time.monotonic() - asked
+        if took_s < 1.0:
+            self._on_time(now + took_s / 2)
+
+    async def peers(self) -> list[Replica]:
+        return await self._engine.run(replicas.listed)
+
+    @property
+    def replicas(self) -> int:
+        return self._replicas
+
+    @property
+    def on_duty(self) -> bool:
+        return self._session is not None and self._session.on_duty
+
+    # -- what the others should hear of
+
+    async def call_others(self) -> None:
+        with suppress(StoreError):
+            await self._tell(WAKE)
+
+    async def _tell(self, note: str) -> None:
+        await self._engine.run(lambda c: c.execute("SELECT pg_notify(?, ?)", (self._where.schema, note)).fetchone())
+
+    def _heard(self, note: str) -> None:
+        if note in (LEASES, ""):
+            self._checking.set()
+        if note in (WAKE, "") and self._crew is not None:
+            self._crew.wake()
+
+    async def cancel(self, message: Message, *, before: int) -> dict[int, Message | None]:
+        ended = await super().cancel(message, before=before)
+        if ended:
+            with suppress(StoreError):
+                await self._tell(LEASES)
+        return ended
+
+    async def drop(self, row: int, *, tell: bool) -> Message | None:
+        ended = await super().drop(row, tell=tell)
+        with suppress(StoreError):
+            await self._tell(LEASES)
+            await self._tell(WAKE)
+        return ended
+
+    async def retry(self, row: int) -> bool:
+        retried = await super().retry(row)
+        if retried:
+            await self.call_others()
+        return retried
+
+    # -- trouble
+
+    def _troubled(self, error: StoreError | None) -> None:
+        if error is not None:
+            self._steady_since = time.monotonic()
+        self._told_trouble(error)
+
+    @property
+    def trouble(self) -> str | None:
+        if (why := super().trouble) is not None:
+            return why
+        late_s = time.monotonic() - self._renewed_at
+        if self._crew is not None and late_s > self._rhythm.lease_s:
+            return f"store {self.place}: leases could not be renewed for {late_s:.0f} s: others go on with them"
+        return None

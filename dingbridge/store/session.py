@@ -1,0 +1,90 @@
+"""What only a connection that stays can hold: a daemon's name, the chores of all, and an ear for the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from typing import Any
+
+import psycopg
+import structlog
+
+from dingbridge.store.postgres_engine import Address, lock_number
+
+log = structlog.get_logger("dingbridge.store")
+
+AGAIN_S = 1.0
+HEAR_S = 5.0
+
+
+class Session:
+    """`run()` listens for ever, and connects again where the connection was lost.
+
+    hear: told each note of the others, and "" after a time without an ear.
+    """
+
+    def __init__(self, where: Address, *, hear: Callable[[str], None]) -> None:
+        self._where = where
+        self._hear = hear
+        self._connection: psycopg.AsyncConnection[Any] | None = None
+        self.name = ""
+        self.on_duty = False
+
+    async def open(self, name: str) -> bool:
+        """Connect, and take the name; False where a living daemon has it. Raises psycopg.Error."""
+        await self._connect()
+        if not await self._take("name", name):
+            return False
+        self.name = name
+        return True
+
+    async def close(self) -> None:
+        self.on_duty = False
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def run(self) -> None:
+        while True:
+            try:
+                if self._connection is None or self._connection.closed:
+                    await self._connect()
+                    await self._take("name", self.name)
+                    self._hear("")
+                await self._listen()
+            except (psycopg.Error, TimeoutError):  # the store tells of its trouble
+                self.on_duty = False
+                await self._drop()
+                await asyncio.sleep(AGAIN_S)
+
+    async def _connect(self) -> None:
+        self._connection = await psycopg.AsyncConnection.connect(self._where.conninfo.reveal(), autocommit=True)
+        # Daemons share it; who changes the whole store wants it alone.
+        await self._connection.execute("SELECT pg_advisory_lock_shared(%s)", (lock_number(self._where.schema, "use"),))
+        await self._connection.execute(f'LISTEN "{self._where.schema}"')
+
+    async def _drop(self) -> None:
+        if self._connection is not None:
+            with suppress(psycopg.Error):
+                await self._connection.close()
+            self._connection = None
+
+    async def _take(self, *names: str) -> bool:
+        assert self._connection is not None
+        found = await self._connection.execute(
+            "SELECT pg_try_advisory_lock(%s)", (lock_number(self._where.schema, *names),)
+        )
+        row = await found.fetchone()
+        return bool(row and row[0])
+
+    async def _listen(self) -> None:
+        """The lock of the chores is asked for now and then: who held it may have died."""
+        assert self._connection is not None
+        while True:
+            if not self.on_duty:
+                self.on_duty = await self._take("duty")
+            async with asyncio.timeout(4 * HEAR_S), aclosing(self._connection.notifies(timeout=HEAR_S)) as notes:
+                async for note in notes:
+                    self._hear(note.payload)
+            async with asyncio.timeout(4 * HEAR_S):
+                await self._connection.execute("SELECT 1")  # a dead line shows only when it is used
