@@ -270,7 +270,7 @@ class Server:
 
     def _make_reachable(self) -> None:
         """Root's checkout may lie where nobody may not look; then nobody gets a copy of its own."""
-        probe = [self.binaries / "postgres", "--version"]
+        probe = [str(self.binaries / "postgres"), "--version"]
         with suppress(OSError, subprocess.CalledProcessError):
             subprocess.run(probe, check=True, capture_output=True, cwd="/", env=_ENVIRONMENT, **self._account.options)
             return
@@ -290,7 +290,7 @@ class Server:
         secret.write_text(self.password or "unused", encoding="utf-8")
         secret.chmod(0o600)
         os.chown(secret, self._account.uid, self._account.gid)
-        command: list[str] = [
+        command = [
             *(str(self.binaries / "initdb"), "-D", str(self._data), "--username", USER, "--pwfile", str(secret)),
             *("--locale=C", "--encoding=UTF8", "--no-sync", "--no-instructions", "--auth-local=trust"),
             f"--auth-host={'scram-sha-256' if self.password else 'trust'}",
