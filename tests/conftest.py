@@ -15,6 +15,7 @@ from dingbridge import log
 from dingbridge.sim.anythingllm import AnythingLLM
 from dingbridge.sim.gateway import Gateway
 from tests.house import House, leaked
+from tests.postgres import Server, Unavailable
 
 for name in [name for name in os.environ if name.startswith(("DINGBRIDGE_", "NOTIFY_", "WATCHDOG_"))]:
     del os.environ[name]
@@ -57,6 +58,17 @@ async def backend() -> AsyncIterator[AnythingLLM]:
     """AnythingLLM's stand-in, with the handbook."""
     async with AnythingLLM() as one:
         yield one
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """One PostgreSQL for all tests of this process that ask for it; each makes a database of its own in it."""
+    try:
+        server = Server(fast=True)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    with server:
+        yield server
 
 
 @pytest.fixture

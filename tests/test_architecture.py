@@ -44,6 +44,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "aiohttp": ("dingtalk/", "backends/", "web/", "sim/", "demo/", "net.py", "control.py"),
     "tenacity": ("backends/",),
     "sqlite3": ("store/", "sim/", "checks.py", "verbs/support.py"),
+    "psycopg": ("store/",),
     "markdown_it": ("dingtalk/", "demo/render.py"),
     "prometheus_client": ("journal/",),
     "click": ("cli/",),
