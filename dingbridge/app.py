@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
 import structlog
 
-from dingbridge import __version__, checks, trail
+from dingbridge import __version__, checks
 from dingbridge import config as configuration
 from dingbridge.answerer import load_handlers
 from dingbridge.backends.anythingllm import AnythingLLM
@@ -28,23 +26,23 @@ from dingbridge.building import (
     secrets_of,
     store_limits,
 )
+from dingbridge.clock import SteadyClock
 from dingbridge.config import Config
 from dingbridge.control import ControlServer
-from dingbridge.dingtalk import payload
 from dingbridge.dingtalk.stream import Stream, Timing
 from dingbridge.dispatch import Pauses
 from dingbridge.errors import BridgeError, ConfigError, StoreError
 from dingbridge.journal.metrics import CONTENT_TYPE, Metrics
 from dingbridge.journal.record import recorder
 from dingbridge.log import pseudonym
-from dingbridge.model import Message, typed_code
 from dingbridge.operations import Operations
+from dingbridge.receiving import Receiving
 from dingbridge.redaction import Redactor
 from dingbridge.reloading import Reloaded, merged
 from dingbridge.service import Notifier, Presence
 from dingbridge.setup import Setup
 from dingbridge.store.store import Store
-from dingbridge.trail import Step, Trail
+from dingbridge.trail import Step
 from dingbridge.upkeep import Upkeep, check_workspaces
 from dingbridge.vitals import Vitals
 from dingbridge.watched import Outages, Watched
@@ -54,7 +52,6 @@ log = structlog.get_logger("dingbridge.daemon")
 
 CLOSE_S = 5.0
 RELOAD_S = 30.0
-UNKEPT = 200  # messages that the store did not take, remembered for `trace`
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +98,6 @@ class App:
         self._clock = SteadyClock()
         self._reloads = asyncio.Queue[None](1)
         self._reloading = asyncio.Lock()
-        self._unkept: deque[dict[str, Any]] = deque(maxlen=UNKEPT)
         self.metrics = Metrics(__version__)
         self.outages = Outages()
         self.store: Store
@@ -161,7 +157,7 @@ class App:
         await self._open_store(stack)
         presence = Presence(config.dingtalk.client_id)
         stack.callback(presence.withdraw)
-        if not presence.announce():
+        if not presence.announce() and not config.store.is_postgres:
             log.warning("daemon.not_alone", remedy="another daemon serves this robot; they split its messages")
         self._retiring: set[asyncio.Task[None]] = set()
         self._setups = Setups(self.store, clock=clock, reply_s=self._timings.reply_s)
@@ -173,13 +169,19 @@ class App:
             clock=clock,
             pauses=self._timings.pauses,
         )
-        self._webhook_allowed = payload.webhook_origin_check(config.dingtalk.oapi_base)
+        self._receiving = Receiving(
+            self.bridge,
+            robot=config.dingtalk.client_id,
+            oapi_base=config.dingtalk.oapi_base,
+            clock=clock,
+            took=self.metrics.ack.observe,
+        )
         self.stream = Stream(
             client_id=config.dingtalk.client_id,
             client_secret=config.dingtalk.client_secret,
             api_base=config.dingtalk.api_base,
             network=config.dingtalk.network,
-            accept=self._accept,
+            accept=self._receiving.accept,
             on_event=self.metrics.link_event,
             timing=self._timings.stream,
         )
@@ -242,40 +244,6 @@ class App:
         recovered = await self.store.open()
         stack.push_async_callback(self.store.close)
         log.info("daemon.started", version=__version__, returned=recovered.returned, dead=recovered.dead)
-
-    # -- intake
-
-    async def _accept(self, data: dict[str, Any], frame_id: str) -> None:
-        """A bot message's data: read it, keep it. What raises is not acknowledged as kept."""
-        started = time.perf_counter()
-        with trail.follow(Trail()):
-            message = payload.parse(
-                data,
-                robot=self._config.dingtalk.client_id,
-                frame_id=frame_id,
-                webhook_allowed=partial(self._webhook_checked, frame_id),
-                now=self._clock(),
-            )
-            try:
-                await self.bridge.accept(message)
-            except StoreError as error:
-                self._unkept.append(_unkept(message, error))
-                raise
-        self.metrics.ack.observe(time.perf_counter() - started)
-
-    def _webhook_checked(self, frame_id: str, url: str) -> bool:
-        allowed = self._webhook_allowed(url)
-        if not allowed:
-            host = payload.host_of(url)
-            trail.note("webhook.foreign", host=host, cause="webhook.foreign")
-            log.error(
-                "security.foreign_webhook",
-                frame=frame_id[:80],
-                host=host,
-                expected=payload.host_of(self._config.dingtalk.oapi_base),
-                remedy="nothing is sent there; if it is your private DingTalk, name it in [dingtalk] oapi_base",
-            )
-        return allowed
 
     def _on_retry(self, error: BridgeError, attempt: int, delay_s: float) -> None:
         self.metrics.retries.labels("anythingllm", type(error).__name__).inc()
@@ -373,8 +341,7 @@ class App:
         return self.bridge.steps(row)
 
     def unkept(self, wanted: str) -> Mapping[str, Any] | None:
-        keys = (wanted, typed_code(wanted))
-        return next((one for one in reversed(self._unkept) if one["message"] in keys or one["code"] in keys), None)
+        return self._receiving.unkept(wanted)
 
     async def retry(self, row: int) -> bool:
         return await self.bridge.retry(row)
@@ -386,18 +353,3 @@ class App:
         findings = await checks.run(self._config)
         told = [self._redactor.structure(asdict(finding)) for finding in findings]
         return {"check": told, "log": self._recent()}
-
-
-def _unkept(message: Message, error: StoreError) -> dict[str, Any]:
-    """As `trace` shows it: there is no row to look at."""
-    step = {"at": time.time(), "name": "not_kept", "why": error.detail, "cause": error.cause}
-    return {
-        "code": message.code,
-        "message": message.id,
-        "state": "not_kept",
-        "outcome": "",
-        "why": error.detail,
-        "cause": error.cause,
-        "causes": [error.cause] if error.cause else [],
-        "steps": [step],
-    }

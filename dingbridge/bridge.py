@@ -19,7 +19,8 @@ from dingbridge.lease import Lease, keep
 from dingbridge.model import Answer, Delivery, Entry, Message, MessageKind, Outcome, State, Task
 from dingbridge.notices import Notices, Progress
 from dingbridge.setup import Setup
-from dingbridge.store.store import Leased, Store
+from dingbridge.store.store import Store
+from dingbridge.store.work import Leased
 from dingbridge.texts import Texts
 from dingbridge.trail import Step, Trail
 
@@ -73,6 +74,10 @@ class Bridge:
         with trail.follow(lease.trail if lease is not None else Trail()):
             return await self._setup.replies.notice(message, text)
 
+    def held(self) -> dict[int, str]:
+        """The token of each row that is worked on."""
+        return {row: lease.delivery.token for row, lease in self._leases.items()}
+
     @property
     def alive_at(self) -> float:
         """When the slower of the two dispatchers last came round (monotonic seconds)."""
@@ -99,6 +104,8 @@ class Bridge:
         if placed.task is Task.QUESTION:
             self._notices.arm(placed.row)
             self._questions.wake()
+            if self._questions.full:
+                self._store.call_others()
         else:
             self._express.wake()
 

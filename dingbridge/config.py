@@ -207,10 +207,10 @@ def locate(path: Path, environ: Mapping[str, str]) -> Located:
     reading = Reading(SCHEMA, around)
     document = _document(path)
     dingtalk, reply, limits = (reading.section(document, name) for name in ("dingtalk", "reply", "limits"))
-    store_section = Reading(SCHEMA, replace(around, secrets=True)).section(document, "store")
-    store = _store(reading, store_section, dingtalk.get("client_id", ""))
-    if lost := [fault for fault in reading.faults if fault.startswith("store")]:
-        raise ConfigError(lost)
+    storing = Reading(SCHEMA, replace(around, secrets=True))  # its password leads there, too
+    store = _store(storing, storing.section(document, "store"), dingtalk.get("client_id", ""))
+    if storing.faults:
+        raise ConfigError(storing.faults)
     return Located(
         path=path.absolute(),
         store=store,

@@ -11,7 +11,7 @@ from functools import partial
 
 from dingbridge.errors import StoreError
 from dingbridge.model import Delivery
-from dingbridge.store.store import Leased
+from dingbridge.store.work import Leased
 
 AT_A_TIME = 256
 
@@ -61,6 +61,11 @@ class Dispatcher:
     @property
     def running(self) -> int:
         return len(self._tasks)
+
+    @property
+    def full(self) -> bool:
+        """Nothing more can be taken on."""
+        return bool(self._crew) and self.running >= self._crew
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:
@@ -119,7 +124,7 @@ class Dispatcher:
                 await self._woken.wait()
 
     def _ended(self, row: int, task: asyncio.Task[None]) -> None:
-        full = self._crew and self.running >= self._crew
+        full = self.full
         if self._tasks.get(row) is task:
             del self._tasks[row]
         if full:

@@ -56,6 +56,13 @@ class Vitals:
             parts["daemon"] = Health(False, "stopping")
         return parts
 
+    def told(self) -> dict[str, Any]:
+        """What the other daemons of the store may know."""
+        parts = self.parts()
+        bad = [f"{name}: {part.why}" for name, part in parts.items() if not part.ok]
+        running, link = self._bridge.running, parts["link"].ok
+        return {"version": __version__, "ready": not bad, "link": link, "running": running, "why": "; ".join(bad)}
+
     def line(self) -> str:
         bad = [f"{name}: {part.why}" for name, part in self.parts().items() if not part.ok]
         return "; ".join(bad) if bad else f"connected, {self._bridge.running} answers in work"

@@ -29,6 +29,7 @@ from dingbridge.model import (
 from dingbridge.store.intake import Limits
 from dingbridge.store.recovery import Recovered
 from dingbridge.store.sqlite import SQLiteStore
+from dingbridge.store.store import Store
 
 ROOT = Path(__file__).parent.parent
 CHILD = (sys.executable, "-m", "tests.store_child")
@@ -184,7 +185,7 @@ def unbound(c: sqlite3.Connection) -> None:
     c.execute("PRAGMA max_page_count = 1000000").fetchone()
 
 
-async def make_room(store: SQLiteStore) -> None:
+async def make_room(store: Store) -> None:
     """What shares its commit with a write that does not fit is undone with it, so it is tried again."""
     while True:
         try:

@@ -120,8 +120,12 @@ FAULTS: list[tuple[dict[str, str], list[str]]] = [
     ({"rest": "[web]\nlisten = 8788"}, ["web.listen: must be a text in quotes, got 8788"]),
     # the store
     (
-        {"rest": f'[store]\nurl = "postgresql://u:{HIDDEN}@db/x"'},
-        ["store.url: this version has SQLite only, write a path"],
+        {"rest": f'[store]\nurl = "postgresql:u:{HIDDEN}@db/x"'},
+        ['store.url: must be "postgresql://user@host:5432/database"'],
+    ),
+    (
+        {"rest": f'[store]\nurl = "x.db"\npassword = "{HIDDEN}"'},
+        ["store.password: an SQLite file has none, remove it or write the url of a PostgreSQL database"],
     ),
     (
         {"rest": f'[store]\nurl = "mysql://u:{HIDDEN}@db/x"'},

@@ -83,6 +83,7 @@ def test_a_forbidden_folder_is_told_as_such(open_folder: Path, request: pytest.F
         ("dingtalk.ca_file", True),
         ("anythingllm.api_key", True),
         ("anythingllm.proxy", True),
+        ("store.password", True),
         ("handlers.path[0]", True),
         ("web.admin_token", True),
     ]
@@ -98,7 +99,9 @@ def secret_of(config: Config, section: str, key: str) -> str:
 
 
 def with_key(section: str, line: str) -> str:
-    return toml(**{section: line}) if section != "web" else toml(rest=f"[web]\n{line}")
+    if section == "store":
+        line = f'url = "postgresql://u@db/x"\n{line}'
+    return toml(rest=f"[{section}]\n{line}") if section in ("web", "store") else toml(**{section: line})
 
 
 @pytest.mark.parametrize(("section", "key"), SECRETS)

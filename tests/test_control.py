@@ -28,7 +28,7 @@ from tests.stores import Clock, child, message, opened, rows
 @asynccontextmanager
 async def served(store: SQLiteStore) -> AsyncIterator[ControlServer]:
     """The socket beside an open store, without a daemon behind it."""
-    server = ControlServer(store.path, Operations(store, robot="ding1", config="/etc/x.toml"))
+    server = ControlServer(store.beside, Operations(store, robot="ding1", config="/etc/x.toml"))
     running = asyncio.create_task(server.run())
     await until(lambda: server.path.exists() or running.done())
     try:
@@ -97,11 +97,11 @@ async def test_it_listens_nowhere_else(house: House) -> None:
 async def test_it_goes_with_the_daemon(house: House) -> None:
     """After an orderly end nothing is left of it."""
     async with house.app() as app:
-        path = socket_path(app.store.path)
-        assert (await call(app.store.path, "GET", "/status"))["pid"] == os.getpid()
+        path = socket_path(app.store.beside)
+        assert (await call(app.store.beside, "GET", "/status"))["pid"] == os.getpid()
     assert not path.exists()
     with pytest.raises(NoDaemon):
-        await call(app.store.path, "GET", "/status")
+        await call(app.store.beside, "GET", "/status")
 
 
 async def test_what_a_killed_daemon_left_is_replaced(house: House) -> None:
@@ -159,7 +159,7 @@ async def test_a_msg_id_comes_through_as_it_is(store: SQLiteStore) -> None:
     async with served(store):
         for key in ("msgA+b/c==", "a?b#c%2Fd&e", "../x", ".", "a//b", "%", "长 blank"):
             for verb_path in ("/trace", "/inbox"):
-                assert (await call(store.path, "GET", f"{verb_path}/{quote(key, safe='')}"))["message"] == key
+                assert (await call(store.beside, "GET", f"{verb_path}/{quote(key, safe='')}"))["message"] == key
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ async def test_what_cannot_be_is_refused_with_a_reason(
     """Unknown paths, methods, messages and values are no bug and no silence."""
     async with served(store):
         with pytest.raises(Refused) as refused:
-            await call(store.path, method, path, **query)
+            await call(store.beside, method, path, **query)
     assert why in refused.value.detail
 
 
@@ -197,7 +197,7 @@ async def test_a_bug_is_told_and_logged(store: SQLiteStore, log_file: Path, monk
     async with served(store):
         monkeypatch.setattr(store, "depth", broken)
         with pytest.raises(Refused, match="LookupError"):
-            await call(store.path, "GET", "/status")
+            await call(store.beside, "GET", "/status")
     assert logged(log_file, "control.failed") == 1
 
 
@@ -206,7 +206,7 @@ async def test_no_page_tells_a_secret_that_an_error_quoted(house: House) -> None
     secret = "plainword-4711"
     async with house.app(web={"admin_token": secret}) as app:
         app.outages.backend.lost(f"the proxy said {secret}", "proxy.auth")
-        told = await call(app.store.path, "GET", "/status")
+        told = await call(app.store.beside, "GET", "/status")
         assert told["backend"]["why"] == "the proxy said ***"
         assert "the proxy said ***" in app.vitals.page()
         app.stream.state.why = f"no link with {secret}"
@@ -236,7 +236,7 @@ async def test_garbage_harms_nobody(store: SQLiteStore, sent: bytes) -> None:
     async with served(store) as server:
         got = await raw(server.path, sent)
         assert b" 200 " not in got.partition(b"\r\n")[0]
-        assert len(await call(store.path, "GET", "/inbox")) == 1
+        assert len(await call(store.beside, "GET", "/inbox")) == 1
 
 
 async def test_one_who_says_nothing_holds_up_nothing(store: SQLiteStore) -> None:
@@ -244,7 +244,7 @@ async def test_one_who_says_nothing_holds_up_nothing(store: SQLiteStore) -> None
     async with asyncio.timeout(20), served(store) as server:
         _, writer = await asyncio.open_unix_connection(str(server.path))
         writer.write(b"GET /status HTTP/1.1\r\nHost")
-        assert len(await call(store.path, "GET", "/inbox")) == 1
+        assert len(await call(store.beside, "GET", "/inbox")) == 1
     writer.close()
 
 
@@ -266,13 +266,13 @@ async def test_an_answer_that_is_none_is_told(tmp_path: Path) -> None:
 async def test_somebody_else_is_told_who_may(house: House, tmp_path: Path) -> None:
     """Permission denied is no missing daemon: the sentence says whom to be."""
     async with house.app() as app:
-        address = socket_path(app.store.path)
-        for folder in (*tmp_path.parents, tmp_path, app.store.path.parent):
+        address = socket_path(app.store.beside)
+        for folder in (*tmp_path.parents, tmp_path, app.store.beside.parent):
             if folder.is_relative_to("/tmp") and folder != Path("/tmp"):
                 folder.chmod(0o755)
-        told = await as_nobody(app.store.path)
-        app.store.path.parent.chmod(0o700)
-        hidden = await as_nobody(app.store.path)
+        told = await as_nobody(app.store.beside)
+        app.store.beside.parent.chmod(0o700)
+        hidden = await as_nobody(app.store.beside)
     for said in (told, hidden):
         assert said == f"BridgeError: {address}: permission denied: call this as root or as the service's user"
 

@@ -507,12 +507,12 @@ async def test_looking_counts_no_crash(tmp_path: Path, clock: Clock) -> None:
 
 async def test_asking_whether_the_store_is_in_use_leaves_its_locks(store: SQLiteStore) -> None:
     """In the daemon's own process: a POSIX lock goes with the first descriptor that is closed, whoever's it is."""
-    from dingbridge.checks import _store  # noqa: PLC0415 - what `check` asks of it
+    from dingbridge.checks import _sqlite  # noqa: PLC0415 - what `check` asks of it
 
     await store.put(message("m1"))
     held = posix_locks(store.path)
     assert held
-    in_use, _ = _store(store.path)
+    in_use, _ = _sqlite(store.path)
     assert in_use
     assert posix_locks(store.path) == held
 

@@ -8,8 +8,8 @@ import pytest
 
 from dingbridge.model import Answer, Outcome, State, Task, lane_key
 from dingbridge.store.intake import Limits
+from dingbridge.store.operate import Depth
 from dingbridge.store.sqlite import SQLiteStore
-from dingbridge.store.store import Depth
 from tests.stores import START, UNLIMITED, Clock, finish, head, leased, message, opened, rows
 
 

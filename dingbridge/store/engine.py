@@ -114,10 +114,14 @@ class Engine(ABC):
                     thread.join()
 
     async def run(self, work: Callable[[Any], T]) -> T:
-        """work takes a Connection, or what this engine's own is. Raises what work raises, and StoreError."""
+        """Work takes a Connection, or what this engine's own is. Raises what work raises, and StoreError."""
         # Shielded: a caller that is cancelled must not leave the thread resolving a cancelled future.
         result: T = await asyncio.shield(self._submit(work).future)
         return result
+
+    def submit(self, work: Callable[[Any], Any]) -> asyncio.Future[Any]:
+        """As `run`, for who does not wait for it."""
+        return self._submit(work).future
 
     def _submit(self, work: Callable[[Any], Any]) -> Job:
         if self._closed or self._loop is None or not self._alive:

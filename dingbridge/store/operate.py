@@ -93,6 +93,48 @@ class LaneSeen:
     due_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An unanswered question."""
+
+    row: int
+    lane: str
+    received_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How much is unfinished, by state, the age of the oldest in seconds, and how many were given up."""
+
+    by_state: dict[str, int]
+    oldest_age_s: float
+    dead: int = 0
+
+
+def waiting(c: Connection, message: Message | None) -> list[Waiting]:
+    """Unanswered questions in order; of one person in one conversation where a message is given."""
+    where = ""
+    who: tuple[str, ...] = ()
+    if message is not None:
+        where = " AND robot = ? AND conversation = ? AND person = ?"
+        who = (message.robot, message.conversation.id, message.sender.id)
+    rows = c.execute(
+        "SELECT id, lane, received_at FROM message WHERE finished_at IS NULL AND state IN ('ready', 'leased')"
+        f" AND task = 'question'{where} ORDER BY +id",  # by id itself, SQLite reads the finished ones too
+        who,
+    ).fetchall()
+    return [Waiting(*row) for row in rows]
+
+
+def depth(c: Connection, *, now: float) -> Depth:
+    rows = c.execute(
+        "SELECT state, count(*), min(received_at) FROM message WHERE finished_at IS NULL GROUP BY state"
+    ).fetchall()
+    (dead,) = c.execute("SELECT count(*) FROM message WHERE state = 'dead'").fetchone()
+    oldest = min((at for _, _, at in rows), default=now)
+    return Depth({state: count for state, count, _ in rows}, max(0.0, now - oldest), dead)
+
+
 def find(c: Connection, robot: str, wanted: str, code: str) -> Row | None:
     """By code or by DingTalk's msgId; the newest where two messages share a code."""
     found = c.execute(

@@ -101,6 +101,7 @@ class PostgresStore(Store):
         self._steady_since = time.monotonic()
         self._renewed_at = time.monotonic()
         self._replicas = 1
+        self._calling: asyncio.Future[Any] | None = None
 
     # -- opening and closing
 
@@ -236,12 +237,15 @@ class PostgresStore(Store):
 
     # -- what the others should hear of
 
-    async def call_others(self) -> None:
-        with suppress(StoreError):
-            await self._tell(WAKE)
+    def call_others(self) -> None:
+        if self._calling is None or self._calling.done():
+            self._calling = self._tell(WAKE)
 
-    async def _tell(self, note: str) -> None:
-        await self._engine.run(lambda c: c.execute("SELECT pg_notify(?, ?)", (self._where.schema, note)).fetchone())
+    def _tell(self, note: str) -> asyncio.Future[Any] | None:
+        """Nobody waits for it, and nothing depends on it: the others look by themselves, a little later."""
+        with suppress(StoreError):
+            return self._engine.submit(lambda c: c.execute("SELECT pg_notify(?, ?)", (self._where.schema, note)))
+        return None
 
     def _heard(self, note: str) -> None:
         if note in (LEASES, ""):
@@ -252,21 +256,19 @@ class PostgresStore(Store):
     async def cancel(self, message: Message, *, before: int) -> dict[int, Message | None]:
         ended = await super().cancel(message, before=before)
         if ended:
-            with suppress(StoreError):
-                await self._tell(LEASES)
+            self._tell(LEASES)
         return ended
 
     async def drop(self, row: int, *, tell: bool) -> Message | None:
         ended = await super().drop(row, tell=tell)
-        with suppress(StoreError):
-            await self._tell(LEASES)
-            await self._tell(WAKE)
+        self._tell(LEASES)
+        self._tell(WAKE)
         return ended
 
     async def retry(self, row: int) -> bool:
         retried = await super().retry(row)
         if retried:
-            await self.call_others()
+            self._tell(WAKE)
         return retried
 
     # -- trouble

@@ -36,6 +36,9 @@ AGAIN_S = 0.5
 _AGAIN = (errors.SerializationFailure, errors.DeadlockDetected, errors.UniqueViolation)
 
 
+_ELSEWHERE = (errors.ReadOnlySqlTransaction, errors.AdminShutdown, errors.CrashShutdown)
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where the tables are. conninfo: what libpq takes, with the password. place: how it is named, without."""
@@ -186,26 +189,27 @@ class PostgresEngine(Engine):
         for tries in range(1, TRIES + 1):
             try:
                 connection = connection or self._connect()
-                job.connection, job.error = connection, None
                 self._once(connection, job)
-                return connection
             except psycopg.Error as error:
-                job.error = self._explained(error)
+                job.error = failed = self._explained(error)
                 again = isinstance(error, _AGAIN)
-                if connection is not None and (connection.raw.closed or isinstance(error, errors.ReadOnlySqlTransaction)):
+                if connection is not None and (connection.raw.closed or isinstance(error, _ELSEWHERE)):
                     connection.raw.close()
                     connection = None
                     again = tries == 1
                 if not again or tries == TRIES or job.given_up:
-                    self._trouble(_store_error(job.error))
-                    return connection
+                    self._trouble(failed)
+                    break
                 time.sleep(random.uniform(0, 0.01) * tries if isinstance(error, _AGAIN) else 0)  # noqa: S311 - spreads
-            except Exception as error:  # noqa: BLE001 - work's own, and its caller's
+            except Exception as error:  # noqa: BLE001 - work's own, for its caller
                 job.error = error
-                return connection
+                break
+            else:
+                break
         return connection
 
     def _once(self, connection: PostgresConnection, job: Job) -> None:
+        job.connection, job.error = connection, None
         started = time.perf_counter()
         job.result = connection.transact(job.work)
         self.commits += 1
@@ -227,11 +231,6 @@ class PostgresEngine(Engine):
 
     def _explained(self, error: psycopg.Error) -> StoreError:
         return explained(error, self.place)
-
-
-def _store_error(error: BaseException) -> StoreError:
-    assert isinstance(error, StoreError)
-    return error
 
 
 def explained(error: psycopg.Error, place: str) -> StoreError:

@@ -83,7 +83,6 @@ _FIRST = """
         id text PRIMARY KEY,
         host text NOT NULL,
         pid integer NOT NULL,
-        version text NOT NULL,
         started_at double precision NOT NULL,
         beat_at double precision NOT NULL,
         facts text NOT NULL

@@ -46,7 +46,8 @@ def hurry(c: Connection, *, now: float) -> None:
 def take_over(c: Connection, *, now: float, wipe: bool) -> Recovered:
     """Return what was leased by a daemon that does not renew its leases any more."""
     lanes = c.execute(
-        "SELECT key FROM lane WHERE token IS NOT NULL AND leased_until < ? ORDER BY head LIMIT ? FOR UPDATE SKIP LOCKED",
+        "SELECT key FROM lane WHERE token IS NOT NULL AND leased_until < ?"
+        " ORDER BY head LIMIT ? FOR UPDATE SKIP LOCKED",
         (now, AT_A_TIME),
     ).fetchall()
     return _returned(c, [key for (key,) in lanes], now=now, wipe=wipe)

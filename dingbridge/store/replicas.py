@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dingbridge import __version__
 from dingbridge.store.engine import Connection
 
 GONE_S = 24 * 3600.0
@@ -22,7 +21,6 @@ class Replica:
     name: str
     host: str
     pid: int
-    version: str
     started_at: float
     beat_at: float
     facts: Mapping[str, Any]
@@ -35,17 +33,20 @@ class Replica:
 def beat(c: Connection, name: str, *, started_at: float, now: float, facts: Mapping[str, Any]) -> None:
     """Tell that this one lives; who has been silent for a day is forgotten."""
     c.execute(
-        "INSERT INTO replica VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET host = excluded.host,"
-        " pid = excluded.pid, version = excluded.version, started_at = excluded.started_at,"
+        "INSERT INTO replica VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET host = excluded.host,"
+        " pid = excluded.pid, started_at = excluded.started_at,"
         " beat_at = excluded.beat_at, facts = excluded.facts",
-        (name, socket.gethostname(), os.getpid(), __version__, started_at, now, json.dumps(facts, ensure_ascii=False)),
+        (name, socket.gethostname(), os.getpid(), started_at, now, json.dumps(facts, ensure_ascii=False)),
     )
     c.execute("DELETE FROM replica WHERE beat_at < ?", (now - GONE_S,))
 
 
 def listed(c: Connection) -> list[Replica]:
-    rows = c.execute("SELECT id, host, pid, version, started_at, beat_at, facts FROM replica ORDER BY id").fetchall()
-    return [Replica(*rest, json.loads(facts)) for *rest, facts in rows]
+    rows = c.execute("SELECT id, host, pid, started_at, beat_at, facts FROM replica ORDER BY id").fetchall()
+    return [
+        Replica(name, host, pid, started_at, beat_at, json.loads(facts))
+        for name, host, pid, started_at, beat_at, facts in rows
+    ]
 
 
 def leave(c: Connection, name: str) -> None:

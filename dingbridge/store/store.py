@@ -8,7 +8,6 @@ whose lease was taken over.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,44 +16,15 @@ from dingbridge.store import intake, operate, recovery, work
 from dingbridge.store.codec import APPEND_TRAIL, encode_answer, encode_steps
 from dingbridge.store.engine import Connection, Engine
 from dingbridge.store.intake import Limits
-from dingbridge.store.operate import LaneSeen, Row, Which
+from dingbridge.store.operate import Depth, LaneSeen, Row, Waiting, Which
 from dingbridge.store.recovery import Recovered
 from dingbridge.store.replicas import Replica
+from dingbridge.store.work import Leased
 from dingbridge.trail import Step
 
 PROBE_BYTES = 64 * 1024
 LEASE_S = 30.0
 Steps = Sequence[Step]
-
-
-@dataclass(frozen=True, slots=True)
-class Leased:
-    """wait_s: seconds until the next lane is due; None where none is, or where more may be had at once.
-
-    held: a suspect waits for whatever runs to end, or runs alone.
-    """
-
-    deliveries: list[Delivery]
-    wait_s: float | None
-    held: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """An unanswered question."""
-
-    row: int
-    lane: str
-    received_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Depth:
-    """How much is unfinished, by state, the age of the oldest in seconds, and how many were given up."""
-
-    by_state: dict[str, int]
-    oldest_age_s: float
-    dead: int = 0
 
 
 class Crew(Protocol):
@@ -137,7 +107,7 @@ class Store:
         """Whether this daemon does what one has to do for all."""
         return True
 
-    async def call_others(self) -> None:
+    def call_others(self) -> None:
         """There is more to do than this daemon can take."""
 
     @property
@@ -167,14 +137,7 @@ class Store:
 
         def run(c: Connection) -> Leased:
             now = self._clock()
-            holder = work.Holder(self.owner, now + self._lease_s)
-            deliveries, held = work.lease(c, count, now=now, express=express, holder=holder)
-            if len(deliveries) == count:
-                return Leased(deliveries, None, held)
-            (due,) = c.execute(
-                "SELECT min(due) FROM lane WHERE token IS NULL AND express = ? AND due > ?", (express, now)
-            ).fetchone()
-            return Leased(deliveries, None if due is None else due - now, held)
+            return work.lease(c, count, now=now, express=express, holder=work.Holder(self.owner, now + self._lease_s))
 
         return await self._engine.run(run)
 
@@ -365,19 +328,7 @@ class Store:
 
     async def waiting(self, message: Message | None = None) -> list[Waiting]:
         """Unanswered questions in order; of one person in one conversation where a message is given."""
-        where = ""
-        who: tuple[str, ...] = ()
-        if message is not None:
-            where = " AND robot = ? AND conversation = ? AND person = ?"
-            who = (message.robot, message.conversation.id, message.sender.id)
-        rows = await self._engine.run(
-            lambda c: c.execute(
-                "SELECT id, lane, received_at FROM message WHERE finished_at IS NULL AND state IN ('ready', 'leased')"
-                f" AND task = 'question'{where} ORDER BY +id",  # by id itself, SQLite reads the finished ones too
-                who,
-            ).fetchall()
-        )
-        return [Waiting(*row) for row in rows]
+        return await self._engine.run(lambda c: operate.waiting(c, message))
 
     async def find(self, robot: str, wanted: str) -> Row | None:
         """The message an operator means: by 编号 as written in a chat, or by DingTalk's msgId."""
@@ -410,13 +361,4 @@ class Store:
         return await self._engine.run(lambda c: operate.drop(c, row, now=now, wipe=self._wipe, tell=tell, trail=trail))
 
     async def depth(self) -> Depth:
-        def run(c: Connection) -> Depth:
-            rows = c.execute(
-                "SELECT state, count(*), min(received_at) FROM message WHERE finished_at IS NULL GROUP BY state"
-            ).fetchall()
-            (dead,) = c.execute("SELECT count(*) FROM message WHERE state = 'dead'").fetchone()
-            now = self._clock()
-            oldest = min((at for _, _, at in rows), default=now)
-            return Depth({state: count for state, count, _ in rows}, max(0.0, now - oldest), dead)
-
-        return await self._engine.run(run)
+        return await self._engine.run(lambda c: operate.depth(c, now=self._clock()))

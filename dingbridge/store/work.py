@@ -35,7 +35,30 @@ class Holder:
     until: float
 
 
-def lease(c: Connection, count: int, *, now: float, express: bool, holder: Holder) -> tuple[list[Delivery], bool]:
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """wait_s: seconds until the next lane is due; None where none is, or where more may be had at once.
+
+    held: a suspect waits for whatever runs to end, or runs alone.
+    """
+
+    deliveries: list[Delivery]
+    wait_s: float | None
+    held: bool = False
+
+
+def lease(c: Connection, count: int, *, now: float, express: bool, holder: Holder) -> Leased:
+    """What is due, and when there will be more."""
+    deliveries, held = _due(c, count, now=now, express=express, holder=holder)
+    if len(deliveries) == count:
+        return Leased(deliveries, None, held)
+    (due,) = c.execute(
+        "SELECT min(due) FROM lane WHERE token IS NULL AND express = ? AND due > ?", (express, now)
+    ).fetchone()
+    return Leased(deliveries, None if due is None else due - now, held)
+
+
+def _due(c: Connection, count: int, *, now: float, express: bool, holder: Holder) -> tuple[list[Delivery], bool]:
     """Up to `count` heads that are due, the longest waiting lane first; and whether a suspect holds others back.
 
     A suspect (in work at two crashes) is leased when this daemon works on nothing else, and nothing beside it: whose
