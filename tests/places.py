@@ -52,6 +52,7 @@ class Place(ABC):
     def arguments(self) -> tuple[str, ...]:
         """For `tests.store_child`."""
 
+    @abstractmethod
     def close(self) -> None:
         """Leave nothing behind."""
 
@@ -95,6 +96,9 @@ class SQLitePlace(Place):
         self.path = crashed(self.path, self._folder / f"life{self._crashes}")
         await store.close()
 
+    def close(self) -> None:
+        """The folder is the test's."""
+
     def rows(self, columns: str = "*", table: str = "message") -> list[tuple[Any, ...]]:
         with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as connection:
             return connection.execute(f"SELECT {columns} FROM {table} ORDER BY 1").fetchall()
@@ -131,7 +135,7 @@ class PostgresPlace(Place):
 
     def rows(self, columns: str = "*", table: str = "message") -> list[tuple[Any, ...]]:
         with self.beside() as connection:
-            return connection.execute(f"SELECT {columns} FROM {table} ORDER BY 1").fetchall()  # type: ignore[arg-type]
+            return connection.execute(f"SELECT {columns} FROM {table} ORDER BY 1").fetchall()
 
     def beside(self) -> psycopg.Connection[Any]:
         """A connection of the test's own, in this schema."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from dingbridge.errors import LeaseLost
 from dingbridge.model import Answer, Outcome, State, Task
 from dingbridge.store.recovery import SETTLE_S, Recovered
 from dingbridge.store.store import Store
-from tests.places import Life, Place, life
+from tests.places import Life, Place, PostgresPlace, SQLitePlace, life
 from tests.stores import START, Clock, finish, head, leased, message
 
 ANSWER = Answer("答 m1")
@@ -38,7 +39,7 @@ async def test_a_killed_process_leaves_every_step_behind(
     async with place.child("put:m1", "put:m2", *steps.split(), "kill") as process:
         assert await process.wait() == -signal.SIGKILL
 
-    store = place.make(Clock())
+    store = place.make(Clock(START + 5))  # what was given back is due
     assert await store.open() == Recovered(returned=crashes, dead=0)
     found = await head(store)
     assert (found.message, found.state, found.part, found.uncertain) == (message("m1"), state, part, uncertain)
@@ -106,14 +107,26 @@ async def test_crashes_without_work_count_for_nothing(place: Place) -> None:
         assert (again.state, again.crashes, again.answer) == (State.ANSWERED, 1, ANSWER)
 
 
-async def test_a_restart_tries_everything_again_at_once(place: Place) -> None:
-    """A pause set before does not outlive its process, whose clock it was; also with the clock set back."""
+async def test_a_restart_tries_everything_again_at_once(tmp_path: Path) -> None:
+    """A pause does not outlive the only daemon, whose clock it was; also with the clock set back."""
     clock = Clock()
-    async with life(place, clock) as one:
+    async with life(SQLitePlace(tmp_path), clock) as one:
         await one.store.put(message("m1"))
         await one.store.later(await head(one.store), 3600.0)
         clock.now = START - 86_400
         store = await one.crash()
+        assert await leased(store) == ["m1"]
+
+
+async def test_a_pause_is_of_the_store(postgres_place: PostgresPlace) -> None:
+    """One daemon of several that starts anew changes nothing for what was put off for all."""
+    clock = Clock()
+    async with life(postgres_place, clock) as one:
+        await one.store.put(message("m1"))
+        await one.store.later(await head(one.store), 3600.0)
+        store = await one.crash()
+        assert await leased(store) == []
+        clock.tick(3600.0)
         assert await leased(store) == ["m1"]
 
 
