@@ -315,12 +315,13 @@ class Store:
 
     async def probe(self) -> None:
         """Write as much as a message may need and forget it, so that a store that failed is seen working again."""
+        padding = secrets.token_hex(PROBE_BYTES // 2)  # what PostgreSQL would compress takes no room
 
         def write(c: Connection) -> None:
             c.execute(
                 "INSERT INTO webhook VALUES ('', '', ?, 0)"
                 " ON CONFLICT (robot, conversation) DO UPDATE SET url = excluded.url",
-                ("x" * PROBE_BYTES,),
+                (padding,),
             )
 
         def forget(c: Connection) -> None:
