@@ -124,6 +124,8 @@ _LANES = {
         " (SELECT 1 FROM lane l WHERE l.key = m.lane AND l.head = m.id AND l.token IS NOT NULL)"
     ),
 }
+RULES = frozenset({"file", "copy", "lease_without_owner", "unknown_name", "half_ended", "wrong_code", "unreadable"})
+RULES |= frozenset(_LANES)
 _MESSAGE = "id, robot, key, code, task, state, outcome, finished_at, body, webhook_expires, answer"
 
 

@@ -69,9 +69,10 @@ class _Table:
         return TABLES[self.name]
 
 
-def copy(source: Path, where: Address, tell: Tell = lambda *_: None) -> Copied:
+def copy(source: Path, where: Address, robot: str, tell: Tell = lambda *_: None) -> Copied:
     """No daemon may run on either; both are locked.
 
+    robot: whose messages they must be, some at least.
     tell: "copy" or "verify", rows done, rows in all.
 
     Raises:
@@ -81,11 +82,10 @@ def copy(source: Path, where: Address, tell: Tell = lambda *_: None) -> Copied:
     require_file(source)
     with take_lock(source), _reading(source) as lite, alone_on(where) as raw:
         bring_up(raw, where.schema)
-        stand = _stand(source)
-        if before := _begin(raw, where, source, stand):
-            return before
         tables = [_table(raw, name) for name in TABLES]
-        total = _count(lite, "message")
+        total = _require_robot(lite, source, robot)
+        if before := _begin(raw, where, source, lambda: _digest(lite, tables)):
+            return before
         for table in tables:
             _fill(lite, raw, table, lambda done: tell("copy", done, total))
         rows, digest = _compare_all(lite, raw, tables, lambda done: tell("verify", done, total))
@@ -142,9 +142,24 @@ def _stand(path: Path) -> str:
     return json.dumps(stands)
 
 
-def _count(lite: sqlite3.Connection, table: str) -> int:
-    (count,) = lite.execute(f"SELECT count(*) FROM {table}").fetchone()
+def _require_robot(lite: sqlite3.Connection, path: Path, robot: str) -> int:
+    """How many messages there are. The answers would be sent by the wrong one."""
+    (count,) = lite.execute("SELECT count(*) FROM message").fetchone()
+    if count and not lite.execute("SELECT 1 FROM message WHERE robot = ? LIMIT 1", (robot,)).fetchone():
+        (other,) = lite.execute("SELECT robot FROM message ORDER BY id DESC LIMIT 1").fetchone()
+        raise StoreUnavailable(
+            f"{path} holds the messages of robot {other}, and the configuration is of {robot}: "
+            "copy with the configuration of that robot",
+            retryable=False,
+        )
     return int(count)
+
+
+def _digest(lite: sqlite3.Connection, tables: Sequence[_Table]) -> str:
+    digest = hashlib.sha256()
+    for row in chain.from_iterable(_stored(lite, table) for table in tables):
+        digest.update(repr(row).encode())
+    return digest.hexdigest()
 
 
 def _stored(lite: sqlite3.Connection, table: _Table, behind: int = 0) -> Iterator[tuple[Any, ...]]:
@@ -171,8 +186,9 @@ def _table(raw: Raw, name: str) -> _Table:
     return _Table(name, tuple(column.name for column in columns), flags)
 
 
-def _begin(raw: Raw, where: Address, source: Path, stand: str) -> Copied | None:
+def _begin(raw: Raw, where: Address, source: Path, digest_of: Callable[[], str]) -> Copied | None:
     """Note that a copy is under way; what was done where one has ended. What a stale one has brought is thrown away."""
+    stand = _stand(source)
     named = f"{socket.gethostname()}:{source.absolute()}"
     found = raw.execute("SELECT source, stand, ended_at, rows, digest FROM copied").fetchone()
     if found is None:
@@ -184,7 +200,7 @@ def _begin(raw: Raw, where: Address, source: Path, stand: str) -> Copied | None:
     if known != named:
         what = "holds a copy" if ended_at is not None else "holds the beginning of a copy"
         raise StoreUnavailable(f"store {where.place}: {what} of {known}; {_emptied(where)}", retryable=False)
-    if ended_at is not None and stand == known_stand:
+    if ended_at is not None and (stand == known_stand or digest_of() == digest):
         return Copied(source, json.loads(rows), digest, done=False)
     if ended_at is not None:
         raise StoreUnavailable(

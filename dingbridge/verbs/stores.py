@@ -60,7 +60,7 @@ def check(located: Located, progress: Progress) -> dict[str, Any]:
     else:
         place, checked = str(located.store.path), checking.check_sqlite(located.store.path, tell)
     findings = [
-        {**asdict(one), "what": words(f"rule_{one.rule}"), "remedy": words(f"mend_{one.rule}")}
+        {**asdict(one), "what": words(f"breach_{one.rule}"), "remedy": words(f"mend_{one.rule}")}
         for one in checked.findings
     ]
     return {"store": place, "ok": not findings, **asdict(checked), "findings": findings}
@@ -96,7 +96,9 @@ def copy(located: Located, source: str, progress: Progress) -> dict[str, Any]:
     from dingbridge.store import copying  # noqa: PLC0415 - 20 MiB that SQLite does not need
 
     where = _address(located)
-    copied = copying.copy(path, where, lambda what, done, total: progress.tell(words(f"progress_{what}"), done, total))
+    copied = copying.copy(
+        path, where, located.client_id, lambda what, done, total: progress.tell(words(f"progress_{what}"), done, total)
+    )
     return {
         "from": str(path),
         "store": where.place,
