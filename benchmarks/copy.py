@@ -59,7 +59,7 @@ def verb(*arguments: str) -> Ran:
     """A process of its own, whose progress is seen where somebody watches."""
     began = time.monotonic()
     command = [sys.executable, "-m", "dingbridge", "store", *arguments, "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:  # noqa: S603 - its own words
         assert process.stdout is not None
         out = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)

@@ -15,6 +15,7 @@ from dingbridge.store.store import LEASE_S
 
 WAIT_S = 5.0  # so long the server may take to see that the command before has died
 AGAIN_S = 0.2
+_OTHERS = "another `dingbridge store` works on it, or a daemon starts or stops just now; try again after that"
 _NOW = "extract(epoch FROM clock_timestamp())::double precision"
 
 
@@ -40,8 +41,8 @@ def alone_on(where: Address) -> Iterator[psycopg.Connection[Any]]:
         until = time.monotonic() + WAIT_S
         number = lock_number(where.schema, "use")
         while not _one(raw, "SELECT pg_try_advisory_lock(%s)", number):
-            if time.monotonic() > until:
-                raise StoreLocked(f"store {where.place}: {_users(raw)}")
+            if (live := _live(raw)) or time.monotonic() > until:
+                raise StoreLocked(f"store {where.place}: {live or _OTHERS}")
             time.sleep(AGAIN_S)
         yield raw
 
@@ -51,16 +52,15 @@ def now(raw: psycopg.Connection[Any]) -> float:
     return float(_one(raw, f"SELECT {_NOW}"))
 
 
-def _users(raw: psycopg.Connection[Any]) -> str:
-    live = []
-    if _one(raw, "SELECT to_regclass('replica') IS NOT NULL"):
-        live = raw.execute(
-            f"SELECT id, host, pid FROM replica WHERE beat_at > {_NOW} - %s ORDER BY id", (LEASE_S,)
-        ).fetchall()
-    if not live:
-        return "another `dingbridge store` command works on it, or a daemon just starts or stops; try again after that"
+def _live(raw: psycopg.Connection[Any]) -> str:
+    """The daemons that were heard of within the time of a lease."""
+    if not _one(raw, "SELECT to_regclass('replica') IS NOT NULL"):
+        return ""
+    live = raw.execute(
+        f"SELECT id, host, pid FROM replica WHERE beat_at > {_NOW} - %s ORDER BY id", (LEASE_S,)
+    ).fetchall()
     names = ", ".join(f"{name} (process {pid} on {host})" for name, host, pid in live)
-    return f"these daemons are running on it: {names}; stop them first"
+    return f"these daemons are running on it: {names}; stop them first" if names else ""
 
 
 def _one(raw: psycopg.Connection[Any], statement: str, *values: Any) -> Any:
