@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from dingbridge.verbs.store_words import STORE_EN, STORE_ZH
+
 _ZH: Mapping[str, str] = MappingProxyType(
     {
         "yes": "正常",
@@ -280,7 +282,9 @@ _EN: Mapping[str, str] = MappingProxyType(
     }
 )
 
-WORDS: Mapping[str, Mapping[str, str]] = MappingProxyType({"zh-CN": _ZH, "en": _EN})
+WORDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {"zh-CN": MappingProxyType({**_ZH, **STORE_ZH}), "en": MappingProxyType({**_EN, **STORE_EN})}
+)
 
 
 class Words:
