@@ -19,7 +19,7 @@ import structlog
 
 from dingbridge.errors import StoreError, StoreLocked
 from dingbridge.model import Message
-from dingbridge.store import recovery, replicas
+from dingbridge.store import recovery, replicas, shared
 from dingbridge.store.intake import Limits
 from dingbridge.store.postgres_engine import Address, PostgresEngine, explained
 from dingbridge.store.postgres_schema import require, version_of
@@ -89,6 +89,7 @@ class PostgresStore(Store):
         super().__init__(
             self._postgres, clock=clock, limits=limits, wipe=wipe, redact=redact, lease_s=self._rhythm.lease_s
         )
+        self.shared = shared.Shared(self._postgres, clock)
         self._where = where
         self._path = path
         self._told_trouble = on_trouble
@@ -234,6 +235,10 @@ class PostgresStore(Store):
     @property
     def on_duty(self) -> bool:
         return self._session is not None and self._session.on_duty
+
+    async def forget(self, *, batch: int = 500) -> int:
+        await self._engine.run(lambda c: shared.forget(c, now=self._clock()))
+        return await super().forget(batch=batch)
 
     # -- what the others should hear of
 

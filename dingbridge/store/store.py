@@ -19,6 +19,7 @@ from dingbridge.store.intake import Limits
 from dingbridge.store.operate import Depth, LaneSeen, Row, Waiting, Which
 from dingbridge.store.recovery import Recovered
 from dingbridge.store.replicas import Replica
+from dingbridge.store.shared import Shared
 from dingbridge.store.work import Leased
 from dingbridge.trail import Step
 
@@ -47,6 +48,7 @@ class Store:
     wipe: forget the question, the answer and the webhook of a finished message.
     redact: masks what a message's steps and its reason should not have held.
     owner: who leases; the daemons of one store have different ones.
+    shared: what they share beside the inbox; None where there can be only one.
     steps, wherever it stands: what has happened to the message since its last write.
     """
 
@@ -68,6 +70,7 @@ class Store:
         self._redact = redact
         self.owner = owner
         self._lease_s = lease_s
+        self.shared: Shared | None = None
 
     @property
     def place(self) -> str:
