@@ -101,13 +101,18 @@ class Store:
         return []
 
     @property
+    def peers_last_seen(self) -> list[Replica]:
+        """Those of the last heartbeat, without asking for them."""
+        return []
+
+    @property
     def replicas(self) -> int:
         """How many live, this one counted."""
         return 1
 
     @property
     def on_duty(self) -> bool:
-        """Whether this daemon does what one has to do for all."""
+        """Whether this daemon does what one has to do for all: forgetting, and whatever must happen once."""
         return True
 
     def call_others(self) -> None:
