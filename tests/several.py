@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
+from dingbridge import config
+from dingbridge.verbs import reach
 from tests.house import Daemon, House, until
-from tests.operating import as_json
 from tests.postgres import Server
 
 
@@ -29,22 +31,18 @@ async def configured(house: House, postgres: Server, monkeypatch: Any, **tables:
 
 async def started(house: House, count: int) -> list[Daemon]:
     """As many daemons, each connected to DingTalk."""
-    daemons = []
-    for number in range(count):
-        daemons.append(await house.daemon(environ=environ(house), log=house.folder / f"daemon{number + 1}.log"))
-        await until(lambda: connected_to(house) == len(daemons), what="every daemon has its link")
+    logs = [house.folder / f"daemon{number + 1}.log" for number in range(count)]
+    daemons = await asyncio.gather(*(house.daemon(environ=environ(house), log=log) for log in logs))
+    await until(lambda: all("stream.connected" in one.events() for one in daemons), what="every daemon has its link")
     return daemons
 
 
-def connected_to(house: House) -> int:
-    return sum("stream.connected" in daemon.events() for daemon in house.daemons)
-
-
 async def status_of(house: House, live: int) -> dict[str, Any]:
-    """`dingbridge status --json`, when so many live daemons have told that they are ready."""
+    """What `dingbridge status --json` prints, when so many live daemons have told that they are ready."""
+    located = config.locate(house.folder / "dingbridge.toml", os.environ)
     async with asyncio.timeout(60):
         while True:
-            told: dict[str, Any] = await as_json("status", *configuration(house))
+            told: dict[str, Any] = await reach.ask(located, "status")
             if sum(bool(one["live"] and one["ready"]) for one in told["daemons"]) == live:
                 return told
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.05)

@@ -192,9 +192,10 @@ class PostgresStore(Store):
                 await self._check(crew)
                 await self._beat(told)
                 await self._tell_time()
-            until = time.monotonic() + self._rhythm.renew_s
-            while time.monotonic() < until and _condition(self._told(facts)) == _condition(told):
+            for _ in range(max(1, round(self._rhythm.renew_s / TOLD_S))):
                 await asyncio.sleep(min(TOLD_S, self._rhythm.renew_s))
+                if _condition(self._told(facts)) != _condition(told):
+                    break
 
     def _told(self, facts: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         return {**facts(), "on_duty": self.on_duty, "clock_s": round(time.time() - self._clock(), 1)}
