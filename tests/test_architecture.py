@@ -20,7 +20,7 @@ NOUNS = frozenset({"model", "errors"})
 GROUND = frozenset(
     {"net", "decode", "reading", "secrets", "config", "log", "texts", "service", "store", "trail", "causes"}
 )
-GROUND |= {"redaction", "disguise", "outage", "clock"}
+GROUND |= {"redaction", "disguise", "outage", "clock", "bucket"}
 CENTRE = frozenset({"router", "commands", "answerer", "notices", "dispatch", "setup", "lease", "watched"})
 EDGES = frozenset({"dingtalk", "backends", "journal", "web"})
 BUILDERS = frozenset(
