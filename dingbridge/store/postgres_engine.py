@@ -227,7 +227,18 @@ class PostgresEngine(Engine):
             self._refused = (time.monotonic(), error)
             raise
         self._refused = None
+        try:
+            self._expect_settings(raw)
+        except BaseException:
+            raw.close()
+            raise
         return PostgresConnection(raw, self._where.schema)
+
+    def _expect_settings(self, raw: psycopg.Connection[Any]) -> None:
+        """A pooler may drop what a connection asked for; then tables would be looked for, and made, elsewhere."""
+        found = raw.execute("SELECT current_setting('search_path'), current_setting('synchronous_commit')").fetchone()
+        if found != (f'"{self._where.schema}"', "on"):
+            raise StoreUnavailable(f"store {self.place}: {_POOLER}", retryable=False, cause="store.unreachable")
 
     def _explained(self, error: psycopg.Error) -> StoreError:
         return explained(error, self.place)
@@ -244,12 +255,15 @@ def explained(error: psycopg.Error, place: str) -> StoreError:
         return StoreUnavailable(f"store {place}: {text}; {remedy}", cause="store.password")
     if "session is read-only" in text or "hot standby" in text:
         return StoreUnavailable(f"store {place}: {text}; name the server that leads", cause="store.readonly")
+    if "startup parameter" in text:
+        return StoreUnavailable(f"store {place}: {text}; {_POOLER}", cause="store.unreachable")
     if isinstance(error, psycopg.OperationalError):
         remedy = "is the server up, and does the network let this machine reach it?"
         return StoreUnavailable(f"store {place}: {text}; {remedy}", cause="store.unreachable")
     return StoreUnavailable(f"store {place}: {text}; see PostgreSQL's log")
 
 
+_POOLER = "a pooler in between drops the connection's settings: name PostgreSQL itself in [store] url"
 _KINDS: tuple[tuple[tuple[type[psycopg.Error], ...], str, str], ...] = (
     ((errors.DiskFull,), "the server's disk is full: free some space, nothing accepted is lost", "store.full"),
     ((errors.ReadOnlySqlTransaction,), "this server only reads: name the one that leads", "store.readonly"),
