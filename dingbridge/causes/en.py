@@ -268,8 +268,8 @@ TEXTS: Mapping[str, Explanation] = MappingProxyType(
         ),
         "store.readonly": Explanation(
             "The inbox's file, folder or database cannot be opened or written.",
-            "A file: check that its folder is there, that dingbridge's user may write to it and the disk is not read-only"
-            "; PostgreSQL: grant the role its rights, and name in [store] url the server that leads.",
+            "A file: check that its folder is there, that dingbridge's user may write to it and the disk is not "
+            "read-only; PostgreSQL: grant the role its rights, and name in [store] url the server that leads.",
         ),
         "store.corrupt": Explanation(
             "The inbox is damaged, is none of dingbridge's, or its tables are of another version.",

@@ -250,17 +250,23 @@ def explained(error: psycopg.Error, place: str) -> StoreError:
     for kinds, remedy, cause in _KINDS:
         if isinstance(error, kinds):
             return StoreUnavailable(f"store {place}: {text}; {remedy}", cause=cause)
-    if "password" in text or "no pg_hba.conf entry" in text or "authentication" in text:
-        remedy = "see [store] password, and the server's pg_hba.conf"
-        return StoreUnavailable(f"store {place}: {text}; {remedy}", cause="store.password")
-    if "session is read-only" in text or "hot standby" in text:
-        return StoreUnavailable(f"store {place}: {text}; name the server that leads", cause="store.readonly")
-    if "startup parameter" in text:
-        return StoreUnavailable(f"store {place}: {text}; {_POOLER}", cause="store.unreachable")
     if isinstance(error, psycopg.OperationalError):
-        remedy = "is the server up, and does the network let this machine reach it?"
-        return StoreUnavailable(f"store {place}: {text}; {remedy}", cause="store.unreachable")
+        remedy, cause = _remedy_and_cause(text)
+        return StoreUnavailable(f"store {place}: {text}; {remedy}", cause=cause)
     return StoreUnavailable(f"store {place}: {text}; see PostgreSQL's log")
+
+
+def _remedy_and_cause(text: str) -> tuple[str, str]:
+    """By the words of libpq, whose errors have no kinds."""
+    if "certificate" in text:
+        return "see sslmode, sslrootcert and the host's name in [store] url", "store.unreachable"
+    if "password" in text or "no pg_hba.conf entry" in text or "authentication" in text:
+        return "see [store] password, and the server's pg_hba.conf", "store.password"
+    if "session is read-only" in text or "hot standby" in text:
+        return "name the server that leads", "store.readonly"
+    if "startup parameter" in text:
+        return _POOLER, "store.unreachable"
+    return "is the server up, and does the network let this machine reach it?", "store.unreachable"
 
 
 _POOLER = "a pooler in between drops the connection's settings: name PostgreSQL itself in [store] url"
