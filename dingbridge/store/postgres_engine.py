@@ -233,7 +233,18 @@ class PostgresEngine(Engine):
             self._refused = (time.monotonic(), error)
             raise
         self._refused = None
+        try:
+            self._expect_settings(raw)
+        except BaseException:
+            raw.close()
+            raise
         return PostgresConnection(raw, self._where.schema)
+
+    def _expect_settings(self, raw: psycopg.Connection[Any]) -> None:
+        """A pooler may drop what a connection asked for; then tables would be looked for, and made, elsewhere."""
+        found = raw.execute("SELECT current_setting('search_path'), current_setting('synchronous_commit')").fetchone()
+        if found != (f'"{self._where.schema}"', "on"):
+            raise StoreUnavailable(f"store {self.place}: {_POOLER}", retryable=False, cause="store.unreachable")
 
     def _explained(self, error: psycopg.Error) -> StoreError:
         return explained(error, self.place)
@@ -245,17 +256,26 @@ def explained(error: psycopg.Error, place: str) -> StoreError:
     for kinds, remedy, cause in _KINDS:
         if isinstance(error, kinds):
             return StoreUnavailable(f"store {place}: {text}; {remedy}", cause=cause)
-    if "password" in text or "no pg_hba.conf entry" in text or "authentication" in text:
-        remedy = "see [store] password, and the server's pg_hba.conf"
-        return StoreUnavailable(f"store {place}: {text}; {remedy}", cause="store.password")
-    if "session is read-only" in text or "hot standby" in text:
-        return StoreUnavailable(f"store {place}: {text}; name the server that leads", cause="store.readonly")
     if isinstance(error, psycopg.OperationalError):
-        remedy = "is the server up, and does the network let this machine reach it?"
-        return StoreUnavailable(f"store {place}: {text}; {remedy}", cause="store.unreachable")
+        remedy, cause = _remedy_and_cause(text)
+        return StoreUnavailable(f"store {place}: {text}; {remedy}", cause=cause)
     return StoreUnavailable(f"store {place}: {text}; see PostgreSQL's log")
 
 
+def _remedy_and_cause(text: str) -> tuple[str, str]:
+    """By the words of libpq, whose errors have no kinds."""
+    if "certificate" in text:
+        return "see sslmode, sslrootcert and the host's name in [store] url", "store.unreachable"
+    if "password" in text or "no pg_hba.conf entry" in text or "authentication" in text:
+        return "see [store] password, and the server's pg_hba.conf", "store.password"
+    if "session is read-only" in text or "hot standby" in text:
+        return "name the server that leads", "store.readonly"
+    if "startup parameter" in text:
+        return _POOLER, "store.unreachable"
+    return "is the server up, and does the network let this machine reach it?", "store.unreachable"
+
+
+_POOLER = "a pooler in between drops the connection's settings: name PostgreSQL itself in [store] url"
 _KINDS: tuple[tuple[tuple[type[psycopg.Error], ...], str, str], ...] = (
     ((errors.DiskFull,), "the server's disk is full: free some space, nothing accepted is lost", "store.full"),
     ((errors.ReadOnlySqlTransaction,), "this server only reads: name the one that leads", "store.readonly"),
