@@ -18,11 +18,12 @@ from dingbridge.texts import Texts
 from tests.house import REPEAT
 
 TROUBLE = Texts("zh-CN")("trouble")
+HELD_S = 0.5
 
 
 @dataclass
 class Count:
-    """What came of it. disorder: lanes whose first answers are out of order, redelivered frames apart."""
+    """What came of it. disorder: lanes whose first answers are out of order, apart from frames that came late."""
 
     questions: int = 0
     kills: int = 0
@@ -47,7 +48,7 @@ class Count:
             f"{self.kills} kills, {self.questions} questions in {self.seconds:.0f} s: {self.answered} answered, "
             f"{self.told} told instead, {len(self.lost)} lost, {self.repeats} repeats "
             f"({len(self.unmarked_repeats)} unmarked), {len(self.disorder)} out of order, "
-            f"{self.redelivered} redelivered frames ({self.late} of them answered behind newer ones), "
+            f"{self.redelivered} redelivered frames, {self.late} late ones answered behind newer ones, "
             f"{self.asked} asks of the backend"
         )
 
@@ -113,10 +114,15 @@ def judge(gateway: Gateway, sent: list[Sent], count: Count) -> None:
         if shown:
             lanes[one.conversation].append((one, next(at for kind, at in outcomes if kind != "told")))
     for lane, firsts in lanes.items():
-        known = [at for one, at in firsts if one.deliveries == 1]
+        known = [at for one, at in firsts if not _came_late(one)]
         if known != sorted(known):
             count.disorder.append(lane)
         count.late += sum(
-            one.deliveries > 1 and any(at > other for _, other in firsts[number + 1 :])
+            _came_late(one) and any(at > other for _, other in firsts[number + 1 :])
             for number, (one, at) in enumerate(firsts)
         )
+
+
+def _came_late(one: Sent) -> bool:
+    """DingTalk has sent it again, or had nobody to send it to: newer ones may have come before it."""
+    return one.deliveries > 1 or one.pushes[0].at - one.at > HELD_S
