@@ -26,7 +26,7 @@ EDGES = frozenset({"dingtalk", "backends", "journal", "web"})
 BUILDERS = frozenset(
     {"app", "asking", "checks", "demo", "building", "reloading", "upkeep", "operations", "control", "vitals", "verbs"}
 )
-BUILDERS |= {"receiving"}
+BUILDERS |= {"receiving", "yielding"}
 BELOW: dict[str, frozenset[str]] = {
     **dict.fromkeys(NOUNS, frozenset[str]()),
     "sim": frozenset(),  # stand-ins share no code with what they test
