@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.awaits import PACKAGE, Await, awaits_of, is_one_of
 
-ARM_AT = "dingtalk/link.py"  # a frame has come
+ARM_AT = "dingtalk/link.py"  # a link reads: its first message may come before the rest of the daemon has started
 MODULES = ("bridge", "lease", "dispatch", "notices", "answerer", "commands", "net", "watched")
 FOLDERS = ("store", "dingtalk", "backends")
 

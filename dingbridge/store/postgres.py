@@ -118,6 +118,7 @@ class PostgresStore(Store):
             self.owner = await self._named(self._seat.name, self._session)
             await self._tell_time()
             self._started_at = self._clock()
+            self._settled_at = self._started_at + recovery.SETTLE_S
             self._steady_since = self._renewed_at = time.monotonic()
             await self._beat({})
             return await self._engine.run(

@@ -68,6 +68,7 @@ class Store:
         self._redact = redact
         self.owner = owner
         self._lease_s = lease_s
+        self._settled_at = 0.0
 
     @property
     def place(self) -> str:
@@ -137,7 +138,8 @@ class Store:
 
         def run(c: Connection) -> Leased:
             now = self._clock()
-            return work.lease(c, count, now=now, express=express, holder=work.Holder(self.owner, now + self._lease_s))
+            holder = work.Holder(self.owner, now + self._lease_s, self._settled_at)
+            return work.lease(c, count, now=now, express=express, holder=holder)
 
         return await self._engine.run(run)
 

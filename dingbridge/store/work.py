@@ -29,10 +29,14 @@ _HEAD = """
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who leases, until when. Seconds of the store's clock; on SQLite there is one, and a lease does not end."""
+    """Who leases, until when. Seconds of the store's clock; on SQLite there is one, and a lease does not end.
+
+    settled_at: until then no suspect is taken; what dies sooner was not killed by it.
+    """
 
     owner: str
     until: float
+    settled_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ def lease(c: Connection, count: int, *, now: float, express: bool, holder: Holde
     (due,) = c.execute(
         "SELECT min(due) FROM lane WHERE token IS NULL AND express = ? AND due > ?", (express, now)
     ).fetchone()
+    if now < holder.settled_at and c.execute("SELECT 1 FROM lane WHERE suspect AND token IS NULL").fetchone():
+        due = min(due or holder.settled_at, holder.settled_at)
     return Leased(deliveries, None if due is None else due - now, held)
 
 
@@ -72,7 +78,7 @@ def _due(c: Connection, count: int, *, now: float, express: bool, holder: Holder
         " AND (owner IN ('', ?) OR leased_until < ?) ORDER BY due, head LIMIT 1 FOR UPDATE SKIP LOCKED",
         (now, holder.owner, now),
     ).fetchone()
-    if suspect is not None:
+    if suspect is not None and now >= holder.settled_at:
         key, is_express = suspect
         if bool(is_express) is express and not c.execute(f"{mine} LIMIT 1", (holder.owner,)).fetchone():
             return _leased(c, [key], now, holder), True
@@ -207,7 +213,7 @@ def cancel(
     # Lanes first, in order, as everybody does; what is found then cannot change any more.
     for (lane,) in c.execute(f"SELECT DISTINCT lane FROM message WHERE {where} ORDER BY lane", who).fetchall():
         lock_lane(c, lane)
-    found = c.execute(f"SELECT id, lane FROM message WHERE {where}", who).fetchall()
+    found = sorted(c.execute(f"SELECT id, lane FROM message WHERE {where}", who).fetchall())
     ended = {row: message(c, row) for row, _ in found}
     for row in ended:
         end(c, row, State.DONE, Outcome.CANCELLED, "cancelled by the asker", now=now, wipe=wipe, trail=trail)
