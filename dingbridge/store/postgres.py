@@ -51,7 +51,7 @@ async def look(where: Address) -> tuple[int, int]:
     engine.prepared_by = lambda *_: None
 
     def run(c: Any) -> tuple[int, int]:
-        version = version_of(c.raw)
+        version = version_of(c)
         if not version:
             return 0, 0
         beats = c.execute("SELECT extract(epoch FROM clock_timestamp())::double precision - beat_at FROM replica")
