@@ -64,7 +64,7 @@ async def look(where: Address) -> Seen:
     def run(c: Any) -> Seen:
         (now,) = c.execute(_NOW).fetchone()
         clock_s = time.time() - now
-        if not (version := version_of(c.raw)):
+        if not (version := version_of(c)):
             return Seen(0, (), clock_s)
         return Seen(version, tuple(replicas.listed(c, LEASE_S)), clock_s)
 
