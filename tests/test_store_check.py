@@ -233,7 +233,7 @@ def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     """Neither by a check nor by a migration."""
     for verb_of in (check_sqlite, migrate_sqlite):
         with pytest.raises(StoreUnavailable, match="there is no store at"):
-            verb_of(tmp_path / "x.db")  # type: ignore[operator]
+            verb_of(tmp_path / "x.db")
     assert list(tmp_path.iterdir()) == []
 
 
