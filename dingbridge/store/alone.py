@@ -10,7 +10,8 @@ from typing import Any
 import psycopg
 
 from dingbridge.errors import StoreLocked
-from dingbridge.store.postgres_engine import Address, explained, lock_number
+from dingbridge.store.postgres_engine import Address, explained
+from dingbridge.store.postgres_wire import lock_number
 from dingbridge.store.store import LEASE_S
 
 WAIT_S = 5.0  # so long the server may take to see that the command before has died

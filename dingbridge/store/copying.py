@@ -25,8 +25,9 @@ from dingbridge.store import recovery
 from dingbridge.store.alone import alone_on, now
 from dingbridge.store.lock import take_lock
 from dingbridge.store.migrating import require_file
-from dingbridge.store.postgres_engine import Address, PostgresConnection
+from dingbridge.store.postgres_engine import Address
 from dingbridge.store.postgres_schema import bring_up
+from dingbridge.store.postgres_wire import PostgresConnection
 from dingbridge.store.schema import MIGRATIONS
 from dingbridge.store.sqlite_engine import explained
 
