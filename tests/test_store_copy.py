@@ -187,7 +187,8 @@ async def test_the_daemon_goes_on_with_the_copy(house: House, postgres: Server, 
     house.configure()
     daemon = await house.daemon(environ=state)
     await house.gateway.connected()
-    said = [await house.gateway.say(f"问题 {number}", user=f"u{number % 2}") for number in range(6)]
+    for number in range(6):
+        await house.gateway.say(f"问题 {number}", user=f"u{number % 2}")
     await until(lambda: len(house.backend.asked) == 2)
     await daemon.kill()
     file = house.tables["store"]["url"]
@@ -196,12 +197,13 @@ async def test_the_daemon_goes_on_with_the_copy(house: House, postgres: Server, 
     config = house.configure(store={"url": postgres.create_database()})
     await as_json("store", "copy", "--from", file, "--config", str(config))
     daemon = await house.daemon(environ=state)
-    for one in said:
-        await house.gateway.next_post(one)
+    await until(lambda: len(house.backend.asked) == 8)
+    assert await daemon.stop() == 0
     asked = [one.message for one in house.backend.asked[2:]]
     for person in (0, 1):
         assert [text for text in asked if int(text[-1]) % 2 == person] == [f"问题 {person + n}" for n in (0, 2, 4)]
-    assert await daemon.stop() == 0
+    kept = await as_json("inbox", "list", "--which", "all", "--config", str(config))
+    assert [one["outcome"] for one in kept] == ["answered"] * 6
 
 
 # -- killed, and called again
