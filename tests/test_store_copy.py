@@ -424,6 +424,7 @@ async def test_the_next_step_is_printed(way: Way) -> None:
         assert "verysecret" not in out + err
 
 
+@pytest.mark.slow
 async def test_memory_is_bounded(way: Way) -> None:
     """The table is not loaded: with 200 000 rows of more than a kilobyte it needs less than 200 MB."""
     fill(way.file, 200_000)
