@@ -27,7 +27,7 @@ def fill(path: Path, rows: int, *, waiting: int = 0, held: int = 0, people: int 
     """Of `rows` messages the last `waiting` are unfinished; the first `held` lanes of those were in work at a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA journal_mode = OFF")  # until it is filled
         connection.execute("PRAGMA synchronous = OFF")
         migrate(connection)
         connection.execute("BEGIN")
@@ -46,6 +46,7 @@ def fill(path: Path, rows: int, *, waiting: int = 0, held: int = 0, people: int 
         hooks = [(ROBOT, f"c{one}", f"https://oapi.example/session/{one:032x}", START + 5400) for one in range(people)]
         connection.executemany("INSERT INTO webhook VALUES (?, ?, ?, ?)", hooks)
         connection.execute("COMMIT")
+        connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _hold(connection: sqlite3.Connection, count: int) -> None:
