@@ -27,7 +27,7 @@ def fill(path: Path, rows: int, *, waiting: int = 0, held: int = 0, people: int 
     """Of `rows` messages the last `waiting` are unfinished; the first `held` lanes of those were in work at a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA journal_mode = OFF")  # until it is filled
         connection.execute("PRAGMA synchronous = OFF")
         migrate(connection)
         connection.execute("BEGIN")
@@ -46,6 +46,7 @@ def fill(path: Path, rows: int, *, waiting: int = 0, held: int = 0, people: int 
         hooks = [(ROBOT, f"c{one}", f"https://oapi.example/session/{one:032x}", START + 5400) for one in range(people)]
         connection.executemany("INSERT INTO webhook VALUES (?, ?, ?, ?)", hooks)
         connection.execute("COMMIT")
+        connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _hold(connection: sqlite3.Connection, count: int) -> None:
@@ -66,12 +67,13 @@ def _hold(connection: sqlite3.Connection, count: int) -> None:
 
 def _messages(rows: int, waiting: int, people: int) -> Iterator[tuple[Any, ...]]:
     draw = random.Random(rows)
+    trails = [_trail(START + n, draw) for n in range(min(rows, 500))]
     for row in range(1, rows + 1):
         who, key, at = draw.randrange(people), f"msg{row:08d}", START + row / 10
         one = message(key, person=f"u{who}", conversation=f"c{who}", robot=ROBOT, text=f"第 {row} 个问题：年假有几天？")
         lane = lane_key(ROBOT, f"c{who}", f"u{who}", 1)
         first = (row, ROBOT, key, lane, f"c{who}", f"u{who}", "question")
-        trail, code = _trail(at, draw), trace_code(ROBOT, key)
+        trail, code = draw.choice(trails), trace_code(ROBOT, key)
         if row > rows - waiting:
             body = encode_message(one)
             yield (*first, "ready", body, "", None, at, at + 1800, 0, 0, None, 0, 0, *([None] * 5), code, trail, None)

@@ -27,6 +27,7 @@ LATE_S = 30.0  # a lease that has ended is taken over sooner, where a daemon liv
 Tell = Callable[[int, int], None]
 Execute = Callable[..., Iterable[tuple[Any, ...]]]
 _ENDED = frozenset({State.DONE, State.DEAD})
+_STATES, _TASKS, _OUTCOMES = frozenset(State), frozenset(Task), frozenset({None, *Outcome})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """states: how many messages are in each. rows: how many there are in each table."""
+    """states: how many messages are in each. rows: how many there are in each table. Empty for a damaged file."""
 
     version: int
     states: dict[str, int]
@@ -76,6 +77,8 @@ def check_sqlite(path: Path, tell: Tell = lambda *_: None) -> Checked:
                 if text != "ok":
                     findings.add("file", text)
             lite.set_progress_handler(None, 0)
+            if found := findings.listed():  # what else it holds cannot be relied on
+                return Checked(len(schema.MIGRATIONS), {}, {}, found)
             lite.execute("BEGIN")
             return _checked(lite.execute, len(schema.MIGRATIONS), findings, tell)
     except sqlite3.Error as error:
@@ -172,12 +175,12 @@ def _broken(
     webhook_expires: float | None,
     answer: str | None,
 ) -> Iterator[str]:
-    if state not in set(State) or task not in set(Task) or (outcome is not None and outcome not in set(Outcome)):
+    if state not in _STATES or task not in _TASKS or outcome not in _OUTCOMES:
         yield "unknown_name"
     elif (finished_at is not None) != (state in _ENDED) or (finished_at is not None and outcome is None):
         yield "half_ended"
     # The character 0, of which the code was made, became another one in PostgreSQL.
-    if code not in {trace_code(robot, key), trace_code(robot.replace("�", "\0"), key.replace("�", "\0"))}:
+    if code != trace_code(robot, key) and code != trace_code(robot, key.replace("�", "\0")):
         yield "wrong_code"
     try:
         if body or finished_at is None:

@@ -306,12 +306,14 @@ def _differs(table: _Table, mine: tuple[Any, ...] | None, theirs: tuple[Any, ...
 def _finish(lite: sqlite3.Connection, raw: Raw, where: Address, rows: dict[str, int], digest: str) -> int:
     """What a start of the only daemon does: what was in work is due again, and a part in sending is uncertain."""
     (greatest,) = lite.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'message'").fetchone()
-    with raw.transaction():
-        c = PostgresConnection(raw, where.schema)
-        at = now(raw)
+
+    def finish(c: PostgresConnection) -> int:
         recovered = recovery.recover(c, owner="", now=at, wipe=True)
         recovery.hurry(c, now=at)
         if greatest:
-            raw.execute("SELECT setval(pg_get_serial_sequence('message', 'id'), %s)", (greatest,))
-        raw.execute("UPDATE copied SET ended_at = %s, rows = %s, digest = %s", (at, json.dumps(rows), digest))
-    return recovered.returned
+            c.execute("SELECT setval(pg_get_serial_sequence('message', 'id'), ?)", (greatest,))
+        c.execute("UPDATE copied SET ended_at = ?, rows = ?, digest = ?", (at, json.dumps(rows), digest))
+        return recovered.returned
+
+    at = now(raw)
+    return PostgresConnection(raw, where.schema).transact(finish)
