@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import os
 import random
+import re
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -36,6 +37,8 @@ AGAIN_S = 0.5
 _AGAIN = (errors.SerializationFailure, errors.DeadlockDetected, errors.UniqueViolation)
 
 
+# In libpq's words for a URL it does not understand: the whole of it, and its password.
+_QUOTED = re.compile(r'"[^"]*(?:@|://|%)[^"]*"')
 _ELSEWHERE = (errors.ReadOnlySqlTransaction, errors.AdminShutdown, errors.CrashShutdown)
 
 
@@ -53,7 +56,8 @@ def address(url: Secret, password: Secret, schema: str) -> Address:
     try:
         given = conninfo_to_dict(url.reveal())
     except psycopg.ProgrammingError as error:
-        raise ConfigError([f"store.url: {' '.join(str(error).split())}"]) from None
+        text = " ".join(str(error).split())
+        raise ConfigError([f"store.url: {_QUOTED.sub('it', text)}"]) from None
     settings = {
         "search_path": f'"{schema}"',
         "synchronous_commit": "on",  # acknowledged means kept, whatever the server's default
