@@ -151,7 +151,7 @@ async def test_buckets_and_tokens_are_forgotten(postgres: Server, tmp_path: Path
 
 
 @asynccontextmanager
-async def apis(gateway: Gateway, stores: list[PostgresStore], **how: Any) -> AsyncIterator[list[OpenAPI]]:
+async def apis(gateway: Gateway, stores: list[PostgresStore], timeout_s: float = 5.0) -> AsyncIterator[list[OpenAPI]]:
     async with Direct().open_session() as session:
         yield [
             OpenAPI(
@@ -160,9 +160,8 @@ async def apis(gateway: Gateway, stores: list[PostgresStore], **how: Any) -> Asy
                 api_base=gateway.url,
                 client_id=gateway.client_id,
                 client_secret=Secret(gateway.client_secret),
-                timeout_s=5.0,
+                timeout_s=timeout_s,
                 shared=shared_of(store),
-                **how,
             )
             for store in stores
         ]
@@ -190,7 +189,7 @@ async def test_a_refused_token_is_renewed_once_for_all(gateway: Gateway, postgre
 async def test_a_fetcher_that_died_holds_nobody_for_long(gateway: Gateway, postgres: Server, tmp_path: Path) -> None:
     """Its claim ends: the next daemon fetches the token itself."""
     clock = Clock()
-    async with stores(postgres, tmp_path, clock) as opened, apis(gateway, opened) as (_, second):
+    async with stores(postgres, tmp_path, clock) as opened, apis(gateway, opened, 10 * GRACE_S) as (_, second):
         assert (await shared_of(opened[0]).token(Secret(), claim_s=6.0)).yours
         waiting = asyncio.create_task(second.token())
         await asyncio.sleep(0.3)
