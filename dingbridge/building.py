@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from dingbridge.answerer import Answerer, Backend
 from dingbridge.backends.anythingllm import AnythingLLM
 from dingbridge.backends.anythingllm import Limits as AskLimits
 from dingbridge.config import Config, StoreConfig
-from dingbridge.decode import identifier
+from dingbridge.decode import identifier, password_in
 from dingbridge.dingtalk.openapi import OpenAPI
 from dingbridge.dingtalk.pace import Pace
 from dingbridge.dingtalk.rate import Rate
@@ -35,12 +35,14 @@ OnRetry = Callable[[BridgeError, int, float], None]
 
 def secrets_of(config: Config) -> tuple[Secret, ...]:
     dingtalk, anythingllm = config.dingtalk, config.anythingllm
+    in_url = password_in(config.store.url.reveal())
     return (
         dingtalk.client_secret,
         anythingllm.api_key,
         config.web.admin_token,
         config.store.password,
-        Secret(urlsplit(config.store.url.reveal()).password or ""),
+        Secret(in_url),
+        Secret(unquote(in_url)),
         dingtalk.network.proxy,
         anythingllm.network.proxy,
     )

@@ -205,7 +205,9 @@ def locate(path: Path, environ: Mapping[str, str]) -> Located:
     """
     around = Surroundings(path.absolute().parent, environ, secrets=False)
     reading = Reading(SCHEMA, around)
-    document = _document(path)
+    document = reading.known("", written := _document(path), SCHEMA)
+    if "store" in document and "store" not in written:  # there would be no daemon where nobody meant it to be
+        raise ConfigError(reading.faults)
     dingtalk, reply, limits = (reading.section(document, name) for name in ("dingtalk", "reply", "limits"))
     storing = Reading(SCHEMA, replace(around, secrets=True))  # its password leads there, too
     store = _store(storing, storing.section(document, "store"), dingtalk.get("client_id", ""))

@@ -270,18 +270,34 @@ def handler(value: Any) -> str:
     return name
 
 
+_USERINFO = re.compile(r"(?:[\w.~!$&'()*+,;=:-]|%[0-9A-Fa-f]{2})*", re.ASCII)
+
+
 def is_postgres(value: str) -> bool:
     return value.startswith(("postgresql:", "postgres:"))
 
 
 def postgres_url(value: str) -> str:
-    """A connection URL as PostgreSQL's clients take it; several hosts may stand in it."""
+    """A connection URL as PostgreSQL's clients take it; several hosts may stand in it.
+
+    A password that is not written as URLs have it would be taken for a host or a database, and shown as that.
+    """
     scheme, _, rest = value.partition("://")
     if scheme not in ("postgresql", "postgres") or not rest:
         raise Bad('must be "postgresql://user@host:5432/database"')
+    who, at, _ = rest.rpartition("@")
+    if at and not _USERINFO.fullmatch(who):
+        raise Bad("in user and password write what is no letter or digit as %40 and the like, or use [store] password")
+    if re.search(r"[?&]password=", rest):
+        raise Bad("a password stands before the host, or in [store] password")
     if importlib.util.find_spec("psycopg") is None:
         raise Bad("PostgreSQL needs one package more: pip install 'dingbridge[postgres]'")
     return value
+
+
+def password_in(url: str) -> str:
+    """As it is written in a URL that `postgres_url` has taken."""
+    return url.partition("://")[2].rpartition("@")[0].partition(":")[2]
 
 
 def identifier(name: str) -> str:

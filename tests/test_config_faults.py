@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dingbridge.config import SCHEMA, load
+from dingbridge.config import SCHEMA, load, locate
 from dingbridge.errors import ConfigError
 from tests.configurations import ENV, HIDDEN, faults, toml
 
@@ -281,3 +281,18 @@ def test_any_value_is_taken_or_named(written: dict[tuple[str, str], Any]) -> Non
     sections = "|".join(SCHEMA)
     assert all(re.fullmatch(rf"({sections}|a)(\[0\])?\.\w+(\[\d+\])?: .+", fault) for fault in told), told
     assert all(fault.isprintable() for fault in told)
+
+
+def test_a_verb_looks_for_no_daemon_where_nobody_meant_it_to_be(tmp_path: Path) -> None:
+    """A slip in the name of [store], or within it, is told to the verbs, too; one elsewhere is not."""
+    path = tmp_path / "dingbridge.toml"
+    for slip, fault in (
+        ('[stor]\nurl = "x.db"', "stor: unknown section, did you mean store"),
+        ('[store]\nulr = "x.db"', "store.ulr: unknown key, did you mean url"),
+    ):
+        path.write_text(slip, encoding="utf-8")
+        with pytest.raises(ConfigError) as caught:
+            locate(path, {})
+        assert caught.value.faults == [fault]
+    path.write_text('[repyl]\nlocale = "en"\n[store]\nurl = "x.db"', encoding="utf-8")
+    assert locate(path, {}).store.path == tmp_path / "x.db"

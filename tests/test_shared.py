@@ -5,30 +5,35 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from dingbridge.bucket import Bucket
+from dingbridge.decode import identifier
 from dingbridge.dingtalk.openapi import OpenAPI
 from dingbridge.dingtalk.pace import Pace
 from dingbridge.model import Secret, Task
 from dingbridge.sim.gateway import Gateway
 from dingbridge.store.intake import Limits
-from dingbridge.store.postgres import PostgresStore
-from dingbridge.store.postgres_engine import address
+from dingbridge.store.postgres import PostgresStore, Rhythm
+from dingbridge.store.postgres_engine import address, lock_number
 from dingbridge.store.shared import Shared
+from tests.house import QUICK, House
 from tests.postgres import Server
 from tests.replying import Direct
+from tests.several import configured
 from tests.stores import START, UNLIMITED, Clock, message
 
 ROBOT = "dingbridge_test"
 GRACE_S = 60.0
 
 
-def store_at(url: str, folder: Path, clock: Clock, limits: Limits = UNLIMITED) -> PostgresStore:
-    return PostgresStore(address(Secret(url), Secret(), ROBOT), folder / "x.db", clock=clock, limits=limits)
+def store_at(url: str, folder: Path, clock: Clock, limits: Limits = UNLIMITED, **how: Any) -> PostgresStore:
+    return PostgresStore(address(Secret(url), Secret(), ROBOT), folder / "x.db", clock=clock, limits=limits, **how)
 
 
 @asynccontextmanager
@@ -146,7 +151,7 @@ async def test_buckets_and_tokens_are_forgotten(postgres: Server, tmp_path: Path
 
 
 @asynccontextmanager
-async def apis(gateway: Gateway, stores: list[PostgresStore], **how: Any) -> AsyncIterator[list[OpenAPI]]:
+async def apis(gateway: Gateway, stores: list[PostgresStore], timeout_s: float = 5.0) -> AsyncIterator[list[OpenAPI]]:
     async with Direct().open_session() as session:
         yield [
             OpenAPI(
@@ -155,9 +160,8 @@ async def apis(gateway: Gateway, stores: list[PostgresStore], **how: Any) -> Asy
                 api_base=gateway.url,
                 client_id=gateway.client_id,
                 client_secret=Secret(gateway.client_secret),
-                timeout_s=5.0,
+                timeout_s=timeout_s,
                 shared=shared_of(store),
-                **how,
             )
             for store in stores
         ]
@@ -185,7 +189,7 @@ async def test_a_refused_token_is_renewed_once_for_all(gateway: Gateway, postgre
 async def test_a_fetcher_that_died_holds_nobody_for_long(gateway: Gateway, postgres: Server, tmp_path: Path) -> None:
     """Its claim ends: the next daemon fetches the token itself."""
     clock = Clock()
-    async with stores(postgres, tmp_path, clock) as opened, apis(gateway, opened) as (_, second):
+    async with stores(postgres, tmp_path, clock) as opened, apis(gateway, opened, 10 * GRACE_S) as (_, second):
         assert (await shared_of(opened[0]).token(Secret(), claim_s=6.0)).yours
         waiting = asyncio.create_task(second.token())
         await asyncio.sleep(0.3)
@@ -220,3 +224,71 @@ async def test_a_persons_limits_count_at_all_daemons(postgres: Server, tmp_path:
         placed = await asyncio.gather(*(opened[n % 2].put(message(f"m{n}")) for n in range(6)))
         kept = [one.task for one in placed].count(Task.QUESTION)
         assert kept == 2 + 1
+
+
+# -- leases that cannot be renewed, and the chores of all
+
+
+class Holding:
+    """A crew that works on what it was given."""
+
+    def __init__(self) -> None:
+        self.leases: dict[int, str] = {}
+
+    def held(self) -> dict[int, str]:
+        return self.leases
+
+    def cease(self, row: int) -> None:
+        self.leases.pop(row, None)
+
+    def wake(self) -> None:
+        """Nothing waits here."""
+
+
+async def test_leases_that_cannot_be_renewed_are_a_trouble(postgres: Server, tmp_path: Path) -> None:
+    """While writes work but no lease could be renewed for its whole time, the store says so; then no more."""
+    url = await asyncio.to_thread(postgres.create_database)
+    rhythm = Rhythm(lease_s=0.5, renew_s=0.1, look_s=3600.0)
+    store = store_at(url, tmp_path, Clock(), rhythm=rhythm)
+    await store.open()
+    await store.put(message("m1"))
+    (delivery,) = (await store.lease(1)).deliveries
+    crew = Holding()
+    crew.leases[delivery.row] = delivery.token
+    attending = asyncio.create_task(store.attend(crew, dict))
+    try:
+        async with asyncio.timeout(GRACE_S), await psycopg.AsyncConnection.connect(url) as other:
+            assert store.trouble is None
+            await other.execute(f"SELECT * FROM {ROBOT}.lane FOR UPDATE")
+            while store.trouble is None:
+                await asyncio.sleep(0.05)
+            assert "leases could not be renewed" in store.trouble
+            await store.put(message("m2", person="u2"))
+            assert store.trouble is not None
+            await other.rollback()
+            while store.trouble is not None:
+                await asyncio.sleep(0.05)
+        assert crew.leases == {delivery.row: delivery.token}
+    finally:
+        attending.cancel()
+        await asyncio.wait({attending})
+        await store.close()
+
+
+async def test_only_the_daemon_on_duty_forgets(house: House, postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another one has the chores of all this one forgets nothing; when that one is gone it does."""
+    url = await configured(house, postgres, monkeypatch)
+    where = address(Secret(url), Secret(), f"dingbridge_{identifier(house.gateway.client_id)}")
+    async with asyncio.timeout(GRACE_S), await psycopg.AsyncConnection.connect(url, autocommit=True) as other:
+        await other.execute("SELECT pg_advisory_lock(%s)", (lock_number(where.schema, "duty"),))
+        async with house.app(timings=replace(QUICK, forget_s=0.05), store={"url": url}) as app:
+            assert app.store.shared is not None
+            await app.store.shared.change("old", lambda bucket: bucket.take(0.0))
+            await asyncio.sleep(0.5)
+            counting = f'SELECT count(*) FROM "{where.schema}".bucket'
+            assert await (await other.execute(counting)).fetchone() == (1,)
+            assert not app.store.on_duty
+            await other.execute("SELECT pg_advisory_unlock(%s)", (lock_number(where.schema, "duty"),))
+            while await (await other.execute(counting)).fetchone() != (0,):
+                await asyncio.sleep(0.05)
+            assert app.store.on_duty
