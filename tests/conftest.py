@@ -15,6 +15,7 @@ from dingbridge import log
 from dingbridge.sim.anythingllm import AnythingLLM
 from dingbridge.sim.gateway import Gateway
 from tests.house import House, leaked
+from tests.places import Place, PostgresPlace, SQLitePlace
 from tests.postgres import Server, Unavailable
 
 for name in [name for name in os.environ if name.startswith(("DINGBRIDGE_", "NOTIFY_", "WATCHDOG_"))]:
@@ -69,6 +70,22 @@ def postgres() -> Iterator[Server]:
         pytest.skip(str(reason))
     with server:
         yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """On each database in turn."""
+    one = SQLitePlace(tmp_path) if request.param == "sqlite" else request.getfixturevalue("postgres_place")
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def postgres_place(postgres: Server, tmp_path: Path) -> Iterator[PostgresPlace]:
+    """For several daemons of one store."""
+    one = PostgresPlace(postgres, tmp_path)
+    yield one
+    one.close()
 
 
 @pytest.fixture

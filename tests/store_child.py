@@ -1,4 +1,6 @@
-"""A process to be killed: `python -m tests.store_child FILE STEP...` opens a store and does what it is told.
+"""A process to be killed: `python -m tests.store_child PLACE STEP...` opens a store and does what it is told.
+
+PLACE is an SQLite file, or of PostgreSQL URL, schema and the path of lock and socket.
 
 Steps: `put:KEY` `lease` `answered` `sending:PART` `later:SENT` `done` on what was leased last;
 `flood` puts messages for ever and prints each key once it is kept; `hold` prints a line and waits for the end of
@@ -15,13 +17,15 @@ import sys
 from pathlib import Path
 
 from dingbridge.errors import StoreUnavailable
-from dingbridge.model import Answer, Delivery, Outcome
+from dingbridge.model import Answer, Delivery, Outcome, Secret
+from dingbridge.store.postgres import PostgresStore
+from dingbridge.store.postgres_engine import address
 from dingbridge.store.sqlite import SQLiteStore
+from dingbridge.store.store import Store
 from tests.stores import UNLIMITED, Clock, message
 
 
-async def main(path: Path, steps: list[str]) -> None:
-    store = SQLiteStore(path, clock=Clock(), limits=UNLIMITED)
+async def main(store: Store, path: Path, steps: list[str]) -> None:
     await store.open()
     held: list[Delivery] = []
     for step in steps:
@@ -48,7 +52,7 @@ async def main(path: Path, steps: list[str]) -> None:
     await store.close()
 
 
-async def work(store: SQLiteStore, delivery: Delivery, verb: str, number: int) -> None:
+async def work(store: Store, delivery: Delivery, verb: str, number: int) -> None:
     match verb:
         case "answered":
             await store.answered(delivery, Answer(f"答 {delivery.message.id}"), Outcome.ANSWERED)
@@ -62,7 +66,7 @@ async def work(store: SQLiteStore, delivery: Delivery, verb: str, number: int) -
             raise ValueError(verb)
 
 
-async def flood(store: SQLiteStore) -> None:
+async def flood(store: Store) -> None:
     keys = itertools.count()
 
     async def put_on() -> None:
@@ -76,7 +80,7 @@ async def flood(store: SQLiteStore) -> None:
             group.create_task(put_on())
 
 
-async def space(store: SQLiteStore, folder: Path) -> None:
+async def space(store: Store, folder: Path) -> None:
     """Fill the disk, try to keep a message and to probe, read, make room, try again: what each came to."""
     await store.put(message("before"))
     filling = folder / "filling"
@@ -101,9 +105,18 @@ async def space(store: SQLiteStore, folder: Path) -> None:
     tell(" ".join(one.message.id for one in (await store.lease(9)).deliveries))
 
 
+def which(arguments: list[str]) -> tuple[Store, Path, list[str]]:
+    if not arguments[0].startswith("postgresql:"):
+        path, *steps = arguments
+        return SQLiteStore(Path(path), clock=Clock(), limits=UNLIMITED), Path(path), steps
+    url, schema, path, *steps = arguments
+    where = address(Secret(url), Secret(), schema)
+    return PostgresStore(where, Path(path), clock=Clock(), limits=UNLIMITED), Path(path), steps
+
+
 def tell(line: str) -> None:
     print(line, flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2:]))
+    asyncio.run(main(*which(sys.argv[1:])))

@@ -37,6 +37,8 @@ class Lane:
 class Model:
     """Lanes in the order of their first message; a lane is there as long as it has unfinished messages."""
 
+    shared: bool = False  # by several daemons: the start of one of them leaves alone what it has not leased itself
+    settled_at: float = 0.0
     rows: dict[int, Row] = field(default_factory=dict)
     lanes: dict[str, Lane] = field(default_factory=dict)
     generations: dict[str, int] = field(default_factory=dict)
@@ -58,14 +60,14 @@ class Model:
         suspects = sorted(
             (lane.due, self.head(key).id, key) for key, lane in self.lanes.items() if lane.suspect and lane.due <= now
         )
-        if suspects:
+        if suspects and now >= self.settled_at:
             *_, key = suspects[0]
             alone = all(lane.held is None for lane in self.lanes.values())
             return [key] if alone and self.lanes[key].express is express else []
         free = [
             (lane.due, self.head(key).id, key)
             for key, lane in self.lanes.items()
-            if lane.held is None and lane.express is express and lane.due <= now
+            if lane.held is None and lane.express is express and lane.due <= now and not lane.suspect
         ]
         return [key for _, _, key in sorted(free)[:count]]
 
@@ -89,9 +91,11 @@ class Model:
 
     def start(self, now: float, died: list[str]) -> Recovered:
         """A start, after a crash while the heads of `died` were leased."""
+        self.settled_at = now + SETTLE_S if self.shared else 0.0
+        touched = {key: self.lanes[key] for key in died} if self.shared else self.lanes
         for key in died:
             self.head(key).crashes += 1
-        for lane in self.lanes.values():
+        for lane in touched.values():
             lane.due, lane.suspect = min(lane.due, now), False
         guilty = [row for row in self.open_rows() if row.crashes >= 3]
         for row in guilty:
@@ -102,7 +106,9 @@ class Model:
         if guilty:
             for row in self.open_rows():
                 row.crashes = 0
-        for key, lane in self.lanes.items():
-            if self.head(key).crashes >= 2:
+            for lane in self.lanes.values():
+                lane.suspect = False
+        for key, lane in touched.items():
+            if key in self.lanes and self.head(key).crashes >= 2:
                 lane.suspect, lane.due = True, now + SETTLE_S
         return Recovered(returned=len(died), dead=len(guilty))

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,7 +27,6 @@ from dingbridge.model import (
     Secret,
 )
 from dingbridge.store.intake import Limits
-from dingbridge.store.recovery import Recovered
 from dingbridge.store.sqlite import SQLiteStore
 from dingbridge.store.store import Store
 
@@ -35,6 +34,15 @@ ROOT = Path(__file__).parent.parent
 CHILD = (sys.executable, "-m", "tests.store_child")
 UNLIMITED = Limits(waiting_per_lane=0, per_user_per_minute=0)
 START = 1_800_000_000.0
+Write = Callable[[Store, Delivery], Awaitable[object]]
+WRITES: dict[str, Write] = {
+    "answered": lambda store, held: store.answered(held, Answer("迟到"), Outcome.ANSWERED),
+    "sending": lambda store, held: store.sending(held, 1),
+    "later": lambda store, held: store.later(held, 5.0, sent=1, uncertain=True),
+    "trouble": lambda store, held: store.claim_trouble(held),
+    "done": lambda store, held: store.done(held, Outcome.ANSWERED),
+    "dead": lambda store, held: store.dead(held, Outcome.DEAD, "late"),
+}
 
 
 @dataclass(slots=True)
@@ -88,18 +96,18 @@ async def opened(
         await store.close()
 
 
-async def head(store: SQLiteStore, *, express: bool = False) -> Delivery:
+async def head(store: Store, *, express: bool = False) -> Delivery:
     """The one message that is due next, leased."""
     (delivery,) = (await store.lease(1, express=express)).deliveries
     return delivery
 
 
-async def leased(store: SQLiteStore, count: int = 100, *, express: bool = False) -> list[str]:
+async def leased(store: Store, count: int = 100, *, express: bool = False) -> list[str]:
     """The keys of what can be leased, in order; the leases are kept."""
     return [delivery.message.id for delivery in (await store.lease(count, express=express)).deliveries]
 
 
-async def finish(store: SQLiteStore, delivery: Delivery) -> None:
+async def finish(store: Store, delivery: Delivery) -> None:
     """Answer, send and close it, as a worker does."""
     await store.answered(delivery, Answer("答"), Outcome.ANSWERED)
     await store.sending(delivery, 1)
@@ -120,47 +128,6 @@ def rows(path: Path, columns: str = "*", table: str = "message") -> list[tuple[A
     """What the file holds, read beside the store."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         return connection.execute(f"SELECT {columns} FROM {table} ORDER BY 1").fetchall()
-
-
-@dataclass(slots=True)
-class Life:
-    """One store through its crashes: each leaves a copy of the files as they stand, and opens that."""
-
-    folder: Path
-    clock: Clock
-    store: SQLiteStore
-    recovered: Recovered
-    crashes: int = 0
-
-    async def crash(self) -> SQLiteStore:
-        """Die without a word, and start again."""
-        self.crashes += 1
-        path = crashed(self.store.path, self.folder / f"life{self.crashes}")
-        await self.store.close()
-        return await self._open(path)
-
-    async def restart(self) -> SQLiteStore:
-        """Stop as planned, and start again."""
-        await self.store.release_all()
-        await self.store.close()
-        return await self._open(self.store.path)
-
-    async def _open(self, path: Path) -> SQLiteStore:
-        self.store = SQLiteStore(path, clock=self.clock, limits=UNLIMITED)
-        self.recovered = await self.store.open()
-        return self.store
-
-
-@asynccontextmanager
-async def life(folder: Path, clock: Clock | None = None) -> AsyncIterator[Life]:
-    """A first start."""
-    clock = clock or Clock()
-    store = SQLiteStore(folder / "life0" / "x.db", clock=clock, limits=UNLIMITED)
-    one = Life(folder, clock, store, await store.open())
-    try:
-        yield one
-    finally:
-        await one.store.close()
 
 
 @asynccontextmanager

@@ -20,8 +20,8 @@ async def test_a_death_at_any_await_of_a_messages_way_breaks_no_promise(tmp_path
     assert not unreached, f"no script comes to {unreached}: write one, or leave the function out with a reason"
     # Whether something waits is a matter of chunks and timers; but each await has to be died at, before and after.
     died = {awaits.innermost(point.moment) for point in findings.died}
-    places = {awaits.innermost(point.moment) for point in findings.missed}
-    assert [place for place in places - died if place[1] != "waits"] == []
+    missed = [(awaits.innermost(points.moment), str(points)) for points in findings.missed]
+    assert [why for (place, phase), why in missed if phase != "waits" and (place, phase) not in died] == []
 
 
 def test_what_is_left_out_is_there_and_no_more() -> None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from dingbridge.model import Answer, Outcome, State, Task, lane_key
 from dingbridge.store.intake import Limits
 from dingbridge.store.operate import Depth
-from dingbridge.store.sqlite import SQLiteStore
-from tests.stores import START, UNLIMITED, Clock, finish, head, leased, message, opened, rows
+from dingbridge.store.store import Store
+from tests.places import Place
+from tests.stores import START, UNLIMITED, Clock, finish, head, leased, message
 
 
-async def test_a_message_comes_out_as_it_went_in(tmp_path: Path) -> None:
+async def test_a_message_comes_out_as_it_went_in(place: Place) -> None:
     """Every field of a message survives the way through the file."""
     clock = Clock()
     sent = message("m1", text="一行\n二行 \U0001f600", webhook="https://oapi.example/1", expires=START + 3600)
-    async with opened(tmp_path / "x.db", clock) as store:
+    async with place.opened(clock) as store:
         placed = await store.put(sent)
         clock.tick(2)
         delivery = await head(store)
@@ -30,11 +29,9 @@ async def test_a_message_comes_out_as_it_went_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("deadline_s", "expected"), [(1800.0, START + 1800.0), (0.0, None)])
-async def test_the_deadline_is_stored_with_the_message(
-    tmp_path: Path, deadline_s: float, expected: float | None
-) -> None:
+async def test_the_deadline_is_stored_with_the_message(place: Place, deadline_s: float, expected: float | None) -> None:
     """A message carries the moment its answer is due; 0 means it has none."""
-    async with opened(tmp_path / "x.db", Clock(), Limits(0, 0, deadline_s)) as store:
+    async with place.opened(Clock(), Limits(0, 0, deadline_s)) as store:
         await store.put(message("m1"))
 
         assert (await head(store)).deadline_at == expected
@@ -43,9 +40,9 @@ async def test_the_deadline_is_stored_with_the_message(
 # -- seen before
 
 
-async def test_a_message_is_kept_once(tmp_path: Path) -> None:
+async def test_a_message_is_kept_once(place: Place) -> None:
     """The same msgId of the same robot is told as a duplicate, with the row it has."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         first = await store.put(message("m1"))
         again = await store.put(message("m1", text="anything"))
 
@@ -55,9 +52,9 @@ async def test_a_message_is_kept_once(tmp_path: Path) -> None:
         assert await leased(store) == ["m1"]
 
 
-async def test_another_robot_has_its_own_messages(tmp_path: Path) -> None:
+async def test_another_robot_has_its_own_messages(place: Place) -> None:
     """The same msgId of another robot is another message."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         first = await store.put(message("m1"))
         other = await store.put(message("m1", robot="ding2"))
 
@@ -66,35 +63,35 @@ async def test_another_robot_has_its_own_messages(tmp_path: Path) -> None:
         assert len(await leased(store)) == 2
 
 
-async def test_a_message_that_ended_is_still_known(tmp_path: Path) -> None:
+async def test_a_message_that_ended_is_still_known(place: Place) -> None:
     """A redelivery after the answer, or after a restart, is a duplicate and brings nothing back."""
     clock = Clock()
-    async with opened(tmp_path / "x.db", clock) as store:
+    async with place.opened(clock) as store:
         first = await store.put(message("m1"))
         await finish(store, await head(store))
         assert (await store.put(message("m1"))).duplicate
         await store.put(message("m2"))
         await store.dead(await head(store), Outcome.UNDELIVERABLE, "no rung left")
 
-    async with opened(tmp_path / "x.db", clock) as store:
+    async with place.opened(clock) as store:
         again = await store.put(message("m1"))
         assert (again.row, again.duplicate) == (first.row, True)
         assert (await store.put(message("m2"))).duplicate
         assert await leased(store) == []
 
 
-async def test_a_duplicate_says_what_the_first_became(tmp_path: Path) -> None:
+async def test_a_duplicate_says_what_the_first_became(place: Place) -> None:
     """A question that was refused as too much stays that when it comes again."""
-    async with opened(tmp_path / "x.db", Clock(), Limits(0, 1)) as store:
+    async with place.opened(Clock(), Limits(0, 1)) as store:
         await store.put(message("m1"))
         assert (await store.put(message("m2"))).task is Task.LIMITED
 
         assert (await store.put(message("m2"))).task is Task.LIMITED
 
 
-async def test_a_duplicate_is_not_held_to_the_limits(tmp_path: Path) -> None:
+async def test_a_duplicate_is_not_held_to_the_limits(place: Place) -> None:
     """Redeliveries count for nothing."""
-    async with opened(tmp_path / "x.db", Clock(), Limits(0, 2)) as store:
+    async with place.opened(Clock(), Limits(0, 2)) as store:
         await store.put(message("m1"))
         for _ in range(5):
             await store.put(message("m1"))
@@ -105,9 +102,9 @@ async def test_a_duplicate_is_not_held_to_the_limits(tmp_path: Path) -> None:
 # -- session webhooks
 
 
-async def test_a_duplicate_renews_the_webhook_of_an_unfinished_message(tmp_path: Path) -> None:
+async def test_a_duplicate_renews_the_webhook_of_an_unfinished_message(place: Place) -> None:
     """The reply goes to the newer session webhook of a redelivery."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         await store.put(message("m1", webhook="https://a/old", expires=START + 10))
         await store.put(message("m1", webhook="https://a/new", expires=START + 20))
         found = (await head(store)).message
@@ -125,9 +122,9 @@ async def test_a_duplicate_renews_the_webhook_of_an_unfinished_message(tmp_path:
         ("https://a/endless", None, "https://a/endless"),
     ],
 )
-async def test_only_a_newer_webhook_replaces(tmp_path: Path, second: str, expires: float | None, kept: str) -> None:
+async def test_only_a_newer_webhook_replaces(place: Place, second: str, expires: float | None, kept: str) -> None:
     """A redelivery without a webhook, or with one that ends sooner, takes nothing away."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         await store.put(message("m1", webhook="https://a/first", expires=START + 10))
         await store.put(message("m1", webhook=second, expires=expires))
 
@@ -135,19 +132,19 @@ async def test_only_a_newer_webhook_replaces(tmp_path: Path, second: str, expire
         assert (await store.webhook("ding1", "c1"))[0].reveal() == kept
 
 
-async def test_a_duplicate_of_a_finished_message_leaves_its_row_alone(tmp_path: Path) -> None:
+async def test_a_duplicate_of_a_finished_message_leaves_its_row_alone(place: Place) -> None:
     """What was forgotten at the end does not come back with a redelivery."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         await store.put(message("m1", webhook="https://a/1"))
         await finish(store, await head(store))
         await store.put(message("m1", webhook="https://a/2"))
 
-        assert rows(store.path, "key, state, body, webhook") == [("m1", "done", "", "")]
+        assert place.rows("key, state, body, webhook") == [("m1", "done", "", "")]
 
 
-async def test_the_newest_webhook_of_a_conversation(tmp_path: Path) -> None:
+async def test_the_newest_webhook_of_a_conversation(place: Place) -> None:
     """Any message of a conversation, seen before or not, brings its newest webhook; other conversations keep theirs."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         assert await store.webhook("ding1", "c1") == (message("").webhook, None)
         await store.put(message("m1", webhook="https://a/1", expires=START + 10))
         await store.put(message("m2", person="u2", webhook="https://a/2", expires=START + 20))
@@ -164,10 +161,10 @@ async def test_the_newest_webhook_of_a_conversation(tmp_path: Path) -> None:
 # -- limits
 
 
-async def test_questions_per_minute(tmp_path: Path) -> None:
+async def test_questions_per_minute(place: Place) -> None:
     """Over the limit a question is kept as LIMITED for the express path, until the minute has passed."""
     clock = Clock()
-    async with opened(tmp_path / "x.db", clock, Limits(0, 3)) as store:
+    async with place.opened(clock, Limits(0, 3)) as store:
         for number in range(3):
             assert (await store.put(message(f"m{number}"))).task is Task.QUESTION
             clock.tick(10)
@@ -182,10 +179,10 @@ async def test_questions_per_minute(tmp_path: Path) -> None:
         assert (await store.put(message("m6"))).task is Task.QUESTION
 
 
-async def test_only_questions_count_per_minute(tmp_path: Path) -> None:
+async def test_only_questions_count_per_minute(place: Place) -> None:
     """Commands, unreadable messages and what was refused already use nothing up, and are never refused."""
     clock = Clock()
-    async with opened(tmp_path / "x.db", clock, Limits(0, 2)) as store:
+    async with place.opened(clock, Limits(0, 2)) as store:
         for number in range(5):
             assert (await store.put(message(f"c{number}"), Task.COMMAND)).task is Task.COMMAND
             assert (await store.put(message(f"n{number}"), Task.UNREADABLE)).task is Task.UNREADABLE
@@ -198,32 +195,32 @@ async def test_only_questions_count_per_minute(tmp_path: Path) -> None:
         assert (await store.put(message("m4"))).task is Task.QUESTION
 
 
-async def test_the_minute_is_a_persons_own(tmp_path: Path) -> None:
+async def test_the_minute_is_a_persons_own(place: Place) -> None:
     """Others, and the same person at another robot, are not held up; the person is, in every conversation."""
-    async with opened(tmp_path / "x.db", Clock(), Limits(0, 1)) as store:
+    async with place.opened(Clock(), Limits(0, 1)) as store:
         await store.put(message("m1"))
         assert (await store.put(message("m2", person="u2"))).task is Task.QUESTION
         assert (await store.put(message("m3", robot="ding2"))).task is Task.QUESTION
         assert (await store.put(message("m4", conversation="c2"))).task is Task.LIMITED
 
 
-async def test_the_minute_survives_a_restart(tmp_path: Path) -> None:
+async def test_the_minute_survives_a_restart(place: Place) -> None:
     """Finished questions count as well, and a restart forgives nothing."""
     clock = Clock()
-    async with opened(tmp_path / "x.db", clock, Limits(0, 1)) as store:
+    async with place.opened(clock, Limits(0, 1)) as store:
         await store.put(message("m1"))
         await finish(store, await head(store))
-    async with opened(tmp_path / "x.db", clock, Limits(0, 1)) as store:
+    async with place.opened(clock, Limits(0, 1)) as store:
         assert (await store.put(message("m2"))).task is Task.LIMITED
 
 
-async def _tasks(store: SQLiteStore, *keys: str, conversation: str = "c1", person: str = "u1") -> list[Task]:
+async def _tasks(store: Store, *keys: str, conversation: str = "c1", person: str = "u1") -> list[Task]:
     return [(await store.put(message(key, conversation=conversation, person=person))).task for key in keys]
 
 
-async def test_waiting_questions_do_not_count_the_one_that_runs(tmp_path: Path) -> None:
+async def test_waiting_questions_do_not_count_the_one_that_runs(place: Place) -> None:
     """Two may wait beside the running one, whether it runs already or is about to; the next is told BUSY."""
-    async with opened(tmp_path / "x.db", Clock(), Limits(2, 0)) as store:
+    async with place.opened(Clock(), Limits(2, 0)) as store:
         assert await _tasks(store, "m1", "m2", "m3", "m4") == [Task.QUESTION] * 3 + [Task.BUSY]
         running = await head(store)
         assert await _tasks(store, "m5") == [Task.BUSY]
@@ -234,26 +231,26 @@ async def test_waiting_questions_do_not_count_the_one_that_runs(tmp_path: Path) 
         assert await _tasks(store, "m7", "m8") == [Task.QUESTION, Task.BUSY]
 
 
-async def test_a_running_question_that_comes_later_takes_no_waiting_place(tmp_path: Path) -> None:
+async def test_a_running_question_that_comes_later_takes_no_waiting_place(place: Place) -> None:
     """A head given back for later is still the one that runs."""
-    async with opened(tmp_path / "x.db", Clock(), Limits(1, 0)) as store:
+    async with place.opened(Clock(), Limits(1, 0)) as store:
         await _tasks(store, "m1")
         await store.later(await head(store), 5.0)
         assert await _tasks(store, "m2", "m3") == [Task.QUESTION, Task.BUSY]
 
 
-async def test_waiting_is_counted_per_conversation_and_person(tmp_path: Path) -> None:
+async def test_waiting_is_counted_per_conversation_and_person(place: Place) -> None:
     """Another person, another conversation and another robot have places of their own."""
-    async with opened(tmp_path / "x.db", Clock(), Limits(1, 0)) as store:
+    async with place.opened(Clock(), Limits(1, 0)) as store:
         assert await _tasks(store, "m1", "m2", "m3") == [Task.QUESTION, Task.QUESTION, Task.BUSY]
         assert await _tasks(store, "p1", "p2", "p3", person="u2") == [Task.QUESTION, Task.QUESTION, Task.BUSY]
         assert await _tasks(store, "q1", "q2", "q3", conversation="c2") == [Task.QUESTION, Task.QUESTION, Task.BUSY]
         assert (await store.put(message("m1", robot="ding2"))).task is Task.QUESTION
 
 
-async def test_a_new_context_makes_no_room(tmp_path: Path) -> None:
+async def test_a_new_context_makes_no_room(place: Place) -> None:
     """What waits in the contexts before `/new` counts; what runs in them does not."""
-    async with opened(tmp_path / "x.db", Clock(), Limits(2, 0)) as store:
+    async with place.opened(Clock(), Limits(2, 0)) as store:
         await _tasks(store, "m1", "m2", "m3")
         await store.put(message("new"), Task.COMMAND, fresh=True)
         assert await _tasks(store, "m4") == [Task.BUSY]
@@ -264,27 +261,27 @@ async def test_a_new_context_makes_no_room(tmp_path: Path) -> None:
         assert await _tasks(store, "m7", "m8") == [Task.QUESTION, Task.BUSY]
 
 
-async def test_commands_are_exempt_and_take_no_place(tmp_path: Path) -> None:
+async def test_commands_are_exempt_and_take_no_place(place: Place) -> None:
     """A full lane still takes commands, and commands fill no lane."""
-    async with opened(tmp_path / "x.db", Clock(), Limits(1, 0)) as store:
+    async with place.opened(Clock(), Limits(1, 0)) as store:
         for number in range(5):
             assert (await store.put(message(f"c{number}"), Task.COMMAND)).task is Task.COMMAND
         assert await _tasks(store, "m1", "m2", "m3") == [Task.QUESTION, Task.QUESTION, Task.BUSY]
         assert (await store.put(message("c9"), Task.COMMAND)).task is Task.COMMAND
 
 
-async def test_zero_means_no_limit(tmp_path: Path) -> None:
+async def test_zero_means_no_limit(place: Place) -> None:
     """With both limits 0 a person may ask as much as they like."""
-    async with opened(tmp_path / "x.db", Clock(), UNLIMITED) as store:
+    async with place.opened(Clock(), UNLIMITED) as store:
         assert set(await _tasks(store, *(f"m{number}" for number in range(60)))) == {Task.QUESTION}
 
 
 # -- contexts
 
 
-async def test_a_lane_is_a_context(tmp_path: Path) -> None:
+async def test_a_lane_is_a_context(place: Place) -> None:
     """Robot, conversation and person make the lane; the key is what the model says it is."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         assert (await store.put(message("m1"))).lane == lane_key("ding1", "c1", "u1", 0)
         assert (await store.put(message("m2"))).lane == lane_key("ding1", "c1", "u1", 0)
         assert (await store.put(message("m3", person="u2"))).lane == lane_key("ding1", "c1", "u2", 0)
@@ -292,9 +289,9 @@ async def test_a_lane_is_a_context(tmp_path: Path) -> None:
         assert (await store.put(message("m5", robot="ding2"))).lane == lane_key("ding2", "c1", "u1", 0)
 
 
-async def test_new_opens_another_lane_and_leaves_the_old_its_questions(tmp_path: Path) -> None:
+async def test_new_opens_another_lane_and_leaves_the_old_its_questions(place: Place) -> None:
     """Questions after `/new` run beside the older ones, in a fresh context; other people's contexts stay."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         old = await store.put(message("m1"))
         await store.put(message("m2"))
         await store.put(message("new"), Task.COMMAND, fresh=True)
@@ -313,37 +310,37 @@ async def test_new_opens_another_lane_and_leaves_the_old_its_questions(tmp_path:
         assert (await head(store)).lane == old.lane
 
 
-async def test_a_duplicate_of_new_opens_nothing(tmp_path: Path) -> None:
+async def test_a_duplicate_of_new_opens_nothing(place: Place) -> None:
     """A redelivered `/new`, also after a restart, does not cut the conversation a second time."""
     clock = Clock()
-    async with opened(tmp_path / "x.db", clock) as store:
+    async with place.opened(clock) as store:
         await store.put(message("new"), Task.COMMAND, fresh=True)
         await store.put(message("new"), Task.COMMAND, fresh=True)
         assert (await store.put(message("m1"))).lane == lane_key("ding1", "c1", "u1", 1)
         await store.put(message("new2"), Task.COMMAND, fresh=True)
-    async with opened(tmp_path / "x.db", clock) as store:
+    async with place.opened(clock) as store:
         await store.put(message("new2"), Task.COMMAND, fresh=True)
         assert (await store.put(message("m2"))).lane == lane_key("ding1", "c1", "u1", 2)
 
 
-async def test_new_and_its_generation_are_one_transaction(tmp_path: Path) -> None:
+async def test_new_and_its_generation_are_one_transaction(place: Place) -> None:
     """Where the row cannot be kept, the context is not cut either."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         bad = message("new", text="\ud800")  # cannot be written as UTF-8
         with pytest.raises(UnicodeEncodeError):
             await store.put(bad, Task.COMMAND, fresh=True)
 
-        assert rows(store.path, table="context") == []
+        assert place.rows(table="context") == []
         assert (await store.put(message("m1"))).lane == lane_key("ding1", "c1", "u1", 0)
 
 
 # -- looking
 
 
-async def test_waiting_lists_unanswered_questions(tmp_path: Path) -> None:
+async def test_waiting_lists_unanswered_questions(place: Place) -> None:
     """Ready and running questions in order, with their age; one person's in one conversation on demand."""
     clock = Clock()
-    async with opened(tmp_path / "x.db", clock) as store:
+    async with place.opened(clock) as store:
         for key, person in (("m1", "u1"), ("m2", "u2"), ("m3", "u1"), ("m4", "u3")):
             await store.put(message(key, person=person))
             clock.tick()
@@ -358,10 +355,10 @@ async def test_waiting_lists_unanswered_questions(tmp_path: Path) -> None:
         assert await store.waiting(message("any", person="u2")) == []
 
 
-async def test_depth_counts_what_is_unfinished(tmp_path: Path) -> None:
+async def test_depth_counts_what_is_unfinished(place: Place) -> None:
     """By state, with the age of the oldest; what ended is in no state, what was given up is counted apart."""
     clock = Clock()
-    async with opened(tmp_path / "x.db", clock) as store:
+    async with place.opened(clock) as store:
         assert await store.depth() == Depth({}, 0.0, dead=0)
         for number in range(6):
             await store.put(message(f"m{number}", person=f"u{number}"))

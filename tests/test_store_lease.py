@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-
 import pytest
 
 from dingbridge.errors import LeaseLost
-from dingbridge.model import Answer, Delivery, Outcome, State, Task
-from dingbridge.store.sqlite import SQLiteStore
-from tests.stores import START, Clock, finish, head, leased, message, opened, rows
+from dingbridge.model import Answer, Outcome, State, Task
+from tests.places import Place
+from tests.stores import START, WRITES, Clock, Write, finish, head, leased, message
 
-Write = Callable[[SQLiteStore, Delivery], Awaitable[object]]
-WRITES: dict[str, Write] = {
-    "answered": lambda store, held: store.answered(held, Answer("迟到"), Outcome.ANSWERED),
-    "sending": lambda store, held: store.sending(held, 1),
-    "later": lambda store, held: store.later(held, 5.0, sent=1, uncertain=True),
-    "trouble": lambda store, held: store.claim_trouble(held),
-    "done": lambda store, held: store.done(held, Outcome.ANSWERED),
-    "dead": lambda store, held: store.dead(held, Outcome.DEAD, "late"),
-}
 every_write = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 
 
-def snapshot(store: SQLiteStore) -> tuple[object, ...]:
-    return rows(store.path), rows(store.path, table="lane")
+def snapshot(place: Place) -> tuple[object, ...]:
+    return place.rows(), place.rows(table="lane")
 
 
 # -- order
 
 
-async def test_a_lane_is_worked_on_in_order_and_one_at_a_time(tmp_path: Path) -> None:
+async def test_a_lane_is_worked_on_in_order_and_one_at_a_time(place: Place) -> None:
     """The next question of a lane is leased only when the one before it has ended."""
     clock = Clock()
-    async with opened(tmp_path / "x.db", clock) as store:
+    async with place.opened(clock) as store:
         for number in range(3):
             await store.put(message(f"m{number}"))
         for number in range(3):
@@ -49,10 +37,10 @@ async def test_a_lane_is_worked_on_in_order_and_one_at_a_time(tmp_path: Path) ->
         assert await leased(store) == []
 
 
-async def test_lanes_run_beside_each_other(tmp_path: Path) -> None:
+async def test_lanes_run_beside_each_other(place: Place) -> None:
     """As many lanes as asked for are leased at once, the longest waiting first."""
     clock = Clock()
-    async with opened(tmp_path / "x.db", clock) as store:
+    async with place.opened(clock) as store:
         for number in range(5):
             await store.put(message(f"m{number}", person=f"u{number}"))
             clock.tick()
@@ -60,10 +48,10 @@ async def test_lanes_run_beside_each_other(tmp_path: Path) -> None:
         assert await leased(store, 3) == ["m3", "m4"]
 
 
-async def test_a_backlog_does_not_starve_the_others(tmp_path: Path) -> None:
+async def test_a_backlog_does_not_starve_the_others(place: Place) -> None:
     """After each of its questions a lane goes behind the lanes that wait already."""
     clock = Clock()
-    async with opened(tmp_path / "x.db", clock) as store:
+    async with place.opened(clock) as store:
         for number in range(3):
             await store.put(message(f"busy{number}", person="u1"))
         clock.tick()
@@ -79,9 +67,9 @@ async def test_a_backlog_does_not_starve_the_others(tmp_path: Path) -> None:
     assert order == ["busy0", "b", "c", "busy1", "busy2"]
 
 
-async def test_the_express_path_is_a_path_of_its_own(tmp_path: Path) -> None:
+async def test_the_express_path_is_a_path_of_its_own(place: Place) -> None:
     """Commands never wait behind answers, of any lane, nor behind each other."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         await store.put(message("m1"))
         running = await head(store)
         await store.put(message("m2"))
@@ -97,10 +85,10 @@ async def test_the_express_path_is_a_path_of_its_own(tmp_path: Path) -> None:
         assert await leased(store) == ["m2"]
 
 
-async def test_how_long_until_there_is_more(tmp_path: Path) -> None:
+async def test_how_long_until_there_is_more(place: Place) -> None:
     """wait_s tells when the next lane of the same path is due, if fewer than asked for were."""
     clock = Clock()
-    async with opened(tmp_path / "x.db", clock) as store:
+    async with place.opened(clock) as store:
         assert (await store.lease(1)).wait_s is None
         for number, delay_s in ((1, 30.0), (2, 7.5)):
             await store.put(message(f"m{number}", person=f"u{number}"))
@@ -117,10 +105,10 @@ async def test_how_long_until_there_is_more(tmp_path: Path) -> None:
         assert due.wait_s == 22.5
 
 
-async def test_later_keeps_the_place_at_the_head(tmp_path: Path) -> None:
+async def test_later_keeps_the_place_at_the_head(place: Place) -> None:
     """A message given back comes again before the lane's next one, and holds that up; other lanes go on."""
     clock = Clock()
-    async with opened(tmp_path / "x.db", clock) as store:
+    async with place.opened(clock) as store:
         await store.put(message("m1"))
         await store.put(message("m2"))
         await store.later(await head(store), 5.0)
@@ -137,11 +125,11 @@ async def test_later_keeps_the_place_at_the_head(tmp_path: Path) -> None:
         assert await leased(store) == ["m2"]
 
 
-async def test_later_keeps_an_answer_and_what_of_it_is_sent(tmp_path: Path) -> None:
+async def test_later_keeps_an_answer_and_what_of_it_is_sent(place: Place) -> None:
     """A reply given back goes on behind the parts that arrived, knowing whether the next one may have."""
     clock = Clock()
     answer = Answer("长", partial=True, question_cut=True, tries=2, first_token_s=0.5)
-    async with opened(tmp_path / "x.db", clock) as store:
+    async with place.opened(clock) as store:
         await store.put(message("m1"))
         delivery = await head(store)
         clock.tick(3)
@@ -156,23 +144,23 @@ async def test_later_keeps_an_answer_and_what_of_it_is_sent(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("said", "kept"), [("", "the stream broke"), ("no rung left", "no rung left")])
-async def test_the_reason_at_the_end(tmp_path: Path, said: str, kept: str) -> None:
+async def test_the_reason_at_the_end(place: Place, said: str, kept: str) -> None:
     """What was known with the answer stays in the row unless the end has a reason of its own."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         await store.put(message("m1"))
         delivery = await head(store)
         await store.answered(delivery, Answer("答"), Outcome.PARTIAL, reason="the stream broke")
         await store.done(delivery, Outcome.PARTIAL, said)
 
-        assert rows(store.path, "outcome, reason") == [("partial", kept)]
+        assert place.rows("outcome, reason") == [("partial", kept)]
 
 
 # -- told once
 
 
-async def test_trouble_is_claimed_once_until_the_lane_is_empty(tmp_path: Path) -> None:
+async def test_trouble_is_claimed_once_until_the_lane_is_empty(place: Place) -> None:
     """Of all the questions of a lane one asker's trouble is told, across leases; a lane that was empty starts anew."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         await store.put(message("m1"))
         await store.put(message("m2"))
         first = await head(store)
@@ -192,9 +180,9 @@ async def test_trouble_is_claimed_once_until_the_lane_is_empty(tmp_path: Path) -
         assert await store.claim_trouble(await head(store))
 
 
-async def test_the_notice_is_claimed_once_until_the_lane_is_empty(tmp_path: Path) -> None:
+async def test_the_notice_is_claimed_once_until_the_lane_is_empty(place: Place) -> None:
     """One waiting notice goes to a lane with unanswered questions, whichever of them waited long enough first."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         first = await store.put(message("m1"))
         second = await store.put(message("m2"))
         assert await store.claim_notice(second.row) == message("m2")
@@ -210,9 +198,9 @@ async def test_the_notice_is_claimed_once_until_the_lane_is_empty(tmp_path: Path
         assert await store.claim_notice(fourth.row) == message("m4")
 
 
-async def test_no_notice_once_there_is_an_answer(tmp_path: Path) -> None:
+async def test_no_notice_once_there_is_an_answer(place: Place) -> None:
     """Neither a message whose answer is known nor one that ended is announced any more, and nothing is used up."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         first = await store.put(message("m1"))
         second = await store.put(message("m2"))
         delivery = await head(store)
@@ -231,24 +219,24 @@ async def test_no_notice_once_there_is_an_answer(tmp_path: Path) -> None:
 
 
 @every_write
-async def test_a_cancelled_worker_can_write_nothing(tmp_path: Path, write: Write) -> None:
+async def test_a_cancelled_worker_can_write_nothing(place: Place, write: Write) -> None:
     """After `/cancel` every write of the running worker is refused and changes nothing."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         placed = await store.put(message("m1"))
         await store.put(message("m2"))
         held = await head(store)
         assert await store.cancel(message("x"), before=placed.row + 1) == {placed.row: message("m1")}
-        before = snapshot(store)
+        before = snapshot(place)
 
         with pytest.raises(LeaseLost):
             await write(store, held)
-        assert snapshot(store) == before
+        assert snapshot(place) == before
 
 
 @every_write
-async def test_an_older_lease_can_write_nothing(tmp_path: Path, write: Write) -> None:
+async def test_an_older_lease_can_write_nothing(place: Place, write: Write) -> None:
     """A worker that gave its message back is fenced off, also while another works on it."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         await store.put(message("m1"))
         old = await head(store)
         await store.later(old, 0.0)
@@ -256,18 +244,18 @@ async def test_an_older_lease_can_write_nothing(tmp_path: Path, write: Write) ->
             await write(store, old)
         new = await head(store)
         assert (new.row, new.lane) == (old.row, old.lane)
-        before = snapshot(store)
+        before = snapshot(place)
         with pytest.raises(LeaseLost):
             await write(store, old)
-        assert snapshot(store) == before
+        assert snapshot(place) == before
 
         await write(store, new)
 
 
 @every_write
-async def test_what_has_ended_cannot_be_written(tmp_path: Path, write: Write) -> None:
+async def test_what_has_ended_cannot_be_written(place: Place, write: Write) -> None:
     """After done the lease is gone, whether the lane is empty or has moved on."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         await store.put(message("m1"))
         first = await head(store)
         await finish(store, first)
@@ -278,18 +266,18 @@ async def test_what_has_ended_cannot_be_written(tmp_path: Path, write: Write) ->
         second = await head(store)
         await finish(store, second)
         third = await head(store)
-        before = snapshot(store)
+        before = snapshot(place)
         for old in (first, second):
             with pytest.raises(LeaseLost):
                 await write(store, old)
-        assert snapshot(store) == before
+        assert snapshot(place) == before
 
         await write(store, third)
 
 
-async def test_a_lost_lease_says_so_without_retry(tmp_path: Path) -> None:
+async def test_a_lost_lease_says_so_without_retry(place: Place) -> None:
     """LeaseLost is certain: the worker stops, it does not try again."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         await store.put(message("m1"))
         held = await head(store)
         await finish(store, held)
@@ -302,9 +290,9 @@ async def test_a_lost_lease_says_so_without_retry(tmp_path: Path) -> None:
 # -- cancelling
 
 
-async def test_cancel_ends_the_askers_own_unanswered_questions(tmp_path: Path) -> None:
+async def test_cancel_ends_the_askers_own_unanswered_questions(place: Place) -> None:
     """Other people, conversations, robots and commands are left alone, and so is what came after."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         await store.put(message("m1"))
         await store.put(message("p1", person="u2"))
         await store.put(message("q1", conversation="c2"))
@@ -317,16 +305,16 @@ async def test_cancel_ends_the_askers_own_unanswered_questions(tmp_path: Path) -
         assert await store.cancel(message("cancel"), before=by.row) == {1: message("m1"), 6: message("m2")}
         assert sorted(await leased(store)) == ["m3", "p1", "q1", "r1"]
         assert await leased(store, express=True) == ["c1", "cancel"]
-        ended = rows(store.path, "key, state, outcome, body")
+        ended = place.rows("key, state, outcome, body")
         assert [one for one in ended if one[1] == "done"] == [
             ("m1", "done", "cancelled", ""),
             ("m2", "done", "cancelled", ""),
         ]
 
 
-async def test_cancelling_the_running_head_frees_the_lane(tmp_path: Path) -> None:
+async def test_cancelling_the_running_head_frees_the_lane(place: Place) -> None:
     """The next question, asked after the cancel, can be leased at once."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         await store.put(message("m1"))
         await store.put(message("m2"))
         held = await head(store)
@@ -340,9 +328,9 @@ async def test_cancelling_the_running_head_frees_the_lane(tmp_path: Path) -> Non
             await store.done(held, Outcome.ANSWERED)
 
 
-async def test_cancelling_behind_an_answer_does_not_free_the_lane(tmp_path: Path) -> None:
+async def test_cancelling_behind_an_answer_does_not_free_the_lane(place: Place) -> None:
     """The head that is being sent keeps its lease; only what waits behind it goes."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         for key in ("m1", "m2"):
             await store.put(message(key))
         held = await head(store)
@@ -357,9 +345,9 @@ async def test_cancelling_behind_an_answer_does_not_free_the_lane(tmp_path: Path
         assert await leased(store) == ["m3"]
 
 
-async def test_cancel_reaches_the_contexts_before_new(tmp_path: Path) -> None:
+async def test_cancel_reaches_the_contexts_before_new(place: Place) -> None:
     """Questions of an older generation are dropped too, and each lane is free for what follows."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         for key in ("m1", "m2"):
             await store.put(message(key))
         await store.put(message("new"), Task.COMMAND, fresh=True)
@@ -369,6 +357,6 @@ async def test_cancel_reaches_the_contexts_before_new(tmp_path: Path) -> None:
 
         assert list(await store.cancel(message("cancel"), before=by.row)) == [1, 2, 4]
         assert list(await store.cancel(message("cancel"), before=by.row)) == []
-        assert rows(store.path, "key", table="lane") == [("express-3",), ("express-5",)]
+        assert place.rows("key", table="lane") == [("express-3",), ("express-5",)]
         await store.put(message("m4"))
         assert await leased(store) == ["m4"]

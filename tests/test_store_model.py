@@ -17,9 +17,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from dingbridge.errors import LeaseLost
 from dingbridge.model import Answer, Delivery, Outcome, State, Task, lane_key
 from dingbridge.store.recovery import SETTLE_S
-from dingbridge.store.sqlite import SQLiteStore
+from dingbridge.store.store import Store
+from tests.places import Life, Place, PostgresPlace, SQLitePlace
+from tests.postgres import Server
 from tests.store_model import Model, Row
-from tests.stores import UNLIMITED, Clock, Life, message
+from tests.stores import Clock, message
 
 T = TypeVar("T")
 PEOPLE = st.sampled_from(["u1", "u2"])
@@ -34,13 +36,17 @@ class Inbox(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.model = Model()
         self.lost: list[Delivery] = []
         self.folder = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
         self.runner = asyncio.Runner()
-        path = Path(self.folder.name)
-        store = SQLiteStore(path / "x.db", clock=self.clock, limits=UNLIMITED)
-        self.life = Life(path, self.clock, store, self.run(store.open()))
+        self.place = self.make_place(Path(self.folder.name))
+        self.model = Model(shared=isinstance(self.place, PostgresPlace))
+        self.life = Life(self.place, self.clock)
+        self.run(self.life.start())
+        self.model.start(self.clock(), [])
+
+    def make_place(self, folder: Path) -> Place:
+        return SQLitePlace(folder)
 
     def run(self, work: Awaitable[T]) -> T:
         async def wrapped() -> T:
@@ -49,7 +55,7 @@ class Inbox(RuleBasedStateMachine):
         return self.runner.run(wrapped())
 
     @property
-    def store(self) -> SQLiteStore:
+    def store(self) -> Store:
         return self.life.store
 
     @property
@@ -260,6 +266,7 @@ class Inbox(RuleBasedStateMachine):
         finally:
             self.run(self.store.close())
             self.runner.close()
+            self.place.close()
             self.folder.cleanup()
 
     def _nothing_is_stuck(self) -> None:
@@ -285,9 +292,9 @@ class Inbox(RuleBasedStateMachine):
                 ended.append(delivery.row)
 
 
-def explore(examples: int, steps: int) -> None:
+def explore(inbox: type[Inbox], examples: int, steps: int) -> None:
     run_state_machine_as_test(
-        Inbox,
+        inbox,
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
@@ -299,13 +306,30 @@ def explore(examples: int, steps: int) -> None:
     )
 
 
+def on(server: Server) -> type[Inbox]:
+    class Shared(Inbox):
+        def make_place(self, folder: Path) -> Place:
+            return PostgresPlace(server, folder)
+
+    return Shared
+
+
 def test_the_store_and_its_model_stay_the_same() -> None:
     """No order of messages, leases, cancels, crashes and stops loses, repeats, reorders or blocks a message."""
-    explore(60, 40)
+    explore(Inbox, 60, 40)
+
+
+def test_the_shared_store_and_its_model_stay_the_same(postgres: Server) -> None:
+    """The same of one of several daemons, whose start leaves alone what is not its own."""
+    explore(on(postgres), 20, 40)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_store_and_its_model_stay_the_same_for_long() -> None:
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_the_store_and_its_model_stay_the_same_for_long(request: pytest.FixtureRequest, database: str) -> None:
     """The same over many more and longer histories."""
-    explore(400, 100)
+    if database == "sqlite":
+        explore(Inbox, 400, 100)
+    else:
+        explore(on(request.getfixturevalue("postgres")), 200, 100)

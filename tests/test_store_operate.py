@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from dingbridge.model import Outcome
-from tests.stores import Clock, head, message, opened
+from tests.places import Place
+from tests.stores import Clock, head, message
 
 
-async def test_dropping_again_keeps_what_may_have_been_said(tmp_path: Path) -> None:
+async def test_dropping_again_keeps_what_may_have_been_said(place: Place) -> None:
     """Where nobody knows whether the asker was told of the drop, dropping once more does not say it unmarked."""
-    async with opened(tmp_path / "x.db", Clock()) as store:
+    async with place.opened(Clock()) as store:
         placed = await store.put(message("m1"))
         await store.drop(placed.row, tell=True)
         telling = await head(store)

@@ -10,8 +10,9 @@ import pytest
 from dingbridge.errors import LeaseLost
 from dingbridge.model import Answer, Outcome, State, Task
 from dingbridge.store.recovery import SETTLE_S, Recovered
-from dingbridge.store.sqlite import SQLiteStore
-from tests.stores import START, UNLIMITED, Clock, Life, child, finish, head, leased, life, message, opened, rows
+from dingbridge.store.store import Store
+from tests.places import Life, Place, PostgresPlace, SQLitePlace, life
+from tests.stores import START, Clock, finish, head, leased, message
 
 ANSWER = Answer("答 m1")
 
@@ -32,14 +33,13 @@ ANSWER = Answer("答 m1")
     ],
 )
 async def test_a_killed_process_leaves_every_step_behind(
-    tmp_path: Path, steps: str, state: State, part: int, uncertain: bool, answer: Answer | None, crashes: int
+    place: Place, steps: str, state: State, part: int, uncertain: bool, answer: Answer | None, crashes: int
 ) -> None:
     """After SIGKILL at any step the message is where it was, and a part that was going out is uncertain."""
-    path = tmp_path / "x.db"
-    async with child(path, "put:m1", "put:m2", *steps.split(), "kill") as process:
+    async with place.child("put:m1", "put:m2", *steps.split(), "kill") as process:
         assert await process.wait() == -signal.SIGKILL
 
-    store = SQLiteStore(path, clock=Clock(), limits=UNLIMITED)
+    store = place.make(Clock(START + 5))  # what was given back is due
     assert await store.open() == Recovered(returned=crashes, dead=0)
     found = await head(store)
     assert (found.message, found.state, found.part, found.uncertain) == (message("m1"), state, part, uncertain)
@@ -51,21 +51,19 @@ async def test_a_killed_process_leaves_every_step_behind(
 
 
 @pytest.mark.parametrize("way", ["kill", "exit"])
-async def test_what_was_done_before_a_crash_stays_done(tmp_path: Path, way: str) -> None:
+async def test_what_was_done_before_a_crash_stays_done(place: Place, way: str) -> None:
     """A message closed before the process died is never worked on again, and still known."""
-    path = tmp_path / "x.db"
-    async with child(path, "put:m1", "lease", "answered", "sending:1", "done", "put:m2", way) as process:
+    async with place.child("put:m1", "lease", "answered", "sending:1", "done", "put:m2", way) as process:
         await process.wait()
-    async with opened(path, Clock()) as store:
+    async with place.opened(Clock()) as store:
         assert (await store.put(message("m1"))).duplicate
         assert await leased(store) == ["m2"]
 
 
-async def test_nothing_kept_is_lost_to_a_kill_under_load(tmp_path: Path) -> None:
+async def test_nothing_kept_is_lost_to_a_kill_under_load(place: Place) -> None:
     """Every message that was told as kept is there after SIGKILL in the middle of writing."""
-    path = tmp_path / "x.db"
     kept: set[str] = set()
-    async with child(path, "flood") as process:
+    async with place.child("flood") as process:
         assert process.stdout is not None
         while len(kept) < 400:
             kept.add((await process.stdout.readline()).decode().strip())
@@ -73,15 +71,15 @@ async def test_nothing_kept_is_lost_to_a_kill_under_load(tmp_path: Path) -> None
         # The pipe may end within a line.
         rest = (await process.stdout.read()).decode().rpartition("\n")[0]
         kept.update(rest.split())
-    async with opened(path, Clock()) as store:
-        stored = {key for (key,) in rows(path, "key")}
+    async with place.opened(Clock()) as store:
+        stored = {key for (key,) in place.rows("key")}
         assert kept <= stored
         assert set(await leased(store, 100_000)) == stored
 
 
-async def test_the_write_ahead_log_alone_holds_what_is_committed(tmp_path: Path) -> None:
+async def test_the_write_ahead_log_alone_holds_what_is_committed(place: Place) -> None:
     """What a power cut leaves, the file and its log before any checkpoint, opens as it was."""
-    async with life(tmp_path) as one:
+    async with life(place) as one:
         await one.store.put(message("m1"))
         delivery = await head(one.store)
         await one.store.answered(delivery, ANSWER, Outcome.REFUSED, reason="the documents do not say")
@@ -96,9 +94,9 @@ async def test_the_write_ahead_log_alone_holds_what_is_committed(tmp_path: Path)
             await store.done(delivery, Outcome.ANSWERED)
 
 
-async def test_crashes_without_work_count_for_nothing(tmp_path: Path) -> None:
+async def test_crashes_without_work_count_for_nothing(place: Place) -> None:
     """A process that died before it leased anything changes nothing and accuses nobody."""
-    async with life(tmp_path) as one:
+    async with life(place) as one:
         await one.store.put(message("m1"))
         await one.store.answered(await head(one.store), ANSWER, Outcome.ANSWERED)
         store = await one.crash()
@@ -110,9 +108,9 @@ async def test_crashes_without_work_count_for_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_restart_tries_everything_again_at_once(tmp_path: Path) -> None:
-    """A pause set before does not outlive its process, whose clock it was; also with the clock set back."""
+    """A pause does not outlive the only daemon, whose clock it was; also with the clock set back."""
     clock = Clock()
-    async with life(tmp_path, clock) as one:
+    async with life(SQLitePlace(tmp_path), clock) as one:
         await one.store.put(message("m1"))
         await one.store.later(await head(one.store), 3600.0)
         clock.now = START - 86_400
@@ -120,12 +118,24 @@ async def test_a_restart_tries_everything_again_at_once(tmp_path: Path) -> None:
         assert await leased(store) == ["m1"]
 
 
+async def test_a_pause_is_of_the_store(postgres_place: PostgresPlace) -> None:
+    """One daemon of several that starts anew changes nothing for what was put off for all."""
+    clock = Clock()
+    async with life(postgres_place, clock) as one:
+        await one.store.put(message("m1"))
+        await one.store.later(await head(one.store), 3600.0)
+        store = await one.crash()
+        assert await leased(store) == []
+        clock.tick(3600.0)
+        assert await leased(store) == ["m1"]
+
+
 # -- a planned stop
 
 
-async def test_a_planned_stop_is_no_crash(tmp_path: Path) -> None:
+async def test_a_planned_stop_is_no_crash(place: Place) -> None:
     """What is running goes back as it stands; a part that was going out is uncertain; the old leases are void."""
-    async with life(tmp_path) as one:
+    async with life(place) as one:
         store = one.store
         for number in range(3):
             await store.put(message(f"m{number}", person=f"u{number}"))
@@ -149,9 +159,9 @@ async def test_a_planned_stop_is_no_crash(tmp_path: Path) -> None:
         assert again[0].row == asked.row
 
 
-async def test_any_number_of_planned_stops_condemns_nobody(tmp_path: Path) -> None:
+async def test_any_number_of_planned_stops_condemns_nobody(place: Place) -> None:
     """A long answer that is interrupted by every restart is asked again each time."""
-    async with life(tmp_path) as one:
+    async with life(place) as one:
         await one.store.put(message("m1"))
         for _ in range(6):
             assert (await head(one.store)).crashes == 0
@@ -162,7 +172,7 @@ async def test_any_number_of_planned_stops_condemns_nobody(tmp_path: Path) -> No
 # -- poison
 
 
-async def _crash_while_leased(one: Life, times: int, *, express: bool = False) -> SQLiteStore:
+async def _crash_while_leased(one: Life, times: int, *, express: bool = False) -> Store:
     for _ in range(times):
         assert (await one.store.lease(99, express=express)).deliveries
         await one.crash()
@@ -171,10 +181,10 @@ async def _crash_while_leased(one: Life, times: int, *, express: bool = False) -
 
 
 @pytest.mark.parametrize("express", [False, True])
-async def test_two_crashes_make_a_message_run_alone(tmp_path: Path, express: bool) -> None:
+async def test_two_crashes_make_a_message_run_alone(place: Place, express: bool) -> None:
     """It is leased while nothing else is, on either path, and nothing is beside it."""
     task = Task.COMMAND if express else Task.QUESTION
-    async with life(tmp_path) as one:
+    async with life(place) as one:
         await one.store.put(message("bad"), task)
         store = await _crash_while_leased(one, 2, express=express)
         await store.put(message("other", person="u2"))
@@ -190,9 +200,9 @@ async def test_two_crashes_make_a_message_run_alone(tmp_path: Path, express: boo
         assert await leased(store, express=True) == ["command"]
 
 
-async def test_a_suspect_waits_until_the_start_has_settled(tmp_path: Path) -> None:
+async def test_a_suspect_waits_until_the_start_has_settled(place: Place) -> None:
     """A start that dies at once cannot condemn it: others run meanwhile, and it runs when they have ended."""
-    async with life(tmp_path) as one:
+    async with life(place) as one:
         await one.store.put(message("bad"))
         store = await _crash_while_leased(one, 2)
         for _ in range(5):
@@ -209,18 +219,18 @@ async def test_a_suspect_waits_until_the_start_has_settled(tmp_path: Path) -> No
         assert await leased(store) == ["bad"]
 
 
-async def test_one_crash_changes_nothing(tmp_path: Path) -> None:
+async def test_one_crash_changes_nothing(place: Place) -> None:
     """After a first crash everything runs beside each other as before."""
-    async with life(tmp_path) as one:
+    async with life(place) as one:
         for number in range(4):
             await one.store.put(message(f"m{number}", person=f"u{number}"))
         store = await _crash_while_leased(one, 1)
         assert await leased(store) == ["m0", "m1", "m2", "m3"]
 
 
-async def test_the_third_crash_condemns_one_and_acquits_the_others(tmp_path: Path) -> None:
+async def test_the_third_crash_condemns_one_and_acquits_the_others(place: Place) -> None:
     """Of all that ran at two crashes the one that ran alone at the third is guilty; its asker is to be told."""
-    async with life(tmp_path) as one:
+    async with life(place) as one:
         for number in range(4):
             await one.store.put(message(f"m{number}", person=f"u{number}"))
         await one.store.put(message("behind", person="u1"))
@@ -244,9 +254,9 @@ async def test_the_third_crash_condemns_one_and_acquits_the_others(tmp_path: Pat
         assert await leased(store) == ["behind"]
 
 
-async def test_innocents_beside_a_poison_all_come_through(tmp_path: Path) -> None:
+async def test_innocents_beside_a_poison_all_come_through(place: Place) -> None:
     """Whoever ran beside the guilty one in every crash is worked on one by one, and nobody else dies."""
-    async with life(tmp_path) as one:
+    async with life(place) as one:
         for number in range(9):
             await one.store.put(message(f"m{number}", person=f"u{number}"))
         store = await _crash_while_leased(one, 2)
@@ -267,9 +277,9 @@ async def test_innocents_beside_a_poison_all_come_through(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("lived", ["later", "planned stop"])
-async def test_a_message_that_lived_through_its_work(tmp_path: Path, lived: str) -> None:
+async def test_a_message_that_lived_through_its_work(place: Place, lived: str) -> None:
     """Given back after its attempt it is trusted again; a planned stop neither accuses nor acquits."""
-    async with life(tmp_path) as one:
+    async with life(place) as one:
         await one.store.put(message("m1"))
         store = await _crash_while_leased(one, 2)
         delivery = await head(store)
@@ -282,9 +292,9 @@ async def test_a_message_that_lived_through_its_work(tmp_path: Path, lived: str)
         assert await leased(store) == (["m1", "m2"] if lived == "later" else ["m1"])
 
 
-async def test_a_cancelled_suspect_holds_nobody_up(tmp_path: Path) -> None:
+async def test_a_cancelled_suspect_holds_nobody_up(place: Place) -> None:
     """`/cancel` is itself held up by a suspect, but what ends it frees everybody."""
-    async with life(tmp_path) as one:
+    async with life(place) as one:
         await one.store.put(message("m1"))
         await one.store.put(message("m2", person="u2"))
         store = await _crash_while_leased(one, 2)
@@ -296,9 +306,9 @@ async def test_a_cancelled_suspect_holds_nobody_up(tmp_path: Path) -> None:
         assert await leased(store) == ["m3"]
 
 
-async def test_a_poison_that_kills_when_it_is_told_ends_dead(tmp_path: Path) -> None:
+async def test_a_poison_that_kills_when_it_is_told_ends_dead(place: Place) -> None:
     """If even the text for its asker kills the process three times, the message is closed and the lane moves on."""
-    async with life(tmp_path) as one:
+    async with life(place) as one:
         await one.store.put(message("bad", webhook="https://a/secret"))
         await one.store.put(message("next"))
         store = await _crash_while_leased(one, 3)
@@ -312,6 +322,6 @@ async def test_a_poison_that_kills_when_it_is_told_ends_dead(tmp_path: Path) -> 
         assert one.recovered.dead == 1
 
         assert await leased(store) == ["next"]
-        (bad, _) = rows(store.path, "id, state, outcome, reason, webhook, answer")
+        (bad, _) = place.rows("id, state, outcome, reason, webhook, answer")
         assert bad == (1, "dead", "dead", "telling its asker kills the process", "", None)
         assert (await store.put(message("bad"))).duplicate

@@ -7,15 +7,11 @@ meanwhile is told at once, and tries again as with a full disk.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
 import random
-import socket
+import re
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import psycopg
@@ -26,6 +22,7 @@ from dingbridge.errors import ConfigError, StoreError, StoreUnavailable
 from dingbridge.model import Secret
 from dingbridge.store.engine import Engine, Job, fail
 from dingbridge.store.postgres_schema import migrate
+from dingbridge.store.postgres_wire import PostgresConnection
 
 T = TypeVar("T")
 THREADS = 6
@@ -36,6 +33,7 @@ AGAIN_S = 0.5
 _AGAIN = (errors.SerializationFailure, errors.DeadlockDetected, errors.UniqueViolation)
 
 
+_ENCODE = "write @ : / ? # % and blanks of a password as %40 %3A %2F %3F %23 %25 %20, or use [store] password"
 _ELSEWHERE = (errors.ReadOnlySqlTransaction, errors.AdminShutdown, errors.CrashShutdown)
 
 
@@ -53,7 +51,11 @@ def address(url: Secret, password: Secret, schema: str) -> Address:
     try:
         given = conninfo_to_dict(url.reveal())
     except psycopg.ProgrammingError as error:
-        raise ConfigError([f"store.url: {' '.join(str(error).split())}"]) from None
+        text = re.sub('"[^"]*"', '"…"', " ".join(str(error).split()))  # it quotes what may be the password
+        raise ConfigError([f"store.url: {text}; {_ENCODE}"]) from None
+    astray = (str(given.get("host") or "")[1:], str(given.get("dbname") or ""))
+    if any("@" in part for part in astray) or re.search(r"[^\d,]", str(given.get("port") or "")):
+        raise ConfigError([f"store.url: a part of its password would be taken for host, port or database; {_ENCODE}"])
     settings = {
         "search_path": f'"{schema}"',
         "synchronous_commit": "on",  # acknowledged means kept, whatever the server's default
@@ -79,45 +81,6 @@ def address(url: Secret, password: Secret, schema: str) -> Address:
     shown = {**given, "password": None, "options": None}
     where = " ".join(f"{k}={v}" for k, v in shown.items() if v and k in ("host", "port", "dbname", "user"))
     return Address(Secret(whole), schema, f"PostgreSQL {where or 'of libpq'}, schema {schema}")
-
-
-def lock_number(*names: str) -> int:
-    """For PostgreSQL's advisory locks, which are numbers of 64 bits."""
-    return int.from_bytes(hashlib.sha256("\0".join(names).encode()).digest()[:8], "big", signed=True)
-
-
-@lru_cache(maxsize=512)
-def _written(statement: str) -> str:
-    return statement.replace("?", "%s")
-
-
-class PostgresConnection:
-    """See `engine.Connection`."""
-
-    def __init__(self, raw: psycopg.Connection[Any], schema: str) -> None:
-        self.raw = raw
-        self.wrote = False
-        self._schema = schema
-
-    def execute(self, statement: str, values: Sequence[Any] = (), /) -> psycopg.Cursor[Any]:
-        # A text cannot hold the character 0 here.
-        bound = [one.replace("\0", "�") if isinstance(one, str) else one for one in values]
-        found = self.raw.execute(_written(statement), bound)
-        self.wrote = self.wrote or (found.rowcount > 0 and not statement.lstrip().startswith("SELECT"))
-        return found
-
-    def alone(self, *names: str) -> None:
-        self.raw.execute("SELECT pg_advisory_xact_lock(%s)", (lock_number(self._schema, *names),))
-
-    def transact(self, work: Callable[[Any], T]) -> T:
-        self.wrote = False
-        with self.raw.transaction():
-            return work(self)
-
-    def abort(self) -> None:
-        """From another thread: whoever waits for the server waits no more."""
-        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.raw.fileno())) as wire:
-            wire.shutdown(socket.SHUT_RDWR)
 
 
 class PostgresEngine(Engine):

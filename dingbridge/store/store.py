@@ -7,10 +7,12 @@ whose lease was taken over.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from dingbridge.errors import StoreUnavailable
 from dingbridge.model import Answer, Delivery, Message, Outcome, Placed, Secret, State, Task, typed_code
 from dingbridge.store import intake, operate, recovery, work
 from dingbridge.store.codec import APPEND_TRAIL, encode_answer, encode_steps
@@ -19,6 +21,7 @@ from dingbridge.store.intake import Limits
 from dingbridge.store.operate import Depth, LaneSeen, Row, Waiting, Which
 from dingbridge.store.recovery import Recovered
 from dingbridge.store.replicas import Replica
+from dingbridge.store.shared import Shared
 from dingbridge.store.work import Leased
 from dingbridge.trail import Step
 
@@ -47,6 +50,7 @@ class Store:
     wipe: forget the question, the answer and the webhook of a finished message.
     redact: masks what a message's steps and its reason should not have held.
     owner: who leases; the daemons of one store have different ones.
+    shared: what they share beside the inbox; None where there can be only one.
     steps, wherever it stands: what has happened to the message since its last write.
     """
 
@@ -68,6 +72,9 @@ class Store:
         self._redact = redact
         self.owner = owner
         self._lease_s = lease_s
+        self._settled_at = 0.0
+        self._doubtful: set[str] = set()  # tokens of leases that may have been committed
+        self.shared: Shared | None = None
 
     @property
     def place(self) -> str:
@@ -98,13 +105,18 @@ class Store:
         return []
 
     @property
+    def peers_last_seen(self) -> list[Replica]:
+        """Those of the last heartbeat, without asking for them."""
+        return []
+
+    @property
     def replicas(self) -> int:
         """How many live, this one counted."""
         return 1
 
     @property
     def on_duty(self) -> bool:
-        """Whether this daemon does what one has to do for all."""
+        """Whether this daemon does what one has to do for all: forgetting, and whatever must happen once."""
         return True
 
     def call_others(self) -> None:
@@ -134,12 +146,23 @@ class Store:
 
     async def lease(self, count: int, *, express: bool = False) -> Leased:
         """Up to `count` messages to work on."""
+        tokens = tuple(secrets.token_hex(8) for _ in range(count))
+        doubtful = set(self._doubtful)
 
         def run(c: Connection) -> Leased:
+            work.unlease(c, tuple(doubtful))
+            doubtful.update(tokens)  # where it has to be run again
             now = self._clock()
-            return work.lease(c, count, now=now, express=express, holder=work.Holder(self.owner, now + self._lease_s))
+            holder = work.Holder(self.owner, now + self._lease_s, self._settled_at, tokens)
+            return work.lease(c, count, now=now, express=express, holder=holder)
 
-        return await self._engine.run(run)
+        try:
+            leased = await self._engine.run(run)
+        except StoreUnavailable:
+            self._doubtful.update(tokens)
+            raise
+        self._doubtful -= doubtful
+        return leased
 
     async def renew(self, tokens: Collection[str]) -> set[str]:
         """Keep leases for their whole time again; those that are still held."""
@@ -300,12 +323,13 @@ class Store:
 
     async def probe(self) -> None:
         """Write as much as a message may need and forget it, so that a store that failed is seen working again."""
+        padding = secrets.token_hex(PROBE_BYTES // 2)  # what PostgreSQL would compress takes no room
 
         def write(c: Connection) -> None:
             c.execute(
                 "INSERT INTO webhook VALUES ('', '', ?, 0)"
                 " ON CONFLICT (robot, conversation) DO UPDATE SET url = excluded.url",
-                ("x" * PROBE_BYTES,),
+                (padding,),
             )
 
         def forget(c: Connection) -> None:

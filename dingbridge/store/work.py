@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,10 +28,16 @@ _HEAD = """
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who leases, until when. Seconds of the store's clock; on SQLite there is one, and a lease does not end."""
+    """Who leases, until when. Seconds of the store's clock; on SQLite there is one, and a lease does not end.
+
+    settled_at: until then no suspect is taken; what dies sooner was not killed by it.
+    tokens: for what is leased.
+    """
 
     owner: str
     until: float
+    settled_at: float = 0.0
+    tokens: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,8 @@ def lease(c: Connection, count: int, *, now: float, express: bool, holder: Holde
     (due,) = c.execute(
         "SELECT min(due) FROM lane WHERE token IS NULL AND express = ? AND due > ?", (express, now)
     ).fetchone()
+    if now < holder.settled_at and c.execute("SELECT 1 FROM lane WHERE suspect AND token IS NULL").fetchone():
+        due = min(due or holder.settled_at, holder.settled_at)
     return Leased(deliveries, None if due is None else due - now, held)
 
 
@@ -65,14 +72,16 @@ def _due(c: Connection, count: int, *, now: float, express: bool, holder: Holder
     fault a third crash is must be certain. It is kept for the daemon that waits for that, so that the others go on.
     """
     mine = "SELECT 1 FROM lane WHERE token IS NOT NULL AND owner = ?"
-    if c.execute(f"{mine} AND suspect", (holder.owner,)).fetchone():
-        return [], True
+    if c.execute("SELECT 1 FROM lane WHERE suspect LIMIT 1").fetchone():
+        c.alone("lease", holder.owner)  # what another thread leases just now is not to be overlooked
+        if c.execute(f"{mine} AND suspect", (holder.owner,)).fetchone():
+            return [], True
     suspect = c.execute(
         "SELECT key, express FROM lane WHERE suspect AND token IS NULL AND due <= ?"
         " AND (owner IN ('', ?) OR leased_until < ?) ORDER BY due, head LIMIT 1 FOR UPDATE SKIP LOCKED",
         (now, holder.owner, now),
     ).fetchone()
-    if suspect is not None:
+    if suspect is not None and now >= holder.settled_at:
         key, is_express = suspect
         if bool(is_express) is express and not c.execute(f"{mine} LIMIT 1", (holder.owner,)).fetchone():
             return _leased(c, [key], now, holder), True
@@ -88,10 +97,10 @@ def _due(c: Connection, count: int, *, now: float, express: bool, holder: Holder
 
 def _leased(c: Connection, lanes: list[str], now: float, holder: Holder) -> list[Delivery]:
     deliveries = []
-    for lane in lanes:
+    for token, lane in zip(holder.tokens, lanes, strict=False):
         c.execute(
             "UPDATE lane SET token = ?, owner = ?, leased_until = ? WHERE key = ?",
-            (secrets.token_hex(8), holder.owner, holder.until, lane),
+            (token, holder.owner, holder.until, lane),
         )
         c.execute(
             "UPDATE message SET state = 'leased' WHERE state = 'ready' AND id = (SELECT head FROM lane WHERE key = ?)",
@@ -104,6 +113,17 @@ def _leased(c: Connection, lanes: list[str], now: float, holder: Holder) -> list
             end(c, found[0], State.DEAD, Outcome.DEAD, "the row cannot be read", now=now, wipe=False)
             advance(c, lane, found[0], now=now)
     return deliveries
+
+
+def unlease(c: Connection, tokens: Sequence[str]) -> None:
+    """Give back what may have been leased by a transaction of which nobody knows whether it was committed."""
+    for start in range(0, len(tokens), AT_A_TIME):
+        some = tokens[start : start + AT_A_TIME]
+        among = f"token IN ({', '.join('?' * len(some))})"
+        found = c.execute(f"SELECT key, head FROM lane WHERE {among} ORDER BY key FOR UPDATE", some).fetchall()
+        for lane, head in found:
+            c.execute("UPDATE message SET state = 'ready' WHERE id = ? AND state = 'leased'", (head,))
+            c.execute("UPDATE lane SET token = NULL, owner = '' WHERE key = ?", (lane,))
 
 
 def renew(c: Connection, tokens: Sequence[str], holder: Holder) -> set[str]:
@@ -207,7 +227,7 @@ def cancel(
     # Lanes first, in order, as everybody does; what is found then cannot change any more.
     for (lane,) in c.execute(f"SELECT DISTINCT lane FROM message WHERE {where} ORDER BY lane", who).fetchall():
         lock_lane(c, lane)
-    found = c.execute(f"SELECT id, lane FROM message WHERE {where}", who).fetchall()
+    found = sorted(c.execute(f"SELECT id, lane FROM message WHERE {where}", who).fetchall())
     ended = {row: message(c, row) for row, _ in found}
     for row in ended:
         end(c, row, State.DONE, Outcome.CANCELLED, "cancelled by the asker", now=now, wipe=wipe, trail=trail)
