@@ -66,12 +66,13 @@ def _hold(connection: sqlite3.Connection, count: int) -> None:
 
 def _messages(rows: int, waiting: int, people: int) -> Iterator[tuple[Any, ...]]:
     draw = random.Random(rows)
+    trails = [_trail(START + n, draw) for n in range(min(rows, 500))]
     for row in range(1, rows + 1):
         who, key, at = draw.randrange(people), f"msg{row:08d}", START + row / 10
         one = message(key, person=f"u{who}", conversation=f"c{who}", robot=ROBOT, text=f"第 {row} 个问题：年假有几天？")
         lane = lane_key(ROBOT, f"c{who}", f"u{who}", 1)
         first = (row, ROBOT, key, lane, f"c{who}", f"u{who}", "question")
-        trail, code = _trail(at, draw), trace_code(ROBOT, key)
+        trail, code = draw.choice(trails), trace_code(ROBOT, key)
         if row > rows - waiting:
             body = encode_message(one)
             yield (*first, "ready", body, "", None, at, at + 1800, 0, 0, None, 0, 0, *([None] * 5), code, trail, None)

@@ -29,7 +29,7 @@ from tests.filled import ROBOT, fill
 from tests.house import House, until, write
 from tests.operating import DINGBRIDGE, as_json, verb
 from tests.postgres import Server
-from tests.stores import START, Clock, child, leased
+from tests.stores import START, Clock, child
 
 SCHEMA = f"dingbridge_{ROBOT}"
 TABLES = {"message": "id", "lane": "key", "context": "robot, conversation, person", "webhook": "robot, conversation"}
@@ -177,7 +177,7 @@ async def test_what_was_in_work_is_due_again(way: Way) -> None:
         key for (key,) in way.postgres("SELECT m.key FROM lane l JOIN message m ON m.id = l.head ORDER BY due, head")
     ]
     async with way.daemon(Clock(START + 10_000)) as store:
-        assert await leased(store) == heads
+        assert [one.message.id for one in (await store.lease(100)).deliveries] == heads
 
 
 async def test_the_daemon_goes_on_with_the_copy(house: House, postgres: Server, tmp_path: Path) -> None:

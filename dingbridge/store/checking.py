@@ -40,7 +40,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """states: how many messages are in each. rows: how many there are in each table."""
+    """states: how many messages are in each. rows: how many there are in each table. Empty for a damaged file."""
 
     version: int
     states: dict[str, int]
@@ -76,6 +76,8 @@ def check_sqlite(path: Path, tell: Tell = lambda *_: None) -> Checked:
                 if text != "ok":
                     findings.add("file", text)
             lite.set_progress_handler(None, 0)
+            if found := findings.listed():  # what else it holds cannot be relied on
+                return Checked(len(schema.MIGRATIONS), {}, {}, found)
             lite.execute("BEGIN")
             return _checked(lite.execute, len(schema.MIGRATIONS), findings, tell)
     except sqlite3.Error as error:

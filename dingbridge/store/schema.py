@@ -100,7 +100,7 @@ def require(connection: sqlite3.Connection) -> None:
     if version != len(MIGRATIONS):
         raise StoreUnavailable(
             f"the store is of another dingbridge (schema {version}, this one knows {len(MIGRATIONS)}): "
-            "start the daemon of this version once, or use the other one's command",
+            "call `dingbridge store migrate`, or use the other one's command",
             retryable=False,
         )
 

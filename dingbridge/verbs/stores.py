@@ -67,7 +67,7 @@ def check(located: Located, progress: Progress) -> dict[str, Any]:
 
 
 def render_checked(told: dict[str, Any], words: Words) -> str:
-    states = [f"{words(f'state_{state}')} {count}" for state, count in told["states"].items()]
+    states = [f"{_state(state, words)} {count}" for state, count in told["states"].items()]
     lines = [words("checked", store=told["store"], version=told["version"]), *_counts(told["rows"])]
     lines += [f"  {'  '.join(states)}"] if states else []
     for one in told["findings"]:
@@ -77,8 +77,12 @@ def render_checked(told: dict[str, Any], words: Words) -> str:
     return "\n".join([*lines, *([] if told["findings"] else [words("store_whole")])])
 
 
+def _state(state: str, words: Words) -> str:
+    return words(f"state_{state}") if words.has(f"state_{state}") else state
+
+
 def _counts(rows: dict[str, int]) -> list[str]:
-    return table((f"  {name}", str(count)) for name, count in rows.items())
+    return table((f"  {name}", str(count)) for name, count in rows.items()) if rows else []
 
 
 # -- copy
