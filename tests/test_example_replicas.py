@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -67,6 +68,11 @@ class Running:
         self.process.stdin.write(f"{line}\n".encode())
 
     @property
+    def folder(self) -> Path | None:
+        found = re.search(r"log (/.+)/1\.log$", "\n".join(self.lines), re.MULTILINE)
+        return Path(found[1]) if found else None
+
+    @property
     def pids(self) -> dict[str, int]:
         """Of the daemons, the newest of each number."""
         return {
@@ -97,6 +103,8 @@ async def running() -> AsyncIterator[Running]:
         if process.returncode is None:
             process.kill()  # its children end with it
         await process.wait()
+        if one.folder is not None:
+            shutil.rmtree(one.folder, ignore_errors=True)
 
 
 async def answered(http: aiohttp.ClientSession, running: Running, person: str) -> bool:
@@ -119,11 +127,19 @@ def lives(pid: int) -> bool:
     return False
 
 
+def listens(port: int) -> bool:
+    with suppress(OSError):
+        socket.create_connection(("127.0.0.1", port)).close()
+        return True
+    return False
+
+
 async def test_the_example_runs_as_its_manual_says(running: Running, http: aiohttp.ClientSession) -> None:
     """Answers come with three daemons, with one of them killed, and with it back; Ctrl-C ends everything in order."""
     first = running.pids
     assert sorted(first) == ["1", "2", "3"]
-    folder = next(Path(found[1]) for line in running.lines if (found := re.search(r"log (/.+)/1\.log$", line)))
+    folder = running.folder
+    assert folder is not None
     assert folder.is_dir()
     assert await answered(http, running, "before")
     os.kill(first["2"], signal.SIGKILL)
@@ -141,9 +157,17 @@ async def test_the_example_runs_as_its_manual_says(running: Running, http: aioht
     assert await running.process.wait() == 0
     assert [pid for pid in {*first.values(), *running.pids.values()} if lives(pid)] == []
     assert not folder.exists()
-    for offset in OFFSETS:
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", running.port + offset)).close()
+    assert [offset for offset in OFFSETS if listens(running.port + offset)] == []
+
+
+async def test_nothing_outlives_the_script(running: Running) -> None:
+    """Where the script itself is killed, daemons, stand-ins and PostgreSQL end, too."""
+    ports = [running.port + offset for offset in OFFSETS]
+    running.process.kill()
+    await running.process.wait()
+    async with asyncio.timeout(STOP_S):
+        while any(lives(pid) for pid in running.pids.values()) or any(listens(port) for port in ports):
+            await asyncio.sleep(0.1)
 
 
 def manual(page: str) -> dict[str, str]:
