@@ -81,7 +81,8 @@ class Load:
 
     async def drain(self) -> dict[str, float]:
         """Everything that is stored, by as many as the daemon's workers."""
-        done, started, running = 0, time.perf_counter(), set()
+        done, started = 0, time.perf_counter()
+        running: set[asyncio.Task[None]] = set()
         while True:
             free = 64 - len(running)
             leased = (await self._store.lease(free)).deliveries
