@@ -20,6 +20,7 @@ import aiohttp
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from dingbridge.app import Timings
 from dingbridge.bucket import PER_MINUTE
 from dingbridge.config import SCHEMA
 from dingbridge.dingtalk.rate import PER_SECOND
@@ -182,6 +183,7 @@ def test_the_manual_has_the_figures_of_the_code() -> None:
     assert f"leases what it works on for {rhythm.lease_s:.0f} s and renews that every {rhythm.renew_s:.0f} s" in ends
     assert f"up to {rhythm.lease_s:.0f} s, and another daemon looks every {rhythm.look_s:.0f} s" in ends
     assert f"for {rhythm.steady_s:.0f} s after that nobody is taken for dead" in ends
+    assert f"without it for {Timings().yield_s:.0f} s closes its connection" in ends
     assert f"A daemon holds {THREADS + 1} connections: {THREADS} for its work" in told["The database"]
     assert f"DingTalk's {PER_SECOND} calls a second" in told["What is shared"]
     short = next(one.text for one in chapters("README.md") if one.title == "Several machines")
