@@ -22,7 +22,11 @@ from tests.pages import ROOT, anchor, chapters, read
 
 PACKAGE = ROOT / "dingbridge"
 README = read("README.md")
-PAGES = ("README.md", "README.zh-CN.md", "CHANGELOG.md", "examples/handlers/README.md")
+PAGES = (
+    *("README.md", "README.zh-CN.md", "CHANGELOG.md", "examples/handlers/README.md"),
+    *("examples/replicas/README.md", "examples/replicas/README.zh-CN.md"),
+    *("examples/replicas/PLAN.md", "examples/replicas/PLAN.zh-CN.md"),
+)
 MANUALS = ("examples/dingbridge.toml", "examples/dingbridge.en.toml")
 LEVELS = {"debug", "info", "warning", "error", "exception"}
 EVENT = re.compile(r"[a-z]+\.[a-z_]+")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -11,12 +12,18 @@ from dingbridge.causes import CAUSES
 from tests.pages import Chapter, anchor, chapters
 
 ENGLISH, CHINESE = "README.md", "README.zh-CN.md"
-TWINS = {CHINESE: ENGLISH, "examples/dingbridge.en.toml": "examples/dingbridge.toml"}
+PAGES = {
+    ENGLISH: CHINESE,
+    "examples/replicas/README.md": "examples/replicas/README.zh-CN.md",
+    "examples/replicas/PLAN.md": "examples/replicas/PLAN.zh-CN.md",
+}
+TWINS = {"examples/dingbridge.en.toml": "examples/dingbridge.toml"}
 HAN = re.compile(r"[\u4e00-\u9fff]")
 SENTENCE = re.compile(r"[a-z]{2,} [a-z]{2,}")
 PAIRS = [
     pytest.param(english, chinese, id=english.title)
-    for english, chinese in zip(chapters(ENGLISH), chapters(CHINESE), strict=False)
+    for pages in PAGES.items()
+    for english, chinese in zip(*map(chapters, pages), strict=False)
 ]
 each_chapter = pytest.mark.parametrize(("english", "chinese"), PAIRS)
 
@@ -43,9 +50,10 @@ def without_remarks(content: str) -> str:
     return re.sub(r"\s*#.*", "", content)
 
 
-def test_the_chapters_are_the_same() -> None:
+@pytest.mark.parametrize("pages", PAGES.items(), ids=lambda pages: pages[0])
+def test_the_chapters_are_the_same(pages: tuple[str, str]) -> None:
     """As many headings, of the same levels, in the same order."""
-    levels = [[chapter.level for chapter in chapters(page)] for page in (ENGLISH, CHINESE)]
+    levels = [[chapter.level for chapter in chapters(page)] for page in pages]
     assert levels[0] == levels[1]
 
 
@@ -85,15 +93,20 @@ def test_a_chapter_has_the_same_tables(english: Chapter, chinese: Chapter) -> No
 @each_chapter
 def test_a_chapter_has_the_same_links(english: Chapter, chinese: Chapter) -> None:
     """To the same places; one into the page itself leads to the same chapter."""
-    ours, theirs = (
-        [TWINS.get(link, link) for link in chapter.links if link[0] != "#"] for chapter in (chinese, english)
-    )
+    ours, theirs = ([_twin(link) for link in chapter.links if link[0] != "#"] for chapter in (chinese, english))
     assert sorted(ours) == sorted(theirs)
     inside = [
         [[anchor(one.title) for one in chapters(page)].index(link[1:]) for link in chapter.links if link[0] == "#"]
         for page, chapter in ((CHINESE, chinese), (ENGLISH, english))
     ]
     assert inside[0] == inside[1]
+
+
+def _twin(link: str) -> tuple[str, int]:
+    """The English page, and which of its chapters."""
+    page, _, heading = link.partition("#")
+    number = [anchor(one.title) for one in chapters(Path(page).name)].index(heading) if heading else 0
+    return TWINS.get(page, page.replace(".zh-CN.md", ".md")), number
 
 
 @each_chapter
@@ -112,10 +125,11 @@ def test_a_chapter_has_the_same_paragraphs(english: Chapter, chinese: Chapter) -
         assert HAN.search(mine) or not SENTENCE.search(re.sub(r"`[^`]+`", "", its)), mine
 
 
-def test_each_leads_to_the_other() -> None:
+@pytest.mark.parametrize(("english", "chinese"), PAGES.items())
+def test_each_leads_to_the_other(english: str, chinese: str) -> None:
     """Whoever opens the wrong one is one click away from the right one."""
-    assert CHINESE in chapters(ENGLISH)[0].links
-    assert ENGLISH in chapters(CHINESE)[0].links
+    assert Path(chinese).name in chapters(english)[0].links
+    assert Path(english).name in chapters(chinese)[0].links
 
 
 @pytest.mark.parametrize(("page", "locale"), [(ENGLISH, "en"), (CHINESE, "zh-CN")])

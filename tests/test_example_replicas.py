@@ -1,13 +1,16 @@
-"""The example of three daemons and one PostgreSQL, run by its one command, as its manual says."""
+"""The example of three daemons and one PostgreSQL, run by its one command; its manual and its plan hold true."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import re
+import shutil
 import signal
 import socket
+import subprocess
 import sys
+import tomllib
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,8 +18,16 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
-from tests.pages import ROOT
+from dingbridge.app import Timings
+from dingbridge.bucket import PER_MINUTE
+from dingbridge.config import SCHEMA
+from dingbridge.dingtalk.rate import PER_SECOND
+from dingbridge.model import Secret
+from dingbridge.store.postgres import Rhythm
+from dingbridge.store.postgres_engine import THREADS, address
+from tests.pages import ROOT, chapters, read
 from tests.postgres import Unavailable, find_binaries
 
 START = ROOT / "examples" / "replicas" / "start"
@@ -58,6 +69,11 @@ class Running:
         self.process.stdin.write(f"{line}\n".encode())
 
     @property
+    def folder(self) -> Path | None:
+        found = re.search(r"log (/.+)/1\.log$", "\n".join(self.lines), re.MULTILINE)
+        return Path(found[1]) if found else None
+
+    @property
     def pids(self) -> dict[str, int]:
         """Of the daemons, the newest of each number."""
         return {
@@ -88,6 +104,8 @@ async def running() -> AsyncIterator[Running]:
         if process.returncode is None:
             process.kill()  # its children end with it
         await process.wait()
+        if one.folder is not None:
+            shutil.rmtree(one.folder, ignore_errors=True)
 
 
 async def answered(http: aiohttp.ClientSession, running: Running, person: str) -> bool:
@@ -110,11 +128,19 @@ def lives(pid: int) -> bool:
     return False
 
 
+def listens(port: int) -> bool:
+    with suppress(OSError):
+        socket.create_connection(("127.0.0.1", port)).close()
+        return True
+    return False
+
+
 async def test_the_example_runs_as_its_manual_says(running: Running, http: aiohttp.ClientSession) -> None:
     """Answers come with three daemons, with one of them killed, and with it back; Ctrl-C ends everything in order."""
     first = running.pids
     assert sorted(first) == ["1", "2", "3"]
-    folder = next(Path(found[1]) for line in running.lines if (found := re.search(r"log (/.+)/1\.log$", line)))
+    folder = running.folder
+    assert folder is not None
     assert folder.is_dir()
     assert await answered(http, running, "before")
     os.kill(first["2"], signal.SIGKILL)
@@ -132,6 +158,75 @@ async def test_the_example_runs_as_its_manual_says(running: Running, http: aioht
     assert await running.process.wait() == 0
     assert [pid for pid in {*first.values(), *running.pids.values()} if lives(pid)] == []
     assert not folder.exists()
-    for offset in OFFSETS:
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", running.port + offset)).close()
+    assert [offset for offset in OFFSETS if listens(running.port + offset)] == []
+
+
+async def test_nothing_outlives_the_script(running: Running) -> None:
+    """Where the script itself is killed, daemons, stand-ins and PostgreSQL end, too."""
+    ports = [running.port + offset for offset in OFFSETS]
+    running.process.kill()
+    await running.process.wait()
+    async with asyncio.timeout(STOP_S):
+        while any(lives(pid) for pid in running.pids.values()) or any(listens(port) for port in ports):
+            await asyncio.sleep(0.1)
+
+
+def manual(page: str) -> dict[str, str]:
+    """The text of each chapter."""
+    return {one.title: one.text for one in chapters(f"examples/replicas/{page}")}
+
+
+def test_the_manual_has_the_figures_of_the_code() -> None:
+    """Lease, renewal, look, the pause after an outage, connections and DingTalk's rate are those that are built."""
+    told, rhythm = manual("README.md"), Rhythm()
+    ends = told["What an end costs"]
+    assert f"leases what it works on for {rhythm.lease_s:.0f} s and renews that every {rhythm.renew_s:.0f} s" in ends
+    assert f"up to {rhythm.lease_s:.0f} s, and another daemon looks every {rhythm.look_s:.0f} s" in ends
+    assert f"for {rhythm.steady_s:.0f} s after that nobody is taken for dead" in ends
+    assert f"without it for {Timings().yield_s:.0f} s closes its connection" in ends
+    assert f"A daemon holds {THREADS + 1} connections: {THREADS} for its work" in told["The database"]
+    assert f"DingTalk's {PER_SECOND} calls a second" in told["What is shared"]
+    short = next(one.text for one in chapters("README.md") if one.title == "Several machines")
+    assert f"waits up to {rhythm.lease_s:.0f} s" in short
+    assert (
+        f"| DingTalk | {PER_MINUTE:.0f}, which dingbridge keeps to |" in manual("PLAN.md")["What binds, in this order"]
+    )
+
+
+@pytest.mark.parametrize("url", re.findall(r'(?m)^url = "(.+)"$', read("examples/replicas/README.md")))
+def test_the_manuals_addresses_are_understood(url: str) -> None:
+    """The client takes them; the password is checked for, and of several hosts the one that leads is wanted."""
+    settings = conninfo_to_dict(address(Secret(url), Secret("word"), "dingbridge_robot").conninfo.reveal())
+    assert settings["sslmode"] == "verify-full"
+    assert settings["target_session_attrs"] == "read-write"
+    assert settings["password"] == "word"
+    assert "synchronous_commit=on" in str(settings["options"])
+
+
+def test_the_manuals_configuration_has_known_keys() -> None:
+    """Keys in the manual's TOML are keys of their section."""
+    for block in re.findall(r"```toml\n(.*?)```", read("examples/replicas/README.md"), re.DOTALL):
+        for section, table in tomllib.loads(block).items():
+            assert set(table) <= {field.name for field in SCHEMA[section]}
+
+
+def test_the_plans_figures_follow_from_what_it_assumes() -> None:
+    """Questions, units and answers at once are computed from the assumptions on the page."""
+    rows = [
+        row[1:] for row in next(one for one in chapters("examples/replicas/PLAN.md") if one.title == "Assumed").rows
+    ]
+    found = [[float(re.sub(r"[^\d.]", "", cell)) for cell in row] for row in (rows[0], *rows[2:])]
+    for people, day, month, minute, at_once, two, three in zip(*found, strict=True):
+        assert day == people * 0.5
+        assert month == day * 22
+        assert minute == day / 5 / 60 * 3
+        assert at_once == pytest.approx(minute / 60 * 10, abs=0.5)
+        assert (two, three) == (month * 2, month * 3)
+
+
+def test_the_scripts_help_names_its_options() -> None:
+    """Whoever types nonsense is shown the head of the script, which has every option that it takes."""
+    shown = subprocess.run([START, "--nonsense"], capture_output=True, text=True, timeout=30, check=False)
+    taken = re.findall(r"(?m)^    (--[a-z]+)\)", START.read_text("utf-8"))
+    assert (shown.returncode, [option for option in taken if option not in shown.stdout]) == (2, [])
+    assert "PGBIN" in shown.stdout
