@@ -40,7 +40,7 @@ def outcomes(broken: str) -> Outcomes:
         files = [f"tests/{name}.py" for name in (*SUITE, *SHARED)]
         command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "tests.bites", f"--junitxml={report}"]
         subprocess.run(
-            [*command, "--timeout=40", *files],
+            [*command, "--timeout=15", *files],
             cwd=ROOT,
             env={**os.environ, VARIABLE: broken},
             stdout=subprocess.DEVNULL,
