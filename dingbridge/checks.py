@@ -7,7 +7,7 @@ import json
 import socket
 import sqlite3
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,11 +15,13 @@ from typing import Literal
 
 from dingbridge.answerer import ANYTHINGLLM, load_handlers
 from dingbridge.building import import_handlers_from, open_backend, postgres_address
+from dingbridge.clock import DRIFT_S
 from dingbridge.config import Config
 from dingbridge.dingtalk import gateway, stream
 from dingbridge.errors import BridgeError, ConfigError, StoreLocked
 from dingbridge.service import Presence
 from dingbridge.store.lock import take_lock
+from dingbridge.store.replicas import Replica
 from dingbridge.store.schema import MIGRATIONS
 
 Level = Literal["ok", "warning", "failure"]
@@ -37,9 +39,9 @@ class Finding:
 
 async def run(config: Config) -> list[Finding]:
     """Beside a live daemon only a ticket is taken: a second connection would be handed users' messages."""
-    locked, store = await _store(config)
+    locked, stored = await _store(config)
     live = locked or Presence(config.dingtalk.client_id).is_announced()
-    findings = [Finding("configuration", "ok", str(config.path)), store, _handlers(config)]
+    findings = [Finding("configuration", "ok", str(config.path)), *stored, _handlers(config)]
     if config.web.enabled and not live:
         findings.append(_web(config))
     findings += await _dingtalk(config, live=live)
@@ -47,22 +49,43 @@ async def run(config: Config) -> list[Finding]:
     return findings
 
 
-async def _store(config: Config) -> tuple[bool, Finding]:
+async def _store(config: Config) -> tuple[bool, list[Finding]]:
     """Whether it is in use, and what there is to say of it."""
-    return await _postgres(config) if config.store.is_postgres else _sqlite(config.store.path)
+    if config.store.is_postgres:
+        return await _postgres(config)
+    locked, finding = _sqlite(config.store.path)
+    return locked, [finding]
 
 
-async def _postgres(config: Config) -> tuple[bool, Finding]:
+async def _postgres(config: Config) -> tuple[bool, list[Finding]]:
     """Nothing is created: the first start does that."""
     from dingbridge.store.postgres import look  # noqa: PLC0415 - 20 MiB that SQLite does not need
 
     try:
         where = postgres_address(config.store, config.dingtalk.client_id)
-        version, live = await look(where)
+        seen = await look(where)
     except BridgeError as error:
-        return False, Finding("store", "failure", error.detail)
-    detail = f"{where.place}, {live} daemons running" if live else where.place
-    return live > 0, Finding("store", "ok", detail if version else f"{detail}: will be made at the first start")
+        return False, [Finding("store", "failure", error.detail)]
+    if not seen.version:
+        return False, [Finding("store", "ok", f"{where.place}: will be made at the first start")]
+    live = [daemon for daemon in seen.daemons if daemon.live]
+    clocks = [("this machine", seen.clock_s), *((one.host, float(one.facts.get("clock_s") or 0.0)) for one in live)]
+    findings = [Finding("store", "ok", where.place), *_clocks(dict(clocks))]
+    return bool(live), findings + (_daemons(live) if live else [])
+
+
+def _daemons(live: list[Replica]) -> list[Finding]:
+    versions = sorted({str(one.facts.get("version")) for one in live})
+    told = ", ".join(f"{one.name} ({one.facts.get('version')})" for one in live)
+    if len(versions) == 1:
+        return [Finding("daemons", "ok", f"{len(live)} running: {told}")]
+    return [Finding("daemons", "warning", f"of different versions: {told}; bring all to the same one")]
+
+
+def _clocks(ahead_s: Mapping[str, float]) -> list[Finding]:
+    """The store's clock counts for all, but not for what certificates and logs say."""
+    off = [f"{host} by {seconds:+.1f} s" for host, seconds in ahead_s.items() if abs(seconds) >= DRIFT_S]
+    return [Finding("clock", "warning", f"not the database's: {', '.join(off)}; see NTP on both")] if off else []
 
 
 def _sqlite(path: Path) -> tuple[bool, Finding]:

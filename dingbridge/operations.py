@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from dingbridge import __version__
+from dingbridge import __version__, bucket
+from dingbridge.dingtalk import rate
 from dingbridge.errors import BridgeError
 from dingbridge.log import pseudonym
 from dingbridge.reloading import Reloaded
 from dingbridge.store.operate import Row, Which
+from dingbridge.store.replicas import Replica
 from dingbridge.store.store import Store
 from dingbridge.trail import Step
 
@@ -60,7 +62,7 @@ class Operations:
         self.live = live
 
     async def status(self) -> dict[str, Any]:
-        depth = await self._store.depth()
+        depth, peers = await self._store.depth(), await self._store.peers()
         now = time.time()
         queue = {state: depth.by_state.get(state, 0) for state in ("ready", "leased", "answered", "sending")}
         facts = self.live.facts() if self.live is not None else {"running": None}
@@ -69,6 +71,8 @@ class Operations:
             "version": __version__,
             "config": self._config,
             "store": self._store.place,
+            "daemons": [self._daemon(peer) for peer in peers],
+            "limits": self._limits(max(1, sum(peer.live for peer in peers))),
             "queue": {**queue, "dead": depth.dead, "oldest_s": round(depth.oldest_age_s, 1)},
             "lanes": [
                 {
@@ -89,6 +93,30 @@ class Operations:
                 for row in failed
             ],
             **facts,
+        }
+
+    def _daemon(self, peer: Replica) -> dict[str, Any]:
+        told = {key: peer.facts.get(key) for key in ("version", "ready", "link", "running", "why", "clock_s")}
+        return {
+            "name": peer.name,
+            "host": peer.host,
+            "pid": peer.pid,
+            "live": peer.live,
+            "silent_s": round(peer.silent_s, 1),
+            "uptime_s": round(max(0.0, peer.beat_at - peer.started_at), 1),
+            **told,
+            "on_duty": peer.live and bool(peer.facts.get("on_duty")),
+            "answers": peer.name == self._store.owner,
+        }
+
+    def _limits(self, live: int) -> dict[str, Any]:
+        """Of the robot, however many daemons it has; the calls of an API are divided by those that live."""
+        limits = self._store.limits
+        return {
+            "chat_per_minute": bucket.PER_MINUTE,
+            "per_user_per_minute": limits.per_user_per_minute,
+            "waiting_per_lane": limits.waiting_per_lane,
+            "api_per_second": {"all": rate.PER_SECOND, "divided_by": live},
         }
 
     async def trace(self, wanted: str) -> dict[str, Any]:
@@ -178,5 +206,6 @@ def _seen(row: Row) -> dict[str, Any]:
         "finished_at": row.finished_at,
         "deadline_at": row.deadline_at,
         "due_at": row.due_at,
+        "owner": row.owner,
         "retryable": row.retryable,
     }

@@ -22,6 +22,7 @@ from dingbridge.store.store import Store
 log = structlog.get_logger("dingbridge.daemon")
 
 STUCK_S = 30.0
+DUTY_S = 10.0
 
 
 class Upkeep:
@@ -55,6 +56,8 @@ class Upkeep:
         while True:
             answered = await self._look()
             self._metrics.connected.set(self._stream.state.connected)
+            self._metrics.replicas.set(self._store.replicas)
+            self._metrics.on_duty.set(self._store.on_duty)
             moving = self._stopping() or time.monotonic() - self._bridge.alive_at < STUCK_S
             if answered and moving:
                 self._notifier.send("WATCHDOG=1", f"STATUS={self._line()}")
@@ -81,7 +84,11 @@ class Upkeep:
         return True
 
     async def forget(self) -> None:
+        """One daemon does it for all of its store."""
         while True:
+            if not self._store.on_duty:
+                await asyncio.sleep(min(DUTY_S, self._forget_s))
+                continue
             dropped = True
             with suppress(StoreError):  # told as every trouble of the store is
                 while dropped:

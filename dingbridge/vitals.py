@@ -60,8 +60,13 @@ class Vitals:
         """What the other daemons of the store may know."""
         parts = self.parts()
         bad = [f"{name}: {part.why}" for name, part in parts.items() if not part.ok]
-        running, link = self._bridge.running, parts["link"].ok
-        return {"version": __version__, "ready": not bad, "link": link, "running": running, "why": "; ".join(bad)}
+        return {
+            "version": __version__,
+            "ready": not bad,
+            "link": parts["link"].ok,
+            "running": self._bridge.running,
+            "why": "; ".join(bad),
+        }
 
     def line(self) -> str:
         bad = [f"{name}: {part.why}" for name, part in self.parts().items() if not part.ok]
@@ -76,7 +81,19 @@ class Vitals:
         lines.append(f"{'backend':10} {'ok' if backend['ok'] else 'NOT OK: ' + backend['why']}")
         lines.append(f"{'opens':10} {self._stream.state.opens}")
         lines.append(f"{'in work':10} {self._bridge.running}")
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, *self._others()]) + "\n"
+
+    def _others(self) -> list[str]:
+        """As of the last heartbeat."""
+        peers = self._store.peers_last_seen
+        lines = ["", f"{len(peers)} daemons, {self._store.replicas} live"] if peers else []
+        for peer in peers:
+            notes = [f"{peer.facts.get('running', 0)} in work"] if peer.live else [f"silent for {peer.silent_s:.0f} s"]
+            notes += ["this one"] if peer.name == self._store.owner else []
+            notes += ["on duty"] if peer.live and peer.facts.get("on_duty") else []
+            notes += [f"NOT OK: {self._redact(peer.facts['why'])}"] if peer.live and peer.facts.get("why") else []
+            lines.append(f"{peer.name:24} {peer.host:16} {', '.join(notes)}")
+        return lines
 
     def _backend(self) -> Condition:
         state = self._outages.backend.state()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
 from dingbridge.answerer import Backend
@@ -13,9 +15,10 @@ log = structlog.get_logger("dingbridge.watched")
 
 
 class Outages:
-    """One for each part."""
+    """One for each part. on_store: told, too, what the store tells."""
 
     def __init__(self) -> None:
+        self.on_store: Callable[[StoreError | None], None] = lambda _: None
         self.store = Outage(_store_lost, lambda down_s: log.warning("store.found", down_s=round(down_s, 1)))
         self.backend = Outage(_backend_lost, lambda down_s: log.warning("backend.found", down_s=round(down_s, 1)))
 
@@ -25,6 +28,7 @@ class Outages:
             self.store.found()
         else:
             self.store.lost(error.detail, error.cause)
+        self.on_store(error)
 
 
 def _store_lost(lost: Lost) -> None:

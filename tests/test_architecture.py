@@ -20,13 +20,13 @@ NOUNS = frozenset({"model", "errors"})
 GROUND = frozenset(
     {"net", "decode", "reading", "secrets", "config", "log", "texts", "service", "store", "trail", "causes"}
 )
-GROUND |= {"redaction", "disguise", "outage", "clock"}
+GROUND |= {"redaction", "disguise", "outage", "clock", "bucket"}
 CENTRE = frozenset({"router", "commands", "answerer", "notices", "dispatch", "setup", "lease", "watched"})
 EDGES = frozenset({"dingtalk", "backends", "journal", "web"})
 BUILDERS = frozenset(
     {"app", "asking", "checks", "demo", "building", "reloading", "upkeep", "operations", "control", "vitals", "verbs"}
 )
-BUILDERS |= {"receiving"}
+BUILDERS |= {"receiving", "yielding"}
 BELOW: dict[str, frozenset[str]] = {
     **dict.fromkeys(NOUNS, frozenset[str]()),
     "sim": frozenset(),  # stand-ins share no code with what they test

@@ -120,7 +120,7 @@ def test_nothing_in_an_explanation_is_secret_or_invented(locale: str, key: str, 
         assert name in names | {"is", "or", "and", "client_cert"}, key
         assert name not in names or name == "api_key_file" or name in {field.name for field in SCHEMA[section]}, key
     for name in re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", said):
-        assert name in names | {"qyapi_robot_sendmsg", "client_max_body_size", "foreign_webhook"}, key
+        assert name in names | {"qyapi_robot_sendmsg", "client_max_body_size", "foreign_webhook", "pg_hba"}, key
     for verb in re.findall(r"(?<!-u )(?<!status )dingbridge ([a-z]+)", said):
         assert verb in {*cli.main.commands, "is", "failed", "itself"}, key
     assert set(re.findall(r"https?://[^\s，。,;]+", said)) <= ADDRESSES, locale

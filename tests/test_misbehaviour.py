@@ -255,15 +255,15 @@ async def test_an_odd_token_is_a_refusal_with_the_same_headers(house: House) -> 
     assert "nosniff" in answer
 
 
-def test_who_waits_for_a_turn_is_not_overtaken() -> None:
+async def test_who_waits_for_a_turn_is_not_overtaken() -> None:
     """Beyond the burst each waiting message has a turn of its own, three seconds apart, in the order of asking."""
     now = [0.0]
     pace = Pace(lambda: now[0])
-    waits = [pace.take("c", f"m{number}") for number in range(23)]
+    waits = [await pace.take("c", f"m{number}") for number in range(23)]
     assert waits[:20] == [0.0] * 20
     assert waits[20:] == pytest.approx([3.0, 6.0, 9.0])
 
     now[0] = 3.0
-    assert pace.take("c", "m22") == pytest.approx(6.0)
-    assert pace.take("c", "m20") == 0.0
-    assert pace.take("c", "late") == pytest.approx(9.0)
+    assert await pace.take("c", "m22") == pytest.approx(6.0)
+    assert await pace.take("c", "m20") == 0.0
+    assert await pace.take("c", "late") == pytest.approx(9.0)

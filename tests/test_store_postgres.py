@@ -19,8 +19,9 @@ import pytest
 from dingbridge.errors import ConfigError, LeaseLost, StoreUnavailable
 from dingbridge.model import Answer, Delivery, Outcome, Secret
 from dingbridge.store.postgres import PostgresStore, Rhythm
-from dingbridge.store.postgres_engine import PostgresConnection, address
+from dingbridge.store.postgres_engine import address
 from dingbridge.store.postgres_schema import NEWEST
+from dingbridge.store.postgres_wire import PostgresConnection
 from dingbridge.store.recovery import SETTLE_S, Recovered
 from dingbridge.store.store import Store
 from tests.house import until

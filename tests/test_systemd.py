@@ -78,14 +78,14 @@ def test_stopping_leaves_time_to_drain() -> None:
     assert int(settings("TimeoutStopSec")[0]) >= drain_s + 15
 
 
-def packaged(tmp_path: Path, credentials: dict[str, str]) -> Config:
+def packaged(tmp_path: Path, credentials: dict[str, str], file: Path = SYSTEMD / "dingbridge.toml") -> Config:
     """The packaged configuration as the unit lets it be read."""
     folder = tmp_path / "credentials"
     folder.mkdir()
     for name, secret in credentials.items():
         (folder / name).write_text(secret + "\n", "utf-8")
     environ = {"CREDENTIALS_DIRECTORY": str(folder), "STATE_DIRECTORY": str(tmp_path / "state")}
-    return config.load(SYSTEMD / "dingbridge.toml", environ)
+    return config.load(file, environ)
 
 
 def test_the_packaged_configuration_takes_its_secrets_from_systemd(tmp_path: Path) -> None:
@@ -94,6 +94,18 @@ def test_the_packaged_configuration_takes_its_secrets_from_systemd(tmp_path: Pat
     loaded = packaged(tmp_path, SECRETS)
     assert loaded.dingtalk.client_secret.reveal() == "a-client-secret"
     assert loaded.anythingllm.api_key.reveal() == "an-api-key"
+
+
+def test_a_shared_store_takes_its_password_from_systemd(tmp_path: Path) -> None:
+    """With both commented lines in force the configuration reads PostgreSQL's password as a credential, too."""
+    told = (SYSTEMD / "dingbridge.toml").read_text("utf-8")
+    (line,) = re.findall(r"(?m)^#LoadCredential=(.+):/etc/dingbridge/store_password$", UNIT.read_text("utf-8"))
+    (url,) = re.findall(r'(?m)^#(url = "postgresql:.+")$', told)
+    several = tmp_path / "several.toml"
+    several.write_text(re.sub(r'(?m)^url = ".+db"$', url, told), "utf-8")
+    loaded = packaged(tmp_path, {**SECRETS, line: "a-password"}, several)
+    assert loaded.store.is_postgres
+    assert loaded.store.password.reveal() == "a-password"
 
 
 def test_the_store_lies_in_the_state_folder_for_everybody(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from dingbridge.cli.helps import HELPS
 from dingbridge.cli.root import help_locale, show
 from dingbridge.config import Located, StoreConfig
 from dingbridge.operations import NotFound
+from dingbridge.store.checking import RULES
 from dingbridge.verbs import columns, moments, reach, trace
 from dingbridge.verbs.words import WORDS, Words
 
@@ -123,11 +124,13 @@ def test_every_sentence_is_of_a_step() -> None:
             "rule_",
             {"open", "group", "group_not_named", "no_groups", "person", "person_not_named", "groups_only"},
         ),
+        ("breach_", {*RULES}),
+        ("mend_", {*RULES}),
         ("rung_", {"webhook", "newest_webhook", "openapi"}),
     ],
 )
 def test_every_value_has_its_word(prefix: str, names: set[str]) -> None:
-    """Ends, states, rules and ways into the chat; no more and no less."""
+    """Ends, states, rules, breaches with remedies, ways into the chat; no more and no less."""
     assert {key.removeprefix(prefix) for key in WORDS["en"] if key.startswith(prefix)} == names
 
 

@@ -267,13 +267,13 @@ TEXTS: Mapping[str, Explanation] = MappingProxyType(
             "Free some space and it goes on by itself, nothing accepted is lost; df -h and [store] url say where.",
         ),
         "store.readonly": Explanation(
-            "The inbox's file or folder cannot be opened or written.",
-            "Check that the folder exists, that dingbridge's user may write to it, and that the file system is not "
-            "read-only.",
+            "The inbox's file, folder or database cannot be opened or written.",
+            "A file: check that its folder is there, that dingbridge's user may write to it and the disk is not "
+            "read-only; PostgreSQL: grant the role its rights, and name in [store] url the server that leads.",
         ),
         "store.corrupt": Explanation(
-            "The inbox's file is damaged, or is no SQLite file.",
-            "Restore a backup, or start with another file in [store] url.",
+            "The inbox is damaged, is none of dingbridge's, or its tables are of another version.",
+            "Do what the error says: restore a backup, or start with another inbox in [store] url.",
         ),
         "store.disk": Explanation(
             "The disk with the inbox reports errors.",
@@ -281,15 +281,25 @@ TEXTS: Mapping[str, Explanation] = MappingProxyType(
         ),
         "store.newer": Explanation(
             "The inbox was made by a newer dingbridge.",
-            "Install that version again, or name another file in [store] url.",
+            "Install that version again, or name another inbox in [store] url.",
         ),
         "store.locked": Explanation(
-            "Another dingbridge is using this inbox.",
-            "Find it with systemctl status dingbridge or ps, and stop it; one inbox serves one process.",
+            "Another dingbridge is using this inbox, or is copying or checking it.",
+            "Find it with systemctl status dingbridge or ps, and stop it or wait for its end; an SQLite inbox serves "
+            "one process, several machines want PostgreSQL.",
+        ),
+        "store.unreachable": Explanation(
+            "PostgreSQL cannot be reached, or does not answer.",
+            "Check that it runs, host and port in [store] url, the firewall, and that connections are left; it goes on "
+            "by itself after that, nothing accepted is lost.",
+        ),
+        "store.password": Explanation(
+            "PostgreSQL does not let this role in: a wrong password, or pg_hba.conf does not allow it.",
+            "Compare [store] password and the role in url, look at the server's pg_hba.conf, and run dingbridge check.",
         ),
         "store.unavailable": Explanation(
             "The inbox did not take a write.",
-            "Read SQLite's own words in the error, look at the disk, and restart the service if need be.",
+            "Read the database's own words in the error, look at the disk, and restart the service if need be.",
         ),
         # -- routes and handlers
         "handler.raised": Explanation(

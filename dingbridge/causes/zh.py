@@ -245,12 +245,13 @@ TEXTS: Mapping[str, Explanation] = MappingProxyType(
             "腾出空间就会自动继续，已经收下的问题不会丢；看一下 df -h，以及 [store] url 在哪块盘上。",
         ),
         "store.readonly": Explanation(
-            "收件箱的文件或目录打不开，或者不可写。",
-            "检查目录是否存在，让运行 dingbridge 的用户对它有写权限，并确认文件系统没有变成只读。",
+            "收件箱的文件、目录或者数据库打不开，或者不可写。",
+            "文件：检查目录在不在、运行 dingbridge 的用户能不能写、文件系统是不是变成了只读；"
+            "PostgreSQL：给这个角色权限，并在 [store] url 里写能写的那台。",
         ),
         "store.corrupt": Explanation(
-            "收件箱的文件已经损坏，或者不是 SQLite 文件。",
-            "从备份恢复，或者在 [store] url 里换一个文件重新开始。",
+            "收件箱已经损坏，或者不是 dingbridge 的收件箱，或者表的版本不对。",
+            "按错误里的话处理：从备份恢复，或者在 [store] url 里换一个重新开始。",
         ),
         "store.disk": Explanation(
             "收件箱所在的磁盘报告读写错误。",
@@ -258,15 +259,25 @@ TEXTS: Mapping[str, Explanation] = MappingProxyType(
         ),
         "store.newer": Explanation(
             "收件箱是更新版本的 dingbridge 建立的。",
-            "装回那个版本，或者在 [store] url 里换一个文件。",
+            "装回那个版本，或者在 [store] url 里换一个收件箱。",
         ),
         "store.locked": Explanation(
-            "另一个 dingbridge 正在使用这个收件箱。",
-            "用 systemctl status dingbridge 和 ps 找到它并停掉；一个收件箱只能由一个进程使用。",
+            "另一个 dingbridge 正在使用这个收件箱，或者正在复制、检查它。",
+            "用 systemctl status dingbridge 和 ps 找到它，停掉或者等它结束；"
+            "一个 SQLite 收件箱只能由一个进程使用，多台机器请用 PostgreSQL。",
+        ),
+        "store.unreachable": Explanation(
+            "连不上 PostgreSQL，或者它没有应答。",
+            "确认它在运行，[store] url 的主机和端口没有写错，防火墙放行，连接数没有用完；"
+            "恢复以后会自动继续，已经收下的问题不会丢。",
+        ),
+        "store.password": Explanation(
+            "PostgreSQL 不接受这个角色的登录：密码不对，或者 pg_hba.conf 不允许。",
+            "核对 [store] password 和 url 里的角色名，再看服务器的 pg_hba.conf，然后运行 dingbridge check。",
         ),
         "store.unavailable": Explanation(
             "收件箱没有接受写入。",
-            "看错误里 SQLite 的原话和磁盘的状态，必要时重启服务。",
+            "看错误里数据库的原话和磁盘的状态，必要时重启服务。",
         ),
         # -- routes and handlers
         "handler.raised": Explanation(

@@ -43,6 +43,12 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "reload": "重新读取配置；有错时继续用原来的，并逐条指出。",
         "support": "打包故障资料：版本、配置（不含密钥）、状态、失败消息的过程、日志、检查结果。",
         "support.output": "写到哪里；默认在当前文件夹里。",
+        "store": "数据库本身：升级、检查、复制。",
+        "store.migrate": "把配置里的数据库升级到这个版本；要先停下守护进程。",
+        "store.check": "检查数据库是否完好，逐条指出问题和处理办法；不用停守护进程。",
+        "store.copy": "把 SQLite 文件整个复制到配置里的 PostgreSQL，逐行核对；中断后再次执行就接着做。"
+        "要先停下守护进程。",
+        "store.from": "守护进程一直用着的 SQLite 文件。",
     }
 )
 
@@ -85,6 +91,12 @@ _EN: Mapping[str, str] = MappingProxyType(
         "reload": "Read the configuration anew; where it has faults, the old one stays and they are named.",
         "support": "Pack what explains a fault: versions, configuration without secrets, status, traces, log, check.",
         "support.output": "Where to; default: into this folder.",
+        "store": "The tables themselves: migrate, check, copy.",
+        "store.migrate": "Bring the configuration's store to this version; stop the daemons first.",
+        "store.check": "Is the store whole? Names what is wrong, with its remedy; daemons may run.",
+        "store.copy": "Copy all of an SQLite file into the configuration's PostgreSQL and compare each row; called "
+        "again it goes on where it was. Stop the daemons first.",
+        "store.from": "The SQLite file that a daemon has used.",
     }
 )
 

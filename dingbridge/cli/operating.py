@@ -169,12 +169,10 @@ def reload(config_path: Path | None, *, as_json: bool) -> None:
         sys.exit(CONFIGURATION)
     except BridgeError as error:
         exit_for(error)
-    words = _words(located)
-    applied, restart = ", ".join(told["applied"]), ", ".join(told["restart"])
-    lines = [words("reloaded", keys=applied)] if applied else []
-    lines += [words("restart_needed", keys=restart)] if restart else []
-    lines = lines or [words("reloaded_nothing")]
-    click.echo(_as_json(told) if as_json else "\n".join(lines))
+    from dingbridge.verbs import reloaded as showing  # noqa: PLC0415
+
+    click.echo(_as_json(told) if as_json else showing.render(told, _words(located)))
+    sys.exit(FAILED if any("error" in one for one in told.get("daemons", ())) else 0)
 
 
 @main.command(help=said("support"))

@@ -10,14 +10,16 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 from yarl import URL
 
 from dingbridge import trail
 from dingbridge.dingtalk.post import post_json
+from dingbridge.dingtalk.rate import Rate
 from dingbridge.errors import (
     ReplyError,
     ReplyPaced,
@@ -26,14 +28,18 @@ from dingbridge.errors import (
     ReplyUnavailable,
     ReplyUncertain,
     ReplyUnsafe,
+    StoreError,
 )
 from dingbridge.model import Message, Secret
 from dingbridge.net import Network
+from dingbridge.store.shared import HeldToken
 
 TOKEN_MARGIN_S = 300.0
 TIMEOUT_S = 10.0
 MSG_PARAM_BYTES = 15_000
 TOKEN_LIFETIME_S = 7200.0  # as documented, where an answer says nothing believable
+SHARED_S = 2.0  # what is shared may be out of reach; an answer does not wait for it
+LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +69,21 @@ class _Refusal:
         return f"HTTP {self.status} {self.code}{scopes} (requestid {self.request_id or 'none'})"
 
 
+class SharedToken(Protocol):
+    """Where several daemons keep one token. Asked for too often, DingTalk refuses it."""
+
+    async def token(self, refused: Secret, *, claim_s: float) -> HeldToken: ...
+
+    async def keep_token(self, token: Secret, lasts_s: float) -> None: ...
+
+    async def release_token(self) -> None: ...
+
+
 class OpenAPI:
     """Calls with this robot's token, fetched once for all callers and renewed when it is refused.
 
-    clock: seconds that do not jump, for the token's age.
+    clock: seconds that do not jump, for the token's age. rate: gives each call its turn.
+    shared: where other daemons have the token from; out of reach, this one fetches its own.
     """
 
     def __init__(
@@ -79,9 +96,14 @@ class OpenAPI:
         client_secret: Secret,
         timeout_s: float = TIMEOUT_S,
         clock: Callable[[], float] = time.monotonic,
+        rate: Rate | None = None,
+        shared: SharedToken | None = None,
     ) -> None:
         self._session = session
         self._network = network
+        self._rate = rate or Rate()
+        self._shared = shared
+        self._refused = Secret()
         self._api_base = api_base
         self._client_id = client_id
         self._client_secret = client_secret
@@ -126,14 +148,56 @@ class OpenAPI:
                 raise type(self._fetch_failed)(self._fetch_failed.detail, cause=self._fetch_failed.cause)
             try:
                 self._fetch_failed = None
-                with trail.timed("token.fetched"):
-                    await self._fetch_token()
+                await self._renew_token()
             except ReplyError as error:
                 self._fetch_failed = error
                 raise
             finally:
                 self._fetches += 1
             return self._token
+
+    async def _renew_token(self) -> None:
+        """From the other daemons, where they have one; fetched by one of them at a time."""
+        held = await self._held_by_others()
+        if held.token:
+            self._use(held.token, held.left_s)
+            return
+        try:
+            with trail.timed("token.fetched"):
+                await self._fetch_token()
+        except ReplyError:
+            if held.yours:
+                await self._tell_others(release=True)
+            raise
+        await self._tell_others()
+
+    async def _held_by_others(self) -> HeldToken:
+        """Waits while somebody fetches it, but not longer than that may take."""
+        until = time.monotonic() + self._timeout_s
+        while self._shared is not None:
+            try:
+                async with asyncio.timeout(SHARED_S):
+                    held = await self._shared.token(self._refused, claim_s=self._timeout_s + 1.0)
+            except (StoreError, TimeoutError):
+                break
+            if held.token or held.yours or time.monotonic() >= until:
+                return held
+            await asyncio.sleep(LOOK_S)
+        return HeldToken()
+
+    async def _tell_others(self, *, release: bool = False) -> None:
+        if self._shared is None:
+            return
+        with suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(SHARED_S):
+                if release:
+                    await self._shared.release_token()
+                else:
+                    await self._shared.keep_token(self._token, self._token_until - self._clock())
+
+    def _use(self, token: Secret, lasts_s: float) -> None:
+        self._token, self._refused = token, Secret()
+        self._token_until = self._clock() + lasts_s
 
     async def _fetch_token(self) -> None:
         body = {"appKey": self._client_id, "appSecret": self._client_secret.reveal()}
@@ -149,19 +213,19 @@ class OpenAPI:
             kind = ReplyRejected if final else ReplyUnavailable
             raise kind(f"no access token: {refusal}", cause=_token_cause(refusal, final=final))
         seconds = _lifetime(answer.get("expireIn"))
-        self._token = Secret(token)
-        self._token_until = self._clock() + max(seconds - TOKEN_MARGIN_S, seconds / 2)
+        self._use(Secret(token), max(seconds - TOKEN_MARGIN_S, seconds / 2))
 
     async def _call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         for attempt in (1, 2):
             token = await self.token()
+            await self._rate.turn(path, self._timeout_s)
             status, answer = await self._post(path, body, token)
             if status == 200 and "code" not in answer:
                 return answer
             refusal = _refusal(status, answer)
             if refusal.stale_token and attempt == 1:
                 if self._token == token:  # nobody renewed it meanwhile
-                    self._token = Secret()
+                    self._token, self._refused = Secret(), token
                 continue
             raise _classified(refusal)
         raise AssertionError

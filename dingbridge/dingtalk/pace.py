@@ -2,71 +2,70 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
+from typing import Protocol
 
-# DingTalk documents 20 messages a minute for custom robots, then ten minutes of refusal; the session webhook's own
-# limit is not documented.
-PER_MINUTE = 20.0
+from dingbridge.bucket import PER_MINUTE, Bucket, Step
+from dingbridge.errors import StoreError
+
 NOTICE_RESERVE = 5.0
+SHARED_S = 2.0  # what is shared may be out of reach; an answer does not wait for it
 _MANY = 1000
-_FORGOTTEN_S = 600.0
-_ROUNDING = 1e-6  # waiting as long as was asked for has to be enough
+
+
+class SharedBuckets(Protocol):
+    """Where several daemons keep one bucket for each conversation."""
+
+    async def change(self, name: str, step: Step, /) -> tuple[float, Bucket]:
+        """What `step` makes of the bucket of that name, which nobody else changes meanwhile. Raises StoreError."""
 
 
 class Pace:
-    """A token bucket a conversation, and turns for those who wait. clock: seconds that do not jump."""
+    """A bucket a conversation; shared with other daemons where there is a place for it.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, per_minute: float = PER_MINUTE) -> None:
+    Where that is out of reach, this daemon goes on by what it saw last. clock: seconds that do not jump, the same
+    for all who share.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        per_minute: float = PER_MINUTE,
+        shared: SharedBuckets | None = None,
+    ) -> None:
         self._clock = clock
-        self._per_minute = per_minute
-        self._buckets: dict[str, tuple[float, float]] = {}
-        self._turns: dict[tuple[str, str], float] = {}
+        self._full = Bucket(per_minute, per_minute=per_minute)
+        self._shared = shared
+        self._buckets: dict[str, Bucket] = {}
         self._sweep_at = _MANY
 
-    def take(self, conversation: str, who: str = "", *, reserve: float = 0.0) -> float:
-        """0.0 and one message less; or the seconds until there is one (above `reserve`).
+    async def take(self, conversation: str, who: str = "", *, reserve: float = 0.0) -> float:
+        """As `Bucket.take`: 0.0 and one message less; or the seconds until there is one."""
+        return await self._change(conversation, lambda bucket: bucket.take(self._clock(), who, reserve=reserve))
 
-        who: comes back after that time, to a turn that is kept for it; so nobody is overtaken. Without, nothing is
-        kept.
-        """
-        now = self._clock()
-        if (turn := self._turns.get((conversation, who))) is not None:
-            if turn - now > _ROUNDING:
-                return turn - now
-            del self._turns[conversation, who]
-            return 0.0
-        left = self._left(conversation)
-        wait_s = (1.0 + reserve - left) * 60.0 / self._per_minute
-        if wait_s <= _ROUNDING:
-            self._set(conversation, left - 1.0)
-            return 0.0
-        if who:
-            self._set(conversation, left - 1.0)
-            self._turns[conversation, who] = now + wait_s
+    async def pause(self, conversation: str, seconds: float) -> None:
+        """DingTalk said too fast: nothing for so long."""
+        await self._change(conversation, lambda bucket: (0.0, bucket.pause(self._clock(), seconds)))
+
+    async def _change(self, conversation: str, step: Step) -> float:
+        found = await self._change_shared(conversation, step)
+        wait_s, self._buckets[conversation] = found or step(self._buckets.get(conversation, self._full))
+        if len(self._buckets) > self._sweep_at:
+            self._sweep(self._clock())
         return wait_s
 
-    def pause(self, conversation: str, seconds: float) -> None:
-        """DingTalk said too fast: nothing for so long."""
-        self._set(conversation, min(self._left(conversation), 1.0 - seconds * self._per_minute / 60.0))
-        for key, turn in self._turns.items():
-            if key[0] == conversation:
-                self._turns[key] = turn + seconds
-
-    def _left(self, conversation: str) -> float:
-        left, at = self._buckets.get(conversation, (self._per_minute, 0.0))
-        # A clock that was set back must not take messages away.
-        passed = max(0.0, self._clock() - at)
-        return min(self._per_minute, left + passed * self._per_minute / 60.0)
-
-    def _set(self, conversation: str, left: float) -> None:
-        now = self._clock()
-        self._buckets[conversation] = (left, now)
-        if len(self._buckets) + len(self._turns) > self._sweep_at:
-            self._sweep(now)
+    async def _change_shared(self, conversation: str, step: Step) -> tuple[float, Bucket] | None:
+        if self._shared is None:
+            return None
+        try:
+            async with asyncio.timeout(SHARED_S):
+                return await self._shared.change(conversation, step)
+        except (StoreError, TimeoutError):  # told as every trouble of the store is
+            return None
 
     def _sweep(self, now: float) -> None:
-        """Forget who is full again, and turns nobody came back to; next when there are twice as many."""
-        self._buckets = {key: one for key, one in self._buckets.items() if self._left(key) < self._per_minute}
-        self._turns = {key: turn for key, turn in self._turns.items() if turn > now - _FORGOTTEN_S}
-        self._sweep_at = max(_MANY, 2 * (len(self._buckets) + len(self._turns)))
+        """Forget who is as good as new; next when there are twice as many."""
+        self._buckets = {key: one for key, one in self._buckets.items() if one.idle_at > now}
+        self._sweep_at = max(_MANY, 2 * len(self._buckets))

@@ -139,7 +139,7 @@ class Replies:
         """
         if uncertain and not self._repeat:
             return False
-        if wait_s := self._pace.take(message.conversation.id, f"{message.id}/{part.number}"):
+        if wait_s := await self._pace.take(message.conversation.id, f"{message.id}/{part.number}"):
             trail.note("send.paced", part=part.number, wait_s=round(wait_s, 1))
             raise ReplyPaced("this conversation has had its messages of the minute", retry_after=wait_s)
         failure: ReplyError | None = None
@@ -163,7 +163,7 @@ class Replies:
                     return False
                 uncertain = uncertain or not error.certain
                 failure = _weighed(failure, error)
-                if self._ends_the_ladder(message, error):
+                if await self._ends_the_ladder(message, error):
                     break
         raise failure or ReplyRejected("no way to this chat is left", cause="webhook.none")
 
@@ -176,10 +176,10 @@ class Replies:
             return error
         return None
 
-    def _ends_the_ladder(self, message: Message, error: ReplyError) -> bool:
+    async def _ends_the_ladder(self, message: Message, error: ReplyError) -> bool:
         """Too fast or unsafe is said of the conversation or the text: the next rung would hear the same."""
         if isinstance(error, ReplyPaced):
-            self._pace.pause(message.conversation.id, error.retry_after or errcodes.TOO_FAST_S)
+            await self._pace.pause(message.conversation.id, error.retry_after or errcodes.TOO_FAST_S)
         return isinstance(error, ReplyPaced | ReplyUnsafe)
 
     async def _send_halves(self, message: Message, part: Part, *, uncertain: bool, unknown: bool) -> bool:
@@ -205,7 +205,7 @@ class Replies:
 
     async def notice(self, message: Message, text: str | None = None) -> bool:
         """The waiting notice; the first to be dropped when a conversation is busy. True when it went out."""
-        if self._pace.take(message.conversation.id, reserve=NOTICE_RESERVE):
+        if await self._pace.take(message.conversation.id, reserve=NOTICE_RESERVE):
             return False
         said = markdown.plain(text, limit=NOTICE_CHARS) if text else ""
         body = {"msgtype": "text", "text": {"content": said or self._texts(NOTICE)}}
@@ -217,7 +217,7 @@ class Replies:
                 except ReplyError as error:
                     log.info("reply.notice_failed", code=message.code, why=error.detail, cause=error.cause)
                     # Better none than two.
-                    if self._ends_the_ladder(message, error) or not error.certain:
+                    if await self._ends_the_ladder(message, error) or not error.certain:
                         return False
                 else:
                     return True

@@ -102,6 +102,7 @@ class _Inbound(CallbackHandler):  # type: ignore[misc] # the SDK has no type inf
 class Stream:
     """`run()` keeps one link up until cancelled, or until `close()`, which leaves with code 1000.
 
+    Between `hold()` and `release()` there is none.
     on_event(name): counters; names are connected, rotated, lost, rejected, frame, bad_frame, unknown_topic, unacked.
     """
 
@@ -132,6 +133,8 @@ class Stream:
         self._closing = asyncio.Event()
         self._ended = asyncio.Event()
         self._ended.set()
+        self._held: LinkError | None = None
+        self._free = asyncio.Event()
         self._told = ""
         self._lost_at: float | None = None
         self.state = LinkState()
@@ -154,9 +157,25 @@ class Stream:
         self._closing.set()
         await self._ended.wait()
 
+    def hold(self, why: str, cause: str = "") -> None:
+        """Acknowledge what is kept, leave with code 1000, and open no more until `release()`."""
+        self._held = LinkError(why, cause=cause or None)
+        self._free.clear()
+        for link in self._links:
+            link.end(why)
+
+    def release(self) -> None:
+        """Open again: at once, unless the gateway itself has asked for a pause."""
+        self._held = None
+        self._free.set()
+
     async def _keep_up(self, session: aiohttp.ClientSession, group: asyncio.TaskGroup) -> None:
         failures = 0
         while True:
+            if self._held is not None:
+                failures = 0
+                self._lost(self._held)
+                await self._free.wait()
             try:
                 link = await self._connect(session)
             except LinkError as error:
@@ -164,7 +183,11 @@ class Stream:
                 await self._pause(error, failures)
                 continue
             self._links[link] = group.create_task(self._read(link))
+            if self._held is not None:  # since it was asked for
+                link.end(self._held.detail)
             await link.leaving.wait()
+            if self._held is not None:
+                continue
             ended = LinkError(link.why, cause=link.cause or None)
             if link.age_s >= self._timing.backoff.steady_s:
                 failures = 0
@@ -207,7 +230,8 @@ class Stream:
         finally:
             del self._links[link]
             if not self._links:
-                self._set(connected=False, why=link.why, cause=link.cause or LinkError.cause)
+                ended = self._held or LinkError(link.why, cause=link.cause or None)
+                self._set(connected=False, why=ended.detail, cause=ended.cause)
 
     async def _end_links(self) -> None:
         tasks = list(self._links.values())

@@ -74,8 +74,15 @@ class Metrics:
             buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5),
             registry=self.registry,
         )
+        self._daemons()
         self._reloads()
         Gauge("dingbridge_build_info", "Constant 1", ["version"], registry=self.registry).labels(version).set(1)
+
+    def _daemons(self) -> None:
+        self.replicas = Gauge(
+            "dingbridge_replicas", "Live daemons of this store, this one counted", registry=self.registry
+        )
+        self.on_duty = Gauge("dingbridge_on_duty", "1 where this daemon does the chores of all", registry=self.registry)
 
     def _reloads(self) -> None:
         self.reload_ok = Gauge(

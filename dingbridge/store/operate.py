@@ -25,13 +25,14 @@ _ORDER: dict[Which, str] = {"open": "+id", "failed": "finished_at DESC", "all": 
 _NAMES = (
     *("row", "code", "id", "robot", "person", "conversation", "lane", "task", "state", "outcome", "reason", "cause"),
     *("route", "tries", "crashes", "part", "uncertain", "received_at", "deadline_at", "answered_at", "finished_at"),
-    *("text_kept", "due_at"),
+    *("text_kept", "due_at", "owner"),
 )
 _WRITTEN = {
     "row": "id",
     "id": "key",
     "text_kept": "body <> ''",
     "due_at": "(SELECT due FROM lane WHERE key = message.lane AND head = message.id AND token IS NULL)",
+    "owner": "(SELECT owner FROM lane WHERE key = message.lane AND head = message.id AND token IS NOT NULL)",
 }
 _COLUMNS = ", ".join(_WRITTEN.get(name, name) for name in _NAMES)
 
@@ -41,8 +42,8 @@ class Row:
     """A stored message as an operator looks at it. Times are seconds since the epoch.
 
     question, answer, steps: only of one message that is looked at; the texts are empty where they are forgotten.
-    due_at: when it is worked on next, None where it runs or waits for an earlier one. retryable: whether `retry` can
-    bring it back.
+    due_at: when it is worked on next, None where it runs or waits for an earlier one. owner: the daemon that works on
+    it, where there are several. retryable: whether `retry` can bring it back.
     """
 
     row: int
@@ -71,6 +72,7 @@ class Row:
     answer: str = ""
     steps: tuple[Step, ...] = ()
     due_at: float | None = None
+    owner: str = ""
 
     @property
     def retryable(self) -> bool:
@@ -247,7 +249,7 @@ def drop(c: Connection, row: int, *, now: float, wipe: bool, tell: bool, trail: 
 
 def _row(values: Sequence[Any]) -> Row:
     named = dict(zip(_NAMES, values, strict=True))
-    texts = {name: named[name] or "" for name in ("outcome", "reason", "cause", "route")}
+    texts = {name: named[name] or "" for name in ("outcome", "reason", "cause", "route", "owner")}
     return Row(**named | texts | {name: bool(named[name]) for name in ("uncertain", "text_kept")})
 
 

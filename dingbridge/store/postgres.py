@@ -19,7 +19,7 @@ import structlog
 
 from dingbridge.errors import StoreError, StoreLocked
 from dingbridge.model import Message
-from dingbridge.store import recovery, replicas
+from dingbridge.store import recovery, replicas, shared
 from dingbridge.store.intake import Limits
 from dingbridge.store.postgres_engine import Address, PostgresEngine, explained
 from dingbridge.store.postgres_schema import require, version_of
@@ -32,6 +32,8 @@ from dingbridge.store.store import LEASE_S, Crew, Store
 log = structlog.get_logger("dingbridge.store")
 
 WAKE, LEASES = "wake", "leases"
+_NOW = "SELECT extract(epoch FROM clock_timestamp())::double precision"
+TOLD_S = 1.0  # what has changed of a daemon is told to the others
 NAME_S = 3.0  # so long the server may take to see that the one before has died
 
 
@@ -45,23 +47,37 @@ class Rhythm:
     steady_s: float = 15.0
 
 
-async def look(where: Address) -> tuple[int, int]:
-    """The version of the tables, 0 where there are none, and how many daemons live; nothing is changed."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """version: of the tables, 0 where there are none. clock_s: so much is this machine's clock ahead of the store's."""
+
+    version: int
+    daemons: tuple[Replica, ...]
+    clock_s: float
+
+
+async def look(where: Address) -> Seen:
+    """What is there; nothing is changed."""
     engine = PostgresEngine(where, threads=1)
     engine.prepared_by = lambda *_: None
 
-    def run(c: Any) -> tuple[int, int]:
-        version = version_of(c.raw)
-        if not version:
-            return 0, 0
-        beats = c.execute("SELECT extract(epoch FROM clock_timestamp())::double precision - beat_at FROM replica")
-        return version, sum(age_s < LEASE_S for (age_s,) in beats)
+    def run(c: Any) -> Seen:
+        (now,) = c.execute(_NOW).fetchone()
+        clock_s = time.time() - now
+        if not (version := version_of(c)):
+            return Seen(0, (), clock_s)
+        return Seen(version, tuple(replicas.listed(c, LEASE_S)), clock_s)
 
     try:
         await engine.open()
         return await engine.run(run)
     finally:
         await engine.close()
+
+
+def _condition(told: Mapping[str, Any]) -> list[Any]:
+    """What others should hear of at once."""
+    return [told.get(name) for name in ("ready", "link", "why", "on_duty")]
 
 
 class PostgresStore(Store):
@@ -89,6 +105,7 @@ class PostgresStore(Store):
         super().__init__(
             self._postgres, clock=clock, limits=limits, wipe=wipe, redact=redact, lease_s=self._rhythm.lease_s
         )
+        self.shared = shared.Shared(self._postgres, clock)
         self._where = where
         self._path = path
         self._told_trouble = on_trouble
@@ -100,7 +117,7 @@ class PostgresStore(Store):
         self._started_at = 0.0
         self._steady_since = time.monotonic()
         self._renewed_at = time.monotonic()
-        self._replicas = 1
+        self._peers: list[Replica] = []
         self._calling: asyncio.Future[Any] | None = None
 
     # -- opening and closing
@@ -171,11 +188,18 @@ class PostgresStore(Store):
 
     async def _renew_in_time(self, crew: Crew, facts: Callable[[], Mapping[str, Any]]) -> None:
         while True:
+            told = self._told(facts)
             with suppress(StoreError):
                 await self._check(crew)
-                await self._beat(facts())
+                await self._beat(told)
                 await self._tell_time()
-            await asyncio.sleep(self._rhythm.renew_s)
+            for _ in range(max(1, round(self._rhythm.renew_s / TOLD_S))):
+                await asyncio.sleep(min(TOLD_S, self._rhythm.renew_s))
+                if _condition(self._told(facts)) != _condition(told):
+                    break
+
+    def _told(self, facts: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        return {**facts(), "on_duty": self.on_duty, "clock_s": round(time.time() - self._clock(), 1)}
 
     async def _take_over_in_time(self, crew: Crew) -> None:
         while True:
@@ -207,34 +231,37 @@ class PostgresStore(Store):
 
     async def _beat(self, facts: Mapping[str, Any]) -> None:
         def run(c: Any) -> list[Replica]:
-            told = {**facts, "on_duty": self.on_duty}
-            replicas.beat(c, self.owner, started_at=self._started_at, now=self._clock(), facts=told)
-            return replicas.listed(c)
+            replicas.beat(c, self.owner, started_at=self._started_at, now=self._clock(), facts=facts)
+            return replicas.listed(c, self._rhythm.lease_s)
 
-        peers = await self._engine.run(run)
-        now = self._clock()
-        self._replicas = max(1, sum(peer.live(now, self._rhythm.lease_s) for peer in peers))
+        self._peers = await self._engine.run(run)
 
     async def _tell_time(self) -> None:
         """The machines' clocks may differ; the database's counts."""
         asked = time.monotonic()
-        now = await self._engine.run(
-            lambda c: c.execute("SELECT extract(epoch FROM clock_timestamp())::double precision").fetchone()[0]
-        )
+        now = await self._engine.run(lambda c: c.execute(_NOW).fetchone()[0])
         took_s = time.monotonic() - asked
         if took_s < 1.0:
             self._on_time(now + took_s / 2)
 
     async def peers(self) -> list[Replica]:
-        return await self._engine.run(replicas.listed)
+        return await self._engine.run(lambda c: replicas.listed(c, self._rhythm.lease_s))
+
+    @property
+    def peers_last_seen(self) -> list[Replica]:
+        return self._peers
 
     @property
     def replicas(self) -> int:
-        return self._replicas
+        return max(1, sum(peer.live for peer in self._peers))
 
     @property
     def on_duty(self) -> bool:
         return self._session is not None and self._session.on_duty
+
+    async def forget(self, *, batch: int = 500) -> int:
+        await self._engine.run(lambda c: shared.forget(c, now=self._clock()))
+        return await super().forget(batch=batch)
 
     # -- what the others should hear of
 

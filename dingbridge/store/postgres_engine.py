@@ -7,16 +7,11 @@ meanwhile is told at once, and tries again as with a full disk.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
 import random
 import re
-import socket
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import psycopg
@@ -27,6 +22,7 @@ from dingbridge.errors import ConfigError, StoreError, StoreUnavailable
 from dingbridge.model import Secret
 from dingbridge.store.engine import Engine, Job, fail
 from dingbridge.store.postgres_schema import migrate
+from dingbridge.store.postgres_wire import PostgresConnection
 
 T = TypeVar("T")
 THREADS = 6
@@ -85,45 +81,6 @@ def address(url: Secret, password: Secret, schema: str) -> Address:
     shown = {**given, "password": None, "options": None}
     where = " ".join(f"{k}={v}" for k, v in shown.items() if v and k in ("host", "port", "dbname", "user"))
     return Address(Secret(whole), schema, f"PostgreSQL {where or 'of libpq'}, schema {schema}")
-
-
-def lock_number(*names: str) -> int:
-    """For PostgreSQL's advisory locks, which are numbers of 64 bits."""
-    return int.from_bytes(hashlib.sha256("\0".join(names).encode()).digest()[:8], "big", signed=True)
-
-
-@lru_cache(maxsize=512)
-def _written(statement: str) -> str:
-    return statement.replace("?", "%s")
-
-
-class PostgresConnection:
-    """See `engine.Connection`."""
-
-    def __init__(self, raw: psycopg.Connection[Any], schema: str) -> None:
-        self.raw = raw
-        self.wrote = False
-        self._schema = schema
-
-    def execute(self, statement: str, values: Sequence[Any] = (), /) -> psycopg.Cursor[Any]:
-        # A text cannot hold the character 0 here.
-        bound = [one.replace("\0", "�") if isinstance(one, str) else one for one in values]
-        found = self.raw.execute(_written(statement), bound)
-        self.wrote = self.wrote or (found.rowcount > 0 and not statement.lstrip().startswith("SELECT"))
-        return found
-
-    def alone(self, *names: str) -> None:
-        self.raw.execute("SELECT pg_advisory_xact_lock(%s)", (lock_number(self._schema, *names),))
-
-    def transact(self, work: Callable[[Any], T]) -> T:
-        self.wrote = False
-        with self.raw.transaction():
-            return work(self)
-
-    def abort(self) -> None:
-        """From another thread: whoever waits for the server waits no more."""
-        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.raw.fileno())) as wire:
-            wire.shutdown(socket.SHUT_RDWR)
 
 
 class PostgresEngine(Engine):
@@ -233,7 +190,18 @@ class PostgresEngine(Engine):
             self._refused = (time.monotonic(), error)
             raise
         self._refused = None
+        try:
+            self._expect_settings(raw)
+        except BaseException:
+            raw.close()
+            raise
         return PostgresConnection(raw, self._where.schema)
+
+    def _expect_settings(self, raw: psycopg.Connection[Any]) -> None:
+        """A pooler may drop what a connection asked for; then tables would be looked for, and made, elsewhere."""
+        found = raw.execute("SELECT current_setting('search_path'), current_setting('synchronous_commit')").fetchone()
+        if found != (f'"{self._where.schema}"', "on"):
+            raise StoreUnavailable(f"store {self.place}: {_POOLER}", retryable=False, cause="store.unreachable")
 
     def _explained(self, error: psycopg.Error) -> StoreError:
         return explained(error, self.place)
@@ -245,17 +213,26 @@ def explained(error: psycopg.Error, place: str) -> StoreError:
     for kinds, remedy, cause in _KINDS:
         if isinstance(error, kinds):
             return StoreUnavailable(f"store {place}: {text}; {remedy}", cause=cause)
-    if "password" in text or "no pg_hba.conf entry" in text or "authentication" in text:
-        remedy = "see [store] password, and the server's pg_hba.conf"
-        return StoreUnavailable(f"store {place}: {text}; {remedy}", cause="store.password")
-    if "session is read-only" in text or "hot standby" in text:
-        return StoreUnavailable(f"store {place}: {text}; name the server that leads", cause="store.readonly")
     if isinstance(error, psycopg.OperationalError):
-        remedy = "is the server up, and does the network let this machine reach it?"
-        return StoreUnavailable(f"store {place}: {text}; {remedy}", cause="store.unreachable")
+        remedy, cause = _remedy_and_cause(text)
+        return StoreUnavailable(f"store {place}: {text}; {remedy}", cause=cause)
     return StoreUnavailable(f"store {place}: {text}; see PostgreSQL's log")
 
 
+def _remedy_and_cause(text: str) -> tuple[str, str]:
+    """By the words of libpq, whose errors have no kinds."""
+    if "certificate" in text:
+        return "see sslmode, sslrootcert and the host's name in [store] url", "store.unreachable"
+    if "password" in text or "no pg_hba.conf entry" in text or "authentication" in text:
+        return "see [store] password, and the server's pg_hba.conf", "store.password"
+    if "session is read-only" in text or "hot standby" in text:
+        return "name the server that leads", "store.readonly"
+    if "startup parameter" in text:
+        return _POOLER, "store.unreachable"
+    return "is the server up, and does the network let this machine reach it?", "store.unreachable"
+
+
+_POOLER = "a pooler in between drops the connection's settings: name PostgreSQL itself in [store] url"
 _KINDS: tuple[tuple[tuple[type[psycopg.Error], ...], str, str], ...] = (
     ((errors.DiskFull,), "the server's disk is full: free some space, nothing accepted is lost", "store.full"),
     ((errors.ReadOnlySqlTransaction,), "this server only reads: name the one that leads", "store.readonly"),

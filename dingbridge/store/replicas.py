@@ -16,7 +16,10 @@ GONE_S = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """facts: what it told of itself. Times are seconds of the store's clock."""
+    """facts: what it told of itself; `clock_s`: so much is its machine's clock ahead of the store's.
+
+    Times are seconds of the store's clock. silent_s: how long nothing was heard of it. live: shorter than a lease.
+    """
 
     name: str
     host: str
@@ -24,10 +27,8 @@ class Replica:
     started_at: float
     beat_at: float
     facts: Mapping[str, Any]
-
-    def live(self, now: float, lease_s: float) -> bool:
-        """Heard of within the time of a lease."""
-        return self.beat_at > now - lease_s
+    silent_s: float
+    live: bool
 
 
 def beat(c: Connection, name: str, *, started_at: float, now: float, facts: Mapping[str, Any]) -> None:
@@ -41,11 +42,15 @@ def beat(c: Connection, name: str, *, started_at: float, now: float, facts: Mapp
     c.execute("DELETE FROM replica WHERE beat_at < ?", (now - GONE_S,))
 
 
-def listed(c: Connection) -> list[Replica]:
-    rows = c.execute("SELECT id, host, pid, started_at, beat_at, facts FROM replica ORDER BY id").fetchall()
+def listed(c: Connection, lease_s: float) -> list[Replica]:
+    """By the database's clock: who looks may have another one."""
+    rows = c.execute(
+        "SELECT id, host, pid, started_at, beat_at, facts,"
+        " greatest(0, extract(epoch FROM clock_timestamp())::double precision - beat_at) FROM replica ORDER BY id"
+    ).fetchall()
     return [
-        Replica(name, host, pid, started_at, beat_at, json.loads(facts))
-        for name, host, pid, started_at, beat_at, facts in rows
+        Replica(name, host, pid, started_at, beat_at, json.loads(facts), silent_s, silent_s < lease_s)
+        for name, host, pid, started_at, beat_at, facts, silent_s in rows
     ]
 
 

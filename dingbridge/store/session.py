@@ -10,7 +10,8 @@ from typing import Any
 import psycopg
 import structlog
 
-from dingbridge.store.postgres_engine import Address, lock_number
+from dingbridge.store.postgres_engine import Address
+from dingbridge.store.postgres_wire import lock_number
 
 log = structlog.get_logger("dingbridge.store")
 

@@ -21,6 +21,7 @@ from dingbridge.store.intake import Limits
 from dingbridge.store.operate import Depth, LaneSeen, Row, Waiting, Which
 from dingbridge.store.recovery import Recovered
 from dingbridge.store.replicas import Replica
+from dingbridge.store.shared import Shared
 from dingbridge.store.work import Leased
 from dingbridge.trail import Step
 
@@ -49,6 +50,7 @@ class Store:
     wipe: forget the question, the answer and the webhook of a finished message.
     redact: masks what a message's steps and its reason should not have held.
     owner: who leases; the daemons of one store have different ones.
+    shared: what they share beside the inbox; None where there can be only one.
     steps, wherever it stands: what has happened to the message since its last write.
     """
 
@@ -72,6 +74,7 @@ class Store:
         self._lease_s = lease_s
         self._settled_at = 0.0
         self._doubtful: set[str] = set()  # tokens of leases that may have been committed
+        self.shared: Shared | None = None
 
     @property
     def place(self) -> str:
@@ -102,13 +105,18 @@ class Store:
         return []
 
     @property
+    def peers_last_seen(self) -> list[Replica]:
+        """Those of the last heartbeat, without asking for them."""
+        return []
+
+    @property
     def replicas(self) -> int:
         """How many live, this one counted."""
         return 1
 
     @property
     def on_duty(self) -> bool:
-        """Whether this daemon does what one has to do for all."""
+        """Whether this daemon does what one has to do for all: forgetting, and whatever must happen once."""
         return True
 
     def call_others(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -34,6 +35,7 @@ _REQUESTS: Mapping[str, Callable[[Arguments], tuple[str, str, dict[str, str]]]] 
     "support": lambda _: ("GET", "/support", {}),
 }
 WANTED = 500  # characters; no msgId is so long
+_NONE_HERE = "no daemon is running on this store"
 _RUNNING = frozenset({"reload", "support"})  # there is nothing to ask a store
 
 
@@ -43,18 +45,16 @@ async def ask(located: Located, verb: str, **arguments: Any) -> Any:
     if not wanted.strip() or len(wanted) > WANTED or not wanted.isprintable():
         raise NotFound("no message has such a code or msgId: give the 8 characters that stand in the chat")
     method, path, query = _REQUESTS[verb](arguments)
-    answers = []
-    for daemon in seat_paths(located.store.path) if located.store.is_postgres else [located.store.path]:
+    daemons = seat_paths(located.store.path) if located.store.is_postgres else [located.store.path]
+    if verb == "reload" and located.store.is_postgres:
+        return await _reload_all(daemons)
+    for daemon in daemons:
         with suppress(NoDaemon):
-            answers.append(await call(daemon, method, path, **query))
-            if verb != "reload":  # all of this machine read the same file
-                break
-    if answers:
-        return answers[-1]
+            return await call(daemon, method, path, **query)
     if not located.store.is_postgres and not located.store.path.exists():
         raise NotPossible(f"no daemon is running, and there is no store yet at {located.store.path}")
     if verb in _RUNNING:
-        raise NotPossible("no daemon is running on this store")
+        raise NotPossible(_NONE_HERE)
     limits = Limits(answer_deadline_s=located.answer_deadline_min * 60.0)
     store = make_store(located.store, located.client_id, clock=time.time, limits=limits)
     try:
@@ -69,3 +69,32 @@ async def ask(located: Located, verb: str, **arguments: Any) -> Any:
         return await getattr(operations, verb)(**arguments)
     finally:
         await store.close()
+
+
+async def _reload_all(daemons: Sequence[Path]) -> dict[str, Any]:
+    """All of this machine read the same file. What one of them answers, and `daemons`: what each did.
+
+    elsewhere: those of other machines, which cannot be reached. Raises Refused where every one has refused.
+    """
+    told: list[dict[str, Any]] = []
+    refusals: list[BridgeError] = []
+    names: set[str] = set()
+    live: set[str] = set()
+    for daemon in daemons:
+        name = daemon.name
+        try:
+            status = await call(daemon, "GET", "/status")
+            live |= {one["name"] for one in status["daemons"] if one["live"]}
+            name = next((one["name"] for one in status["daemons"] if one["answers"]), name)
+            names.add(name)
+            told.append({"name": name, **await call(daemon, "POST", "/reload")})
+        except NoDaemon:
+            continue
+        except BridgeError as error:
+            refusals.append(error)
+            told.append({"name": name, "error": error.detail})
+    done = [one for one in told if "error" not in one]
+    if not done:
+        raise refusals[0] if refusals else NotPossible(_NONE_HERE)
+    first = {key: done[0][key] for key in ("applied", "restart")}
+    return {**first, "daemons": told, "elsewhere": sorted(live - names)}

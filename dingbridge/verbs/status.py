@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dingbridge.causes import explain
+from dingbridge.clock import DRIFT_S
 from dingbridge.verbs.columns import labelled, table
 from dingbridge.verbs.moments import moment, span
 from dingbridge.verbs.words import Words
@@ -12,7 +13,13 @@ from dingbridge.verbs.words import Words
 
 def render(status: dict[str, Any], words: Words) -> str:
     lines = labelled([*_daemon(status, words), *_queue(status, words)])
-    lines += ["", *_explained(status, words), *_lanes(status, words), *_failures(status, words)]
+    lines += [
+        "",
+        *_daemons(status, words),
+        *_explained(status, words),
+        *_lanes(status, words),
+        *_failures(status, words),
+    ]
     return "\n".join(lines)
 
 
@@ -32,12 +39,34 @@ def _daemon(status: dict[str, Any], words: Words) -> list[tuple[str, str]]:
         (words("label_link"), up if link["connected"] else down),
         (words("label_backend"), words("backend_ok") if backend["ok"] else failing),
         (words("label_config"), status["config"]),
+        *([(words("label_store"), status["store"])] if status["daemons"] else []),
     ]
 
 
 def _queue(status: dict[str, Any], words: Words) -> list[tuple[str, str]]:
     queue = status["queue"]
     return [(words("label_queue"), words("queue", **{**queue, "oldest": span(queue["oldest_s"])}))]
+
+
+def _daemons(status: dict[str, Any], words: Words) -> list[str]:
+    """Where there may be several: who is there, and what they divide."""
+    if not status["daemons"]:
+        return []
+    shared = status["limits"]["api_per_second"]
+    rows = [(f"  {one['name']}", one["host"], _one(one, words)) for one in status["daemons"]]
+    return [words("daemons"), *table(rows), words("limits", all=shared["all"], count=shared["divided_by"]), ""]
+
+
+def _one(daemon: dict[str, Any], words: Words) -> str:
+    if not daemon["live"]:
+        return words("daemon_silent", span=span(daemon["silent_s"]))
+    notes = [words("daemon_live", uptime=span(daemon["uptime_s"]), running=daemon["running"] or 0)]
+    notes += [words("daemon_here")] if daemon["answers"] else []
+    notes += [words("daemon_duty")] if daemon["on_duty"] else []
+    notes += [words("daemon_bad", why=daemon["why"])] if daemon["why"] else []
+    if abs(daemon["clock_s"] or 0.0) >= DRIFT_S:
+        notes.append(words("daemon_clock", span=span(abs(daemon["clock_s"]))))
+    return "; ".join(notes)
 
 
 def _explained(status: dict[str, Any], words: Words) -> list[str]:

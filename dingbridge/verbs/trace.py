@@ -94,4 +94,6 @@ def _facts(trace: Mapping[str, Any], words: Words, now: float) -> list[tuple[str
         pairs.append((words("label_deadline"), moment(trace["deadline_at"])))
     if trace["due_at"] and trace["due_at"] > now:
         pairs.append((words("label_next"), moment(trace["due_at"])))
+    if trace["owner"]:
+        pairs.append((words("label_owner"), trace["owner"]))
     return [*pairs, (words("label_lane"), trace["lane"])]

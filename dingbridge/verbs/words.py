@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from dingbridge.verbs.store_words import STORE_EN, STORE_ZH
+
 _ZH: Mapping[str, str] = MappingProxyType(
     {
         "yes": "正常",
@@ -25,6 +27,16 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "backend_ok": "正常",
         "backend_bad": "不正常 {since}：{why}",
         "queue": "排队 {ready}，正在回答 {leased}，待发送 {answered}，发送中 {sending}，放弃 {dead}；最久 {oldest}",
+        "daemons": "共用这个数据库的守护进程：",
+        "daemon_live": "已运行 {uptime}，正在回答 {running}",
+        "daemon_silent": "{span}没有消息",
+        "daemon_here": "由它回答本命令",
+        "daemon_duty": "值班（清理旧消息）",
+        "daemon_bad": "未就绪：{why}",
+        "daemon_clock": "时钟与数据库差 {span}",
+        "limits": "限额：每个会话每分钟的消息、每个人的提问、访问令牌由全体共用；"
+        "开放接口每秒 {all} 次，由 {count} 个守护进程均分。",
+        "label_owner": "由谁处理",
         "lanes": "正在进行的会话（最多 {count} 个，最久的在前）：",
         "lane": "后面还有 {behind} 个  等了 {oldest}{due}{tries}",
         "due": "  {span}后再试",
@@ -83,6 +95,7 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "text_forgotten": "原文已经删除。",
         "reloaded": "已重新载入，立即生效：{keys}",
         "reloaded_nothing": "已重新载入，没有变化。",
+        "reload_elsewhere": "在别的机器上，没有重新载入，请到那里执行：{names}",
         "restart_needed": "这些改动要重启才生效：{keys}",
         "route_is_command": "“{text}”是命令，不走路由。",
         "route_result": "由 {name} 回答；它查不到时依次问：{others}",
@@ -163,6 +176,16 @@ _EN: Mapping[str, str] = MappingProxyType(
         "backend_bad": "failing for {since}: {why}",
         "queue": "{ready} waiting, {leased} being answered, {answered} to send, {sending} being sent, {dead} given up; "
         "the oldest waits {oldest}",
+        "daemons": "Daemons of this store:",
+        "daemon_live": "up for {uptime}, {running} in work",
+        "daemon_silent": "silent for {span}",
+        "daemon_here": "answers this",
+        "daemon_duty": "on duty (forgets old messages)",
+        "daemon_bad": "not ready: {why}",
+        "daemon_clock": "its clock is {span} off the database's",
+        "limits": "Limits: messages to a chat, questions of a person and the access token are shared by all; "
+        "DingTalk's {all} calls a second to an API are divided by {count}.",
+        "label_owner": "worked on by",
         "lanes": "Contexts with work (at most {count}, the oldest first):",
         "lane": "{behind} behind it  waits {oldest}{due}{tries}",
         "due": "  again in {span}",
@@ -221,6 +244,7 @@ _EN: Mapping[str, str] = MappingProxyType(
         "text_forgotten": "The texts are forgotten.",
         "reloaded": "Reloaded, in force now: {keys}",
         "reloaded_nothing": "Reloaded, nothing has changed.",
+        "reload_elsewhere": "On other machines, not reloaded, call it there: {names}",
         "restart_needed": "These changes need a restart: {keys}",
         "route_is_command": "“{text}” is a command, routes are not asked.",
         "route_result": "{name} answers; where it does not know, these are asked: {others}",
@@ -280,7 +304,9 @@ _EN: Mapping[str, str] = MappingProxyType(
     }
 )
 
-WORDS: Mapping[str, Mapping[str, str]] = MappingProxyType({"zh-CN": _ZH, "en": _EN})
+WORDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {"zh-CN": MappingProxyType({**_ZH, **STORE_ZH}), "en": MappingProxyType({**_EN, **STORE_EN})}
+)
 
 
 class Words:
