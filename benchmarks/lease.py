@@ -53,11 +53,11 @@ def fill(c: Connection, size: Size, first: int, *, now: float, trail: str = "") 
     last = min(first + AT_A_TIME, size.stored)
     c.execute(
         "WITH RECURSIVE n(i) AS (SELECT CAST(? AS integer) UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?),"
-        " who(i, w) AS (SELECT i, i - i / 5000 * 5000 FROM n)"  # of five thousand
+        " who(i, w, at) AS (SELECT i, i - i / 5000 * 5000, CAST(? AS double precision) FROM n)"  # of five thousand
         " INSERT INTO message (robot, key, lane, conversation, person, task, state, outcome, body, webhook,"
         " received_at, finished_at, code, trail) SELECT 'ding1', 'f' || i, 'gone' || w, 'c' || w,"
-        " 'u' || w, 'question', 'done', 'answered', '', '', ? - i, ? - i, 'C' || i, ? FROM who",
-        (first, last, now, now, trail),
+        " 'u' || w, 'question', 'done', 'answered', '', '', at - i, at - i, 'C' || i, ? FROM who",
+        (first, last, now, trail),
     )
 
 
