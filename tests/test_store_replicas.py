@@ -549,6 +549,23 @@ async def test_retried_at_two_doors_it_comes_once(postgres_place: PostgresPlace,
         assert await leased(one) == []
 
 
+async def test_dropped_and_retried_at_the_same_time_it_is_one_of_both(
+    postgres_place: PostgresPlace, clock: Clock
+) -> None:
+    """Whichever comes last holds; no message is left that is neither ended nor readable."""
+    async with daemons(postgres_place, clock, 2) as (one, two):
+        for number in range(30):
+            await one.put(message(f"m{number}", person=f"u{number}"))
+            held = await head(one)
+            await one.answered(held, Answer("抱歉"), Outcome.FAILED)
+            await one.done(held, Outcome.FAILED, "403")
+            await asyncio.gather(one.retry(held.row), two.drop(held.row, tell=False))
+            for delivery in (await two.lease(9)).deliveries:
+                await finish(two, delivery)
+        assert postgres_place.rows("*", "lane") == []
+        assert postgres_place.rows("id", "message WHERE finished_at IS NULL OR reason = 'the row cannot be read'") == []
+
+
 async def _live(store: PostgresStore, clock: Clock, mine: int) -> None:
     """Ask, work, and now and then something else."""
     for number in range(25):
