@@ -11,6 +11,7 @@ import hashlib
 import os
 import random
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -33,6 +34,7 @@ CONNECT_S = 5
 RUN_S = 20.0  # a database that hangs
 TRIES = 6
 AGAIN_S = 0.5
+CLOSE_S = 3.0
 _AGAIN = (errors.SerializationFailure, errors.DeadlockDetected, errors.UniqueViolation)
 
 
@@ -136,6 +138,8 @@ class PostgresEngine(Engine):
         self._where = where
         self._run_s = run_s
         self._refused: tuple[float, psycopg.Error] | None = None
+        self._in_hand: dict[int, Job] = {}  # by thread
+        self._torn = False
         self.prepared_by: Callable[[Any, str], None] = migrate
 
     async def run(self, work: Callable[[Any], T]) -> T:
@@ -159,6 +163,20 @@ class PostgresEngine(Engine):
             self._trouble(hangs)
             raise hangs from None
 
+    async def close(self) -> None:
+        """What hangs is torn off after a moment; whether it has been done is not known."""
+        tearing = asyncio.get_running_loop().call_later(CLOSE_S, self._tear)
+        try:
+            await super().close()
+        finally:
+            tearing.cancel()
+
+    def _tear(self) -> None:
+        self._torn = True
+        for job in list(self._in_hand.values()):
+            if (connection := job.connection) is not None:
+                connection.abort()
+
     def prepare(self) -> PostgresConnection:
         try:
             connection = self._connect()
@@ -175,7 +193,11 @@ class PostgresEngine(Engine):
         connection = prepared
         try:
             while (job := self._jobs.get()) is not None:
-                if not job.given_up:
+                self._in_hand[threading.get_ident()] = job
+                if self._torn:
+                    job.error = self._refusal()
+                    self._resolve([job])
+                elif not job.given_up:
                     connection = self._do(connection, job)
                     job.connection = None
                     self._resolve([job])
@@ -197,7 +219,7 @@ class PostgresEngine(Engine):
                     connection.raw.close()
                     connection = None
                     again = tries == 1
-                if not again or tries == TRIES or job.given_up:
+                if not again or tries == TRIES or job.given_up or self._torn:
                     self._trouble(failed)
                     break
                 time.sleep(random.uniform(0, 0.01) * tries if isinstance(error, _AGAIN) else 0)  # noqa: S311 - spreads
