@@ -61,7 +61,7 @@ def address(url: Secret, password: Secret, schema: str) -> Address:
         "synchronous_commit": "on",  # acknowledged means kept, whatever the server's default
         "default_transaction_isolation": r"read\ committed",
         "statement_timeout": f"{RUN_S:.0f}s",
-        "idle_in_transaction_session_timeout": "60s",
+        "idle_in_transaction_session_timeout": "10s",  # of a daemon that is stopped; others wait for its locks
     }
     options = " ".join([str(given.get("options") or ""), *(f"-c {name}={value}" for name, value in settings.items())])
     defaults: dict[str, str | int] = {
@@ -150,8 +150,8 @@ class PostgresEngine(Engine):
                 result: T = await asyncio.shield(job.future)
                 return result
         except TimeoutError:
-            if job.future.done():
-                raise  # work's own
+            if job.future.done():  # after all: both at once, where this process was stopped for a while
+                return job.future.result()  # type: ignore[no-any-return]
             job.given_up = True
             if job.connection is not None:
                 job.connection.abort()
