@@ -29,8 +29,9 @@ test: .venv/.for-test ## the tests, without the slow ones
 slow: .venv/.for-test ## the tests with real durations
 	$(BIN)/python -X dev -m pytest -q -m slow $(ARGS)
 
-kills: .venv/.for-test ## 300 times SIGKILL under load
+kills: .venv/.for-test ## 300 times SIGKILL under load, to one daemon and to one of three
 	$(BIN)/python -m tests.kills --kills 300 $(ARGS)
+	$(BIN)/python -m tests.kills_replicas --kills 300 $(ARGS)
 
 fuzz: .venv/.for-test ## 50 000 histories of chats, crashes and failures
 	$(BIN)/python -m tests.fuzz $(ARGS)

@@ -336,9 +336,10 @@ class App:
         await self._give_back()
 
     async def _give_back(self) -> None:
-        with suppress(StoreError):
-            if given_back := await self.store.release_all():
-                log.info("daemon.given_back", messages=given_back)
+        with suppress(StoreError, TimeoutError):  # a database that hangs must not keep it
+            async with asyncio.timeout(CLOSE_S):
+                if given_back := await self.store.release_all():
+                    log.info("daemon.given_back", messages=given_back)
 
     # -- what operators ask (operations.Live)
 

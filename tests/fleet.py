@@ -63,6 +63,11 @@ class Member:
         self.frozen = False
         await self.daemon.kill()
 
+    async def stop(self) -> int:
+        assert self.daemon is not None
+        ended = self.daemon.process.returncode
+        return await self.daemon.stop(timeout_s=60.0) if ended is None else ended
+
     def freeze(self) -> None:
         """SIGSTOP: to everybody else it is a dead line that is still open."""
         self.frozen = True
@@ -127,8 +132,8 @@ class Fleet:
         await self.gateway.connected(len(self.members), timeout_s=60)
 
     async def stop(self) -> list[int]:
-        """SIGTERM to all at once; their exit codes."""
-        return list(await asyncio.gather(*(member.daemon.stop() for member in self.members if member.daemon)))
+        """SIGTERM to all at once; their exit codes, also of those that have ended by themselves."""
+        return list(await asyncio.gather(*(member.stop() for member in self.members)))
 
     def end(self) -> None:
         """Whatever happened, nothing is left running."""

@@ -49,6 +49,8 @@ class FleetCount(Count):
     @property
     def faults(self) -> dict[str, list[str]]:
         found = super().faults
+        if any(self.codes):
+            found["codes"] = [str(code) for code in self.codes]
         if self.repeats > self.in_flight:
             found["repeats"] = [f"{self.repeats} repeats, but only {self.in_flight} sends in flight"]
         return found
@@ -62,9 +64,17 @@ class FleetCount(Count):
 
 
 async def run(
-    folder: Path, *, kills: int, questions: int, seed: int, lanes: int, absences: int = 1, together: bool = True
+    folder: Path,
+    *,
+    kills: int,
+    questions: int,
+    seed: int,
+    lanes: int,
+    absences: int = 1,
+    together: bool = True,
+    every_s: float = EVERY_S,
 ) -> FleetCount:
-    """absences: how often one is stopped and one stays away."""
+    """absences: how often one is stopped and one stays away. every_s: between kills."""
     count = FleetCount(questions=questions)
     started = time.monotonic()
     with Server() as server:
@@ -74,8 +84,8 @@ async def run(
             gateway.webhook_delay_s = SEND_S
             limits = {"waiting_per_lane": 0, "per_user_per_minute": 0}
             async with fleet(gateway, backend, folder, server.url, together=together, limits=limits) as ships:
-                killing = asyncio.create_task(Killer(ships, count, random.Random(seed)).run(kills, absences))
-                seconds = kills * EVERY_S + absences * (LEASE_S + 5.0)
+                killing = asyncio.create_task(Killer(ships, count, random.Random(seed), every_s).run(kills, absences))
+                seconds = kills * every_s + absences * (LEASE_S + 5.0)
                 sent = await _ask(gateway, questions, seconds, lanes, seed)
                 await killing
                 await all_seen(gateway, sent)
@@ -100,10 +110,11 @@ async def _ask(gateway: Gateway, questions: int, seconds: float, lanes: int, see
 class Killer:
     """Notes in `count` what it does, and what was going out just then."""
 
-    def __init__(self, ships: Fleet, count: FleetCount, draw: random.Random) -> None:
+    def __init__(self, ships: Fleet, count: FleetCount, draw: random.Random, every_s: float) -> None:
         self._ships = ships
         self._count = count
         self._draw = draw
+        self._every_s = every_s
 
     async def run(self, kills: int, absences: int) -> None:
         """The absences are spread over the kills."""
@@ -116,7 +127,7 @@ class Killer:
 
     async def _storm(self, kills: int) -> None:
         for _ in range(kills):
-            due = time.monotonic() + EVERY_S
+            due = time.monotonic() + self._every_s
             await until(lambda: self._ships.up, 60.0, "a daemon with a link")
             victim = self._draw.choice(self._ships.up)
             if self._draw.random() < FREEZES:

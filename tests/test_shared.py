@@ -20,7 +20,8 @@ from dingbridge.model import Secret, Task
 from dingbridge.sim.gateway import Gateway
 from dingbridge.store.intake import Limits
 from dingbridge.store.postgres import PostgresStore, Rhythm
-from dingbridge.store.postgres_engine import address, lock_number
+from dingbridge.store.postgres_engine import address
+from dingbridge.store.postgres_wire import lock_number
 from dingbridge.store.shared import Shared
 from tests.house import QUICK, House
 from tests.postgres import Server

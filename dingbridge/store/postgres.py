@@ -34,6 +34,7 @@ log = structlog.get_logger("dingbridge.store")
 WAKE, LEASES = "wake", "leases"
 _NOW = "SELECT extract(epoch FROM clock_timestamp())::double precision"
 TOLD_S = 1.0  # what has changed of a daemon is told to the others
+LEAVE_S = 3.0
 NAME_S = 3.0  # so long the server may take to see that the one before has died
 
 
@@ -168,8 +169,9 @@ class PostgresStore(Store):
 
     async def close(self) -> None:
         if self._session is not None:
-            with suppress(StoreError):
-                await self._engine.run(lambda c: replicas.leave(c, self.owner))
+            with suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(LEAVE_S):
+                    await self._engine.run(lambda c: replicas.leave(c, self.owner))
             await self._session.close()
         await self._engine.close()
         if self._seat is not None:
@@ -228,6 +230,12 @@ class PostgresStore(Store):
         for row, token in held.items():
             if token not in kept and now_held.get(row) == token:
                 crew.cease(row)
+        young = self._rhythm.lease_s * 5 / 6  # what was leased just now may not be in hand yet
+        tokens = {*held.values(), *now_held.values()}
+        if await self._engine.run(
+            lambda c: recovery.reclaim(c, owner=self.owner, held=tokens, before=self._clock() + young)
+        ):
+            crew.wake()
 
     async def _beat(self, facts: Mapping[str, Any]) -> None:
         def run(c: Any) -> list[Replica]:

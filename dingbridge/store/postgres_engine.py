@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ CONNECT_S = 5
 RUN_S = 20.0  # a database that hangs
 TRIES = 6
 AGAIN_S = 0.5
+CLOSE_S = 3.0
 _AGAIN = (errors.SerializationFailure, errors.DeadlockDetected, errors.UniqueViolation)
 
 
@@ -61,7 +63,7 @@ def address(url: Secret, password: Secret, schema: str) -> Address:
         "synchronous_commit": "on",  # acknowledged means kept, whatever the server's default
         "default_transaction_isolation": r"read\ committed",
         "statement_timeout": f"{RUN_S:.0f}s",
-        "idle_in_transaction_session_timeout": "60s",
+        "idle_in_transaction_session_timeout": "10s",  # of a daemon that is stopped; others wait for its locks
     }
     options = " ".join([str(given.get("options") or ""), *(f"-c {name}={value}" for name, value in settings.items())])
     defaults: dict[str, str | int] = {
@@ -99,6 +101,8 @@ class PostgresEngine(Engine):
         self._where = where
         self._run_s = run_s
         self._refused: tuple[float, psycopg.Error] | None = None
+        self._in_hand: dict[int, Job] = {}  # by thread
+        self._torn = False
         self.prepared_by: Callable[[Any, str], None] = migrate
 
     async def run(self, work: Callable[[Any], T]) -> T:
@@ -109,8 +113,8 @@ class PostgresEngine(Engine):
                 result: T = await asyncio.shield(job.future)
                 return result
         except TimeoutError:
-            if job.future.done():
-                raise  # work's own
+            if job.future.done():  # after all: both at once, where this process was stopped for a while
+                return job.future.result()  # type: ignore[no-any-return]
             job.given_up = True
             if job.connection is not None:
                 job.connection.abort()
@@ -121,6 +125,20 @@ class PostgresEngine(Engine):
             fail(job.future, hangs)
             self._trouble(hangs)
             raise hangs from None
+
+    async def close(self) -> None:
+        """What hangs is torn off after a moment; whether it has been done is not known."""
+        tearing = asyncio.get_running_loop().call_later(CLOSE_S, self._tear)
+        try:
+            await super().close()
+        finally:
+            tearing.cancel()
+
+    def _tear(self) -> None:
+        self._torn = True
+        for job in list(self._in_hand.values()):
+            if (connection := job.connection) is not None:
+                connection.abort()
 
     def prepare(self) -> PostgresConnection:
         try:
@@ -138,7 +156,11 @@ class PostgresEngine(Engine):
         connection = prepared
         try:
             while (job := self._jobs.get()) is not None:
-                if not job.given_up:
+                self._in_hand[threading.get_ident()] = job
+                if self._torn:
+                    job.error = self._refusal()
+                    self._resolve([job])
+                elif not job.given_up:
                     connection = self._do(connection, job)
                     job.connection = None
                     self._resolve([job])
@@ -160,7 +182,7 @@ class PostgresEngine(Engine):
                     connection.raw.close()
                     connection = None
                     again = tries == 1
-                if not again or tries == TRIES or job.given_up:
+                if not again or tries == TRIES or job.given_up or self._torn:
                     self._trouble(failed)
                     break
                 time.sleep(random.uniform(0, 0.01) * tries if isinstance(error, _AGAIN) else 0)  # noqa: S311 - spreads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from dingbridge.model import Answer, Outcome, State
@@ -99,6 +100,19 @@ def _condemn(c: Connection, row: int, now: float) -> None:
         " WHERE id = ?",
         (encode_answer(Answer("")), now, row),
     )
+
+
+def reclaim(c: Connection, *, owner: str, held: Collection[str], before: float) -> int:
+    """Return what this daemon has leased without knowing, for the answer to a commit may be lost; no crash either."""
+    leased = c.execute(
+        "SELECT key, head, token FROM lane WHERE token IS NOT NULL AND owner = ? AND leased_until < ? FOR UPDATE",
+        (owner, before),
+    ).fetchall()
+    unknown = [(lane, head) for lane, head, token in leased if token not in held]
+    for lane, head in unknown:
+        c.execute(f"UPDATE message SET {_BACK} WHERE id = ?", (head,))
+        c.execute("UPDATE lane SET token = NULL, owner = '' WHERE key = ?", (lane,))
+    return len(unknown)
 
 
 def release_all(c: Connection, *, owner: str, now: float) -> int:

@@ -46,6 +46,18 @@ class Session:
             await self._connection.close()
 
     async def run(self) -> None:
+        listening = asyncio.create_task(self._keep_listening())
+        try:
+            await asyncio.wait({listening})
+            listening.result()
+        finally:
+            # Hung up before it is cancelled: the library would ask a server that hangs to give up, for ten seconds.
+            if self._connection is not None:
+                self._connection.pgconn.finish()
+            listening.cancel()
+            await asyncio.wait({listening})
+
+    async def _keep_listening(self) -> None:
         while True:
             try:
                 if self._connection is None or self._connection.closed:
