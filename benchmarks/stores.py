@@ -12,7 +12,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from dingbridge.model import Answer, Conversation, ConversationKind, Delivery, Message, MessageKind, Outcome, Person, Secret
+from dingbridge.model import (
+    Answer,
+    Conversation,
+    ConversationKind,
+    Delivery,
+    Message,
+    MessageKind,
+    Outcome,
+    Person,
+    Secret,
+)
 from dingbridge.store.intake import Limits
 from dingbridge.store.sqlite import SQLiteStore
 

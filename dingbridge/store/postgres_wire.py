@@ -56,6 +56,12 @@ def _bound(value: Any) -> bytes | None:
     raise TypeError(f"{type(value).__name__} is no value of a statement")
 
 
+def _require_commit(ended: Found) -> None:
+    """A server that has undone instead says so, and raises no error."""
+    if ended.result.command_status != b"COMMIT":
+        raise errors.InFailedSqlTransaction("the transaction was undone")
+
+
 class Found:
     """See `engine.Rows`. Asked for the first time, it waits for the server."""
 
@@ -132,8 +138,7 @@ class PostgresConnection:
             ended = self._send("COMMIT")
             self._mark()
             self._receive()
-            if ended.result.command_status != b"COMMIT":
-                raise errors.InFailedSqlTransaction("the transaction was undone")
+            _require_commit(ended)
         except BaseException:
             self._undo()
             raise
