@@ -154,7 +154,7 @@ async def _running(
                 group.create_task(_until_it_dies(name, process, log))
                 for process, log in zip(processes, logs, strict=True)
             ]
-            connection = await gateway.connected(count)
+            connection = await gateway.connected(count, timeout_s=60)
             yield Subject(name, gateway, server, processes, connection.opened_at - spawned)
             for watch in watches:
                 watch.cancel()
