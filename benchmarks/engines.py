@@ -25,7 +25,10 @@ DAEMONS = (1, 2, 3)
 
 
 class Engines(Course):
+    """Daemons that share a store also share the machine, so that what they have to add is hardly seen here."""
+
     async def figures(self) -> list[Figure]:
+        self._number = 1000  # its places are in the same folder
         server = Server()
         await asyncio.to_thread(server.open)
         try:
@@ -70,7 +73,8 @@ class Engines(Course):
         return await self._at_pace(subject, self._effort.engines_paced_s)
 
     async def _stores(self, server: Server) -> list[Figure]:
-        count, runs, number = self._effort.engines_flood, {SQLITE: {}, POSTGRES: {}}, 0
+        count, number = self._effort.engines_flood, 0
+        runs: Runs = {SQLITE: {}, POSTGRES: {}}
         async with self._opened(server) as stores:
             for turn in range(self._effort.long_runs + 1):  # the first one warms up
                 for name, store in stores.items():
@@ -99,9 +103,9 @@ class Engines(Course):
         await load.drain()
         values |= await load.one_by_one(100) | await load.puts_at_once(count)
         await load.drain()
-        commits, server_s = store._engine.commits, _server_s(server)
+        commits, server_s = store._engine.commits, _server_s(server)  # noqa: SLF001 - nobody else asks
         values |= await load.whole(count)
-        values["commits"] = (store._engine.commits - commits) / count
+        values["commits"] = (store._engine.commits - commits) / count  # noqa: SLF001 - as above
         if isinstance(store, PostgresStore):
             values["server"] = (_server_s(server) - server_s) / count * 1000
         return values
@@ -132,7 +136,5 @@ def _many(name: str, count: int) -> str:
 def _beside(runs: Runs, value: str, what: str, unit: str) -> list[Figure]:
     base = _many(SQLITE, 1)
     return [
-        Figure(f"{what}: {name}", unit, runs[name][value], base, runs[base][value])
-        for name in runs
-        if name != base
+        Figure(f"{what}: {name}", unit, runs[name][value], base, runs[base][value]) for name in runs if name != base
     ]

@@ -33,6 +33,7 @@ class Effort:
     flood: int = 2000
     in_flight: int = 2000
     soak: int = 0
+    engines: bool = True
     engines_flood: int = 600
     engines_paced_s: float = 4.0
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -24,7 +21,6 @@ from dingbridge.model import (
     Secret,
 )
 from dingbridge.store.intake import Limits
-from dingbridge.store.sqlite import SQLiteStore
 
 CALLERS = 50
 LANES = 200
@@ -85,7 +81,8 @@ class Load:
 
     async def drain(self) -> dict[str, float]:
         """Everything that is stored, by as many as the daemon's workers."""
-        done, started, running = 0, time.perf_counter(), set()
+        done, started = 0, time.perf_counter()
+        running: set[asyncio.Task[None]] = set()
         while True:
             free = 64 - len(running)
             leased = (await self._store.lease(free)).deliveries

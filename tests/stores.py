@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,6 +34,15 @@ ROOT = Path(__file__).parent.parent
 CHILD = (sys.executable, "-m", "tests.store_child")
 UNLIMITED = Limits(waiting_per_lane=0, per_user_per_minute=0)
 START = 1_800_000_000.0
+Write = Callable[[Store, Delivery], Awaitable[object]]
+WRITES: dict[str, Write] = {
+    "answered": lambda store, held: store.answered(held, Answer("迟到"), Outcome.ANSWERED),
+    "sending": lambda store, held: store.sending(held, 1),
+    "later": lambda store, held: store.later(held, 5.0, sent=1, uncertain=True),
+    "trouble": lambda store, held: store.claim_trouble(held),
+    "done": lambda store, held: store.done(held, Outcome.ANSWERED),
+    "dead": lambda store, held: store.dead(held, Outcome.DEAD, "late"),
+}
 
 
 @dataclass(slots=True)

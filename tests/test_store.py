@@ -28,6 +28,18 @@ async def test_a_message_comes_out_as_it_went_in(place: Place) -> None:
     assert (delivery.received_at, delivery.leased_at, delivery.tries, delivery.crashes) == (START, START + 2, 0, 0)
 
 
+@pytest.mark.parametrize("text", ["a\0b", "\U0001f600", "\u2028", "' OR 1=1; --", "%s ? {} \\"])
+async def test_any_text_comes_out_as_it_went_in(place: Place, text: str) -> None:
+    """What a database treats in a way of its own is only text here."""
+    async with place.opened(Clock()) as store:
+        await store.put(message("m1", text=text))
+        delivery = await head(store)
+        await store.answered(delivery, Answer(text), Outcome.ANSWERED, reason=text)
+        await store.later(delivery, 0.0)
+        again = await head(store)
+        assert (again.message.text, again.answer) == (text, Answer(text))
+
+
 @pytest.mark.parametrize(("deadline_s", "expected"), [(1800.0, START + 1800.0), (0.0, None)])
 async def test_the_deadline_is_stored_with_the_message(place: Place, deadline_s: float, expected: float | None) -> None:
     """A message carries the moment its answer is due; 0 means it has none."""

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import pytest
 
 from dingbridge.errors import LeaseLost
-from dingbridge.model import Answer, Delivery, Outcome, State, Task
-from dingbridge.store.store import Store
+from dingbridge.model import Answer, Outcome, State, Task
 from tests.places import Place
-from tests.stores import START, Clock, finish, head, leased, message
+from tests.stores import START, WRITES, Clock, Write, finish, head, leased, message
 
-Write = Callable[[Store, Delivery], Awaitable[object]]
-WRITES: dict[str, Write] = {
-    "answered": lambda store, held: store.answered(held, Answer("迟到"), Outcome.ANSWERED),
-    "sending": lambda store, held: store.sending(held, 1),
-    "later": lambda store, held: store.later(held, 5.0, sent=1, uncertain=True),
-    "trouble": lambda store, held: store.claim_trouble(held),
-    "done": lambda store, held: store.done(held, Outcome.ANSWERED),
-    "dead": lambda store, held: store.dead(held, Outcome.DEAD, "late"),
-}
 every_write = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 
 

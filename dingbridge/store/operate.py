@@ -220,7 +220,7 @@ def drop(c: Connection, row: int, *, now: float, wipe: bool, tell: bool, trail: 
     The message, where it has ended by this.
     """
     _lock(c, row)
-    found = c.execute("SELECT lane, state, finished_at FROM message WHERE id = ?", (row,)).fetchone()
+    found = c.execute("SELECT lane, state, finished_at FROM message WHERE id = ? FOR UPDATE", (row,)).fetchone()
     if found is None:
         return None
     lane, state, finished_at = found

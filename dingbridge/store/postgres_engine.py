@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ AGAIN_S = 0.5
 _AGAIN = (errors.SerializationFailure, errors.DeadlockDetected, errors.UniqueViolation)
 
 
+_ENCODE = "write @ : / ? # % and blanks of a password as %40 %3A %2F %3F %23 %25 %20, or use [store] password"
 _ELSEWHERE = (errors.ReadOnlySqlTransaction, errors.AdminShutdown, errors.CrashShutdown)
 
 
@@ -49,7 +51,11 @@ def address(url: Secret, password: Secret, schema: str) -> Address:
     try:
         given = conninfo_to_dict(url.reveal())
     except psycopg.ProgrammingError as error:
-        raise ConfigError([f"store.url: {' '.join(str(error).split())}"]) from None
+        text = re.sub('"[^"]*"', '"…"', " ".join(str(error).split()))  # it quotes what may be the password
+        raise ConfigError([f"store.url: {text}; {_ENCODE}"]) from None
+    astray = (str(given.get("host") or "")[1:], str(given.get("dbname") or ""))
+    if any("@" in part for part in astray) or re.search(r"[^\d,]", str(given.get("port") or "")):
+        raise ConfigError([f"store.url: a part of its password would be taken for host, port or database; {_ENCODE}"])
     settings = {
         "search_path": f'"{schema}"',
         "synchronous_commit": "on",  # acknowledged means kept, whatever the server's default

@@ -7,10 +7,12 @@ whose lease was taken over.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from dingbridge.errors import StoreUnavailable
 from dingbridge.model import Answer, Delivery, Message, Outcome, Placed, Secret, State, Task, typed_code
 from dingbridge.store import intake, operate, recovery, work
 from dingbridge.store.codec import APPEND_TRAIL, encode_answer, encode_steps
@@ -69,6 +71,7 @@ class Store:
         self.owner = owner
         self._lease_s = lease_s
         self._settled_at = 0.0
+        self._doubtful: set[str] = set()  # tokens of leases that may have been committed
 
     @property
     def place(self) -> str:
@@ -135,13 +138,23 @@ class Store:
 
     async def lease(self, count: int, *, express: bool = False) -> Leased:
         """Up to `count` messages to work on."""
+        tokens = tuple(secrets.token_hex(8) for _ in range(count))
+        doubtful = set(self._doubtful)
 
         def run(c: Connection) -> Leased:
+            work.unlease(c, tuple(doubtful))
+            doubtful.update(tokens)  # where it has to be run again
             now = self._clock()
-            holder = work.Holder(self.owner, now + self._lease_s, self._settled_at)
+            holder = work.Holder(self.owner, now + self._lease_s, self._settled_at, tokens)
             return work.lease(c, count, now=now, express=express, holder=holder)
 
-        return await self._engine.run(run)
+        try:
+            leased = await self._engine.run(run)
+        except StoreUnavailable:
+            self._doubtful.update(tokens)
+            raise
+        self._doubtful -= doubtful
+        return leased
 
     async def renew(self, tokens: Collection[str]) -> set[str]:
         """Keep leases for their whole time again; those that are still held."""
@@ -308,12 +321,13 @@ class Store:
 
     async def probe(self) -> None:
         """Write as much as a message may need and forget it, so that a store that failed is seen working again."""
+        padding = secrets.token_hex(PROBE_BYTES // 2)  # what PostgreSQL would compress takes no room
 
         def write(c: Connection) -> None:
             c.execute(
                 "INSERT INTO webhook VALUES ('', '', ?, 0)"
                 " ON CONFLICT (robot, conversation) DO UPDATE SET url = excluded.url",
-                ("x" * PROBE_BYTES,),
+                (padding,),
             )
 
         def forget(c: Connection) -> None:

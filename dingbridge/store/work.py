@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,11 +33,13 @@ class Holder:
     """Who leases, until when. Seconds of the store's clock; on SQLite there is one, and a lease does not end.
 
     settled_at: until then no suspect is taken; what dies sooner was not killed by it.
+    tokens: for what is leased.
     """
 
     owner: str
     until: float
     settled_at: float = 0.0
+    tokens: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ def _due(c: Connection, count: int, *, now: float, express: bool, holder: Holder
     if not c.execute("SELECT 1 FROM lane WHERE suspect LIMIT 1").fetchone():
         return [], False
     mine = "SELECT 1 FROM lane WHERE token IS NOT NULL AND owner = ?"
+    c.alone("lease", holder.owner)  # what another thread leases just now is not to be overlooked
     if c.execute(f"{mine} AND suspect", (holder.owner,)).fetchone():
         return [], True
     suspect = c.execute(
@@ -98,21 +100,32 @@ def _due(c: Connection, count: int, *, now: float, express: bool, holder: Holder
 def _leased(c: Connection, lanes: list[tuple[str, int]], now: float, holder: Holder) -> list[Delivery]:
     """All is sent before the first is read."""
     taken = []
-    for lane, head in lanes:
-        token = secrets.token_hex(8)
+    for token, (lane, head) in zip(holder.tokens, lanes, strict=False):
         c.execute(
             "UPDATE lane SET token = ?, owner = ?, leased_until = ? WHERE key = ?",
             (token, holder.owner, holder.until, lane),
         )
         taken.append((lane, head, token, c.execute(_TAKE, (head,))))
     deliveries = []
-    for lane, head, token, found in taken:
+    for lane, head, token, returned in taken:
+        found = returned.fetchone()
         try:
-            deliveries.append(_delivery(found.fetchone(), token, now))
+            deliveries.append(_delivery(found, token, now))
         except UNREADABLE:  # of a later version, or damaged: it must not stop the others
             end(c, head, State.DEAD, Outcome.DEAD, "the row cannot be read", now=now, wipe=False)
             advance(c, lane, head, now=now)
     return deliveries
+
+
+def unlease(c: Connection, tokens: Sequence[str]) -> None:
+    """Give back what may have been leased by a transaction of which nobody knows whether it was committed."""
+    for start in range(0, len(tokens), AT_A_TIME):
+        some = tokens[start : start + AT_A_TIME]
+        among = f"token IN ({', '.join('?' * len(some))})"
+        found = c.execute(f"SELECT key, head FROM lane WHERE {among} ORDER BY key FOR UPDATE", some).fetchall()
+        for lane, head in found:
+            c.execute("UPDATE message SET state = 'ready' WHERE id = ? AND state = 'leased'", (head,))
+            c.execute("UPDATE lane SET token = NULL, owner = '' WHERE key = ?", (lane,))
 
 
 def renew(c: Connection, tokens: Sequence[str], holder: Holder) -> set[str]:
