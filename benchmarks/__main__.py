@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from statistics import median
 
+from benchmarks import lease
 from benchmarks.engines import Engines
 from benchmarks.figures import Course, Effort
 from benchmarks.table import Figure, render
@@ -45,6 +46,8 @@ def main() -> int:
         figures = asyncio.run(Course(Path(folder), effort, _tell).figures())
         if effort.engines:
             figures += _engines(Path(folder), effort)
+        if options.long:
+            figures += asyncio.run(lease.figures(Path(folder), lease.FULL, 300, _tell))
     machine = {
         "cores": os.cpu_count(),
         "python": platform.python_version(),

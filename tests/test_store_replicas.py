@@ -214,7 +214,7 @@ async def test_commits_that_block_each_other_are_done_again(postgres_place: Post
         def crosswise(first: str, second: str) -> Callable[[Any], str]:
             def run(c: Any) -> str:
                 tries[first] += 1
-                c.execute("UPDATE message SET reason = ? WHERE key = ?", (first, first))
+                assert c.execute("UPDATE message SET reason = ? WHERE key = ?", (first, first)).rowcount == 1
                 if tries[first] == 1:
                     both.wait(HANG_S)
                 c.execute("UPDATE message SET reason = ? WHERE key = ?", (first, second))
