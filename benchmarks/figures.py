@@ -33,6 +33,9 @@ class Effort:
     flood: int = 2000
     in_flight: int = 2000
     soak: int = 0
+    engines: bool = True
+    engines_flood: int = 600
+    engines_paced_s: float = 4.0
 
 
 Once = Callable[[Subject], Awaitable[dict[str, float]]]
@@ -110,19 +113,19 @@ class Course:
         ]
 
     async def _overhead(self, subjects: Sequence[Subject]) -> list[Figure]:
-        async def once(subject: Subject) -> dict[str, float]:
-            self._number += 1
-            for number in range(self._effort.one_by_one):
-                await subject.push(self._user(number))
-                await subject.answered(number + 1)
-                await asyncio.sleep(0.01)  # what follows the answer, like the last commit, is not the next one's cost
-            return _spread(subject.latencies(), 0.5, 0.95)
-
-        runs = await self._in_turns("overhead of one question", self._effort.short_runs, subjects, once)
+        runs = await self._in_turns("overhead of one question", self._effort.short_runs, subjects, self._one_by_one)
         return [
             *_against(runs, "p50", "overhead of a question, p50", "ms", {COMMITS: _times(1.5), BARE: _times(3)}),
             *_against(runs, "p95", "overhead of a question, p95", "ms", {COMMITS: None, BARE: None}),
         ]
+
+    async def _one_by_one(self, subject: Subject) -> dict[str, float]:
+        self._number += 1
+        for number in range(self._effort.one_by_one):
+            await subject.push(self._user(number))
+            await subject.answered(number + 1)
+            await asyncio.sleep(0.01)  # what follows the answer, like the last commit, is not the next one's cost
+        return _spread(subject.latencies(), 0.5, 0.95)
 
     async def _at_once(self, server: AnythingLLM, subjects: Sequence[Subject]) -> list[Figure]:
         async def once(subject: Subject) -> dict[str, float]:
@@ -139,13 +142,7 @@ class Course:
 
     async def _acks(self, server: AnythingLLM, subjects: Sequence[Subject]) -> list[Figure]:
         async def once(subject: Subject) -> dict[str, float]:
-            self._number += 1
-            count, began = int(self._effort.paced_s * 100), time.monotonic()
-            for number in range(count):
-                await asyncio.sleep(began + number / 100 - time.monotonic())
-                await subject.push(self._user(number % 200))
-            await subject.answered(count)
-            return _spread(subject.ack_latencies(), 0.5, 0.99)
+            return await self._at_pace(subject, self._effort.paced_s)
 
         server.answer_delay_s = 0.2
         runs = await self._in_turns("acks at 100 messages/s", self._effort.long_runs, subjects, once)
@@ -154,6 +151,16 @@ class Course:
             *_against(runs, "p50", "ack at 100 messages/s, p50", "ms", {COMMITS: None}),
             *_against(runs, "p99", "ack at 100 messages/s, p99", "ms", {COMMITS: Bound(5)}),
         ]
+
+    async def _at_pace(self, subject: Subject, seconds: float) -> dict[str, float]:
+        """100 messages a second."""
+        self._number += 1
+        count, began = int(seconds * 100), time.monotonic()
+        for number in range(count):
+            await asyncio.sleep(began + number / 100 - time.monotonic())
+            await subject.push(self._user(number % 200))
+        await subject.answered(count)
+        return _spread(subject.ack_latencies(), 0.5, 0.99)
 
     async def _flat_out(self, subjects: Sequence[Subject]) -> list[Figure]:
         async def once(subject: Subject) -> dict[str, float]:

@@ -33,9 +33,9 @@ class Subject:
     name: str
     gateway: Gateway
     backend: AnythingLLM
-    process: asyncio.subprocess.Process
+    processes: Sequence[asyncio.subprocess.Process]
     started_s: float
-    """From spawning the process until its WebSocket was up."""
+    """From spawning the processes until the WebSockets were up."""
 
     async def push(self, user: str, text: str = "出差住酒店能报多少？") -> Sent:
         return await self.gateway.say(text, user=user)
@@ -69,13 +69,13 @@ class Subject:
             record.clear()
 
     def rss(self) -> float:
-        return _status(self.process.pid, "VmRSS")
+        return sum(_status(one.pid, "VmRSS") for one in self.processes)
 
     def peak_rss(self) -> float:
-        return _status(self.process.pid, "VmHWM")
+        return sum(_status(one.pid, "VmHWM") for one in self.processes)
 
     def cpu_s(self) -> float:
-        return cpu_s(self.process.pid)
+        return sum(cpu_s(one.pid) for one in self.processes)
 
 
 def cpu_s(pid: int) -> float:
@@ -99,8 +99,13 @@ async def backend() -> AsyncIterator[AnythingLLM]:
 
 
 @asynccontextmanager
-async def dingbridge(server: AnythingLLM, folder: Path, *, workers: int = 64) -> AsyncIterator[Subject]:
-    """The daemon as an operator runs it, with limits out of the way and its web port open."""
+async def dingbridge(
+    server: AnythingLLM, folder: Path, *, workers: int = 64, name: str = "dingbridge", store: str = "", daemons: int = 1
+) -> AsyncIterator[Subject]:
+    """The daemon as an operator runs it, with limits out of the way and its web port open.
+
+    store: a URL; an SQLite file in the folder where none is given.
+    """
     async with Gateway() as gateway:
         config = folder / "dingbridge.toml"
         tables: dict[str, dict[str, Any]] = {
@@ -113,16 +118,16 @@ async def dingbridge(server: AnythingLLM, folder: Path, *, workers: int = 64) ->
             "anythingllm": {"base_url": server.url, "api_key": server.api_key},
             "reply": {"notice": "off"},
             "limits": {"workers": workers, "per_user_per_minute": 0, "waiting_per_lane": 0},
-            "store": {"url": str(folder / "dingbridge.db")},
+            "store": {"url": store or str(folder / "dingbridge.db")},
             "web": {"listen": "127.0.0.1:0"},
         }
         lines = ["[[route]]", 'workspace = "handbook"']
-        for name, table in tables.items():
+        for section, table in tables.items():
             # A JSON text or number is one of TOML's, too.
-            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+            lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
         config.write_text("\n".join(lines), encoding="utf-8")
         command = (sys.executable, "-m", "dingbridge", "run", "--config", str(config))
-        async with _running("dingbridge", command, gateway, server, folder) as subject:
+        async with _running(name, command, gateway, server, folder, daemons) as subject:
             yield subject
 
 
@@ -138,25 +143,36 @@ async def relay(name: str, server: AnythingLLM, folder: Path, *, store: bool) ->
 
 @asynccontextmanager
 async def _running(
-    name: str, command: Sequence[str], gateway: Gateway, server: AnythingLLM, folder: Path
+    name: str, command: Sequence[str], gateway: Gateway, server: AnythingLLM, folder: Path, count: int = 1
 ) -> AsyncIterator[Subject]:
-    log = folder / "log"
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("DINGBRIDGE_", "NOTIFY_"))}
-    with log.open("wb") as stderr:
-        spawned = time.monotonic()
-        process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=stderr, env=clean
-        )
+    spawned = time.monotonic()
+    logs = [folder / f"log{number}" for number in range(count)]
+    processes = [await _spawned(command, log) for log in logs]
     try:
         async with asyncio.TaskGroup() as group:
-            watch = group.create_task(_until_it_dies(name, process, log))
-            connection = await gateway.connected()
-            yield Subject(name, gateway, server, process, connection.opened_at - spawned)
-            watch.cancel()
+            watches = [
+                group.create_task(_until_it_dies(name, process, log))
+                for process, log in zip(processes, logs, strict=True)
+            ]
+            connection = await gateway.connected(count, timeout_s=60)
+            yield Subject(name, gateway, server, processes, connection.opened_at - spawned)
+            for watch in watches:
+                watch.cancel()
     finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
+        for process in processes:
+            if process.returncode is None:
+                process.terminate()
+                await process.wait()
+
+
+async def _spawned(command: Sequence[str], log: Path) -> asyncio.subprocess.Process:
+    """The log's folder is where it keeps what is its own."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("DINGBRIDGE_", "NOTIFY_"))}
+    clean["STATE_DIRECTORY"] = str(log.parent)
+    with log.open("wb") as stderr:
+        return await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=stderr, env=clean
+        )
 
 
 async def _until_it_dies(name: str, process: asyncio.subprocess.Process, log: Path) -> None:

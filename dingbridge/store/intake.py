@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dingbridge.model import Message, Placed, State, Task, lane_key
 from dingbridge.store.codec import APPEND_TRAIL, encode_message
-from dingbridge.store.engine import Connection
+from dingbridge.store.engine import Connection, Rows
+
+# PostgreSQL locks a lane that is there although nothing is changed: whoever ends its last message meanwhile waits, and
+# finds this one.
+_OPEN = (
+    "INSERT INTO lane (key, head, due, express) VALUES (?, {head}, ?, ?)"
+    " ON CONFLICT (key) DO UPDATE SET express = excluded.express WHERE FALSE"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +32,13 @@ def put(
     """Insert a message and wake its lane; a message already there only renews its session webhook."""
     c.alone("person", message.robot, message.sender.id)  # their limits are counted, their lanes are in order
     remember_webhook(c, message)
-    known = c.execute(
+    # All is asked before the first answer is read: that is one way to the database and back.
+    found = c.execute(
         "SELECT id, lane, task, finished_at FROM message WHERE robot = ? AND key = ?", (message.robot, message.id)
-    ).fetchone()
-    if known is not None:
+    )
+    within = _within_limits(c, message, now, limits) if task is Task.QUESTION else lambda: task
+    generation = _generation(c, message)
+    if (known := found.fetchone()) is not None:
         row, lane, known_task, finished_at = known
         if finished_at is None and message.webhook:
             expires = expires_at(message)
@@ -38,33 +49,35 @@ def put(
             )
         c.execute(f"UPDATE message SET {APPEND_TRAIL} WHERE id = ?", (trail, row))
         return Placed(row, lane, Task(known_task), duplicate=True)
-    if task is Task.QUESTION:
-        task = _within_limits(c, message, now, limits)
-    generation = _generation(c, message, fresh=fresh)
-    lane = lane_key(message.robot, message.conversation.id, message.sender.id, generation)
+    task = within()
+    number = _raised(c, message) if fresh else generation()
+    lane = lane_key(message.robot, message.conversation.id, message.sender.id, number)
     deadline = now + limits.answer_deadline_s if limits.answer_deadline_s else None
-    row = _insert(c, message, task, lane, now, deadline, trail)
-    express = task is not Task.QUESTION
-    if express:  # a lane of its own: never behind an answer
+    inserted = _insert(c, message, task, lane, now, deadline, trail)
+    if task is not Task.QUESTION:  # a lane of its own: never behind an answer
+        (row,) = inserted.fetchone()
         lane = f"express-{row}"
         c.execute("UPDATE message SET lane = ? WHERE id = ?", (lane, row))
-    open_lane(c, lane, row, due=now, express=express)
+        open_lane(c, lane, row, due=now, express=True)
+        return Placed(row, lane, task)
+    c.execute(
+        _OPEN.format(head="(SELECT id FROM message WHERE robot = ? AND key = ?)"),
+        (lane, message.robot, message.id, now, False),
+    )
+    (row,) = inserted.fetchone()
     return Placed(row, lane, task)
 
 
 def open_lane(c: Connection, lane: str, row: int, *, due: float, express: bool) -> None:
-    """Whoever ends the lane's last message meanwhile waits, and finds this one."""
-    c.execute(
-        "INSERT INTO lane (key, head, due, express) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (key) DO UPDATE SET express = excluded.express",
-        (lane, row, due, express),
-    )
+    """It stays as it is where it is there already."""
+    c.execute(_OPEN.format(head="?"), (lane, row, due, express))
 
 
 def _insert(
     c: Connection, message: Message, task: Task, lane: str, now: float, deadline: float | None, trail: str
-) -> int:
-    (row,) = c.execute(
+) -> Rows:
+    """Gives its id."""
+    return c.execute(
         "INSERT INTO message (robot, key, lane, conversation, person, task, state, body, webhook,"
         " webhook_expires, received_at, deadline_at, code, trail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " RETURNING id",
@@ -73,43 +86,59 @@ def _insert(
             *(encode_message(message), message.webhook.reveal(), expires_at(message), now, deadline),
             *(message.code, trail),
         ),
-    ).fetchone()
-    return int(row)
+    )
 
 
-def _within_limits(c: Connection, message: Message, now: float, limits: Limits) -> Task:
+def _within_limits(c: Connection, message: Message, now: float, limits: Limits) -> Callable[[], Task]:
+    """Ask; what is given tells what becomes of the question."""
+    asked = waiting = None
     if limits.per_user_per_minute:
-        (asked,) = c.execute(
+        asked = c.execute(
             "SELECT count(*) FROM message WHERE person = ? AND received_at BETWEEN ? AND ?"
             " AND robot = ? AND task = 'question'",
             (message.sender.id, now - 60.0, now, message.robot),
-        ).fetchone()
-        if asked >= limits.per_user_per_minute:
-            return Task.LIMITED
+        )
     if limits.waiting_per_lane:
-        unfinished, running = c.execute(
+        waiting = c.execute(
             "SELECT count(*), count(CASE WHEN state <> 'ready' THEN 1 END) FROM message"
             " WHERE person = ? AND conversation = ? AND finished_at IS NULL AND robot = ? AND task = 'question'",
             (message.sender.id, message.conversation.id, message.robot),
-        ).fetchone()
-        # The first of them runs or is about to.
-        if unfinished - max(1, running) >= limits.waiting_per_lane:
-            return Task.BUSY
-    return Task.QUESTION
-
-
-def _generation(c: Connection, message: Message, *, fresh: bool) -> int:
-    who = (message.robot, message.conversation.id, message.sender.id)
-    if fresh:
-        c.execute(
-            "INSERT INTO context VALUES (?, ?, ?, 1)"
-            " ON CONFLICT (robot, conversation, person) DO UPDATE SET generation = context.generation + 1",
-            who,
         )
+
+    def within() -> Task:
+        if asked is not None and asked.fetchone()[0] >= limits.per_user_per_minute:
+            return Task.LIMITED
+        unfinished, running = waiting.fetchone() if waiting is not None else (0, 0)
+        # The first of them runs or is about to.
+        too_many = limits.waiting_per_lane and unfinished - max(1, running) >= limits.waiting_per_lane
+        return Task.BUSY if too_many else Task.QUESTION
+
+    return within
+
+
+def _generation(c: Connection, message: Message) -> Callable[[], int]:
+    """Ask for the context's."""
     found = c.execute(
-        "SELECT generation FROM context WHERE robot = ? AND conversation = ? AND person = ?", who
+        "SELECT generation FROM context WHERE robot = ? AND conversation = ? AND person = ?",
+        (message.robot, message.conversation.id, message.sender.id),
+    )
+
+    def generation() -> int:
+        known = found.fetchone()
+        return int(known[0]) if known else 0
+
+    return generation
+
+
+def _raised(c: Connection, message: Message) -> int:
+    """The generation of a context that begins anew."""
+    (generation,) = c.execute(
+        "INSERT INTO context VALUES (?, ?, ?, 1)"
+        " ON CONFLICT (robot, conversation, person) DO UPDATE SET generation = context.generation + 1"
+        " RETURNING generation",
+        (message.robot, message.conversation.id, message.sender.id),
     ).fetchone()
-    return int(found[0]) if found else 0
+    return int(generation)
 
 
 def remember_webhook(c: Connection, message: Message) -> None:

@@ -21,8 +21,11 @@ from psycopg import errors
 from psycopg.pq import ConnStatus, ExecStatus
 
 T = TypeVar("T")
+Known = tuple[str, tuple[int, ...]]
 MOST_PREPARED = 24
 """Values of a statement that is worth keeping; those with more are lists of changing length."""
+
+SMALL = 2**31
 
 _READ: dict[int, Callable[[bytes], Any]] = {
     16: lambda found: found == b"t",
@@ -44,16 +47,25 @@ def _written(statement: str) -> bytes:
     return (first + "".join(f"${number}{other}" for number, other in enumerate(others, start=1))).encode()
 
 
-def _bound(value: Any) -> bytes | None:
+def _bound(value: Any) -> tuple[int, bytes | None]:
+    """The OID of its type, and how it is written; for 0 the server takes what fits the place."""
     if value is None:
-        return None
+        return 0, None
     if isinstance(value, str):
-        return value.replace("\0", "�").encode()  # a text cannot hold the character 0 here
+        return 0, value.replace("\0", "�").encode()  # a text cannot hold the character 0 here
     if isinstance(value, bool):
-        return b"t" if value else b"f"
-    if isinstance(value, int | float):
-        return b"%d" % value if isinstance(value, int) else repr(value).encode()
+        return 16, b"t" if value else b"f"
+    if isinstance(value, int):
+        return 23 if -SMALL <= value < SMALL else 20, b"%d" % value
+    if isinstance(value, float):
+        return 701, repr(value).encode()
     raise TypeError(f"{type(value).__name__} is no value of a statement")
+
+
+def _require_commit(ended: Found) -> None:
+    """A server that has undone instead says so, and raises no error."""
+    if ended.result.command_status != b"COMMIT":
+        raise errors.InFailedSqlTransaction("the transaction was undone")
 
 
 class Found:
@@ -61,7 +73,7 @@ class Found:
 
     __slots__ = ("_rows", "_wire", "prepared", "result")
 
-    def __init__(self, wire: PostgresConnection, prepared: str = "") -> None:
+    def __init__(self, wire: PostgresConnection, prepared: Known | None = None) -> None:
         self._wire = wire
         self._rows: Iterator[Any] | None = None
         self.prepared = prepared
@@ -106,7 +118,7 @@ class PostgresConnection:
         self.raw = raw
         self._pg = raw.pgconn
         self._schema = schema
-        self._names: dict[str, bytes] = {}
+        self._names: dict[Known, bytes] = {}
         self._number = 0
         self._pending: deque[Found] = deque()
         self._writes: list[Found] = []
@@ -132,8 +144,7 @@ class PostgresConnection:
             ended = self._send("COMMIT")
             self._mark()
             self._receive()
-            if ended.result.command_status != b"COMMIT":
-                raise errors.InFailedSqlTransaction("the transaction was undone")  # noqa: TRY301
+            _require_commit(ended)
         except BaseException:
             self._undo()
             raise
@@ -156,16 +167,16 @@ class PostgresConnection:
         self._receive()
 
     def _send(self, statement: str, values: Sequence[Any] = ()) -> Found:
-        bound = [_bound(value) for value in values]
-        name = self._names.get(statement)
+        types, bound = zip(*map(_bound, values), strict=True) if values else ((), ())
         if len(bound) > MOST_PREPARED:
-            self._pg.send_query_params(_written(statement), bound)
+            self._pg.send_query_params(_written(statement), bound, types)
         else:
-            if name is None:
+            known = statement, types
+            if (name := self._names.get(known)) is None:
                 self._number += 1
-                name = self._names[statement] = b"s%d" % self._number
-                self._pg.send_prepare(name, _written(statement))
-                self._pending.append(Found(self, statement))
+                name = self._names[known] = b"s%d" % self._number
+                self._pg.send_prepare(name, _written(statement), types)
+                self._pending.append(Found(self, known))
             self._pg.send_query_prepared(name, bound)
         found = Found(self)
         self._pending.append(found)
@@ -194,7 +205,8 @@ class PostgresConnection:
         while self._next() is not None:
             pass
         if result.status in (ExecStatus.FATAL_ERROR, ExecStatus.PIPELINE_ABORTED):
-            self._names.pop(found.prepared, None)
+            if found.prepared is not None:
+                self._names.pop(found.prepared, None)
             raise self._error(result)
 
     def _next(self) -> Any:

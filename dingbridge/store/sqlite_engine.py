@@ -9,8 +9,9 @@ from __future__ import annotations
 import queue
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,39 @@ GROUP = 256
 
 
 @lru_cache(maxsize=512)
-def _unlocked(statement: str) -> str:
-    """There is one writer: rows need no lock."""
-    return statement.replace(" FOR UPDATE SKIP LOCKED", "").replace(" FOR UPDATE", "")
+def _unlocked(statement: str) -> tuple[str, bool]:
+    """There is one writer: rows need no lock. And whether it gives back what it has written."""
+    written = statement.replace(" FOR UPDATE SKIP LOCKED", "").replace(" FOR UPDATE", "")
+    return written, " RETURNING " in " ".join(written.split())
+
+
+@dataclass(slots=True)
+class Returned:
+    """What a statement has given back, read at once: one that is not read to its end is compiled anew the next time."""
+
+    rows: list[Any]
+
+    @property
+    def rowcount(self) -> int:
+        return len(self.rows)
+
+    def fetchone(self) -> Any:
+        return self.rows.pop(0) if self.rows else None
+
+    def fetchall(self) -> list[Any]:
+        return self.rows
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.rows)
 
 
 class SQLiteConnection(sqlite3.Connection):
     """See `engine.Connection`."""
 
-    def execute(self, statement: str, values: Any = (), /) -> sqlite3.Cursor:
-        return super().execute(_unlocked(statement), values)
+    def execute(self, statement: str, values: Any = (), /) -> Any:
+        written, returns = _unlocked(statement)
+        cursor = super().execute(written, values)
+        return Returned(cursor.fetchall()) if returns else cursor
 
     def alone(self, *names: str) -> None:
         """One writer is always alone."""

@@ -265,8 +265,14 @@ class Store:
         def run(c: Connection) -> bool:
             work.check(c, delivery)
             now = self._clock()
-            c.execute("UPDATE message SET uncertain = ? WHERE id = ?", (uncertain, delivery.row))
-            work.end(c, delivery.row, state, outcome, reason, now=now, wipe=self._wipe, cause=cause, trail=trail)
+            work.end(
+                *(c, delivery.row, state, outcome, reason),
+                now=now,
+                wipe=self._wipe,
+                cause=cause,
+                trail=trail,
+                uncertain=uncertain,
+            )
             return work.advance(c, delivery.lane, delivery.row, now=now)
 
         return await self._engine.run(run)

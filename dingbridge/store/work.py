@@ -18,12 +18,14 @@ AT_A_TIME = 500  # values in one statement
 FREE = "token = NULL, owner = '', suspect = FALSE"
 _NO_ANSWER = "('failed', 'dead', 'cancelled')"
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError)
-_HEAD = """
-    SELECT m.id, l.token, m.lane, m.robot, m.key, m.body, m.webhook, m.webhook_expires, m.task, m.state, m.part,
-           m.uncertain, m.answer, m.outcome, m.crashes, m.tries, m.received_at, m.deadline_at, m.answered_at,
-           m.reason, m.route
-    FROM lane l JOIN message m ON m.id = l.head WHERE l.key = ?
+# What an answer was kept for stays as it is.
+_TAKE = """
+    UPDATE message SET state = CASE WHEN state = 'ready' THEN 'leased' ELSE state END WHERE id = ?
+    RETURNING id, lane, robot, key, body, webhook, webhook_expires, task, state, part, uncertain, answer, outcome,
+              crashes, tries, received_at, deadline_at, answered_at, reason, route
 """
+_DUE = "SELECT key, head FROM lane WHERE token IS NULL AND express = ? AND due <= ? AND NOT suspect"
+_LONGEST = "ORDER BY due, head LIMIT ? FOR UPDATE SKIP LOCKED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,47 +73,47 @@ def _due(c: Connection, count: int, *, now: float, express: bool, holder: Holder
     A suspect (in work at two crashes) is leased when this daemon works on nothing else, and nothing beside it: whose
     fault a third crash is must be certain. It is kept for the daemon that waits for that, so that the others go on.
     """
+    if lanes := c.execute(
+        f"{_DUE} AND NOT EXISTS (SELECT 1 FROM lane WHERE suspect) {_LONGEST}", (express, now, count)
+    ).fetchall():
+        return _leased(c, lanes, now, holder), False
+    if not c.execute("SELECT 1 FROM lane WHERE suspect LIMIT 1").fetchone():
+        return [], False
     mine = "SELECT 1 FROM lane WHERE token IS NOT NULL AND owner = ?"
-    if c.execute("SELECT 1 FROM lane WHERE suspect LIMIT 1").fetchone():
-        c.alone("lease", holder.owner)  # what another thread leases just now is not to be overlooked
-        if c.execute(f"{mine} AND suspect", (holder.owner,)).fetchone():
-            return [], True
+    c.alone("lease", holder.owner)  # what another thread leases just now is not to be overlooked
+    if c.execute(f"{mine} AND suspect", (holder.owner,)).fetchone():
+        return [], True
     suspect = c.execute(
-        "SELECT key, express FROM lane WHERE suspect AND token IS NULL AND due <= ?"
+        "SELECT key, head, express FROM lane WHERE suspect AND token IS NULL AND due <= ?"
         " AND (owner IN ('', ?) OR leased_until < ?) ORDER BY due, head LIMIT 1 FOR UPDATE SKIP LOCKED",
         (now, holder.owner, now),
     ).fetchone()
     if suspect is not None and now >= holder.settled_at:
-        key, is_express = suspect
+        key, head, is_express = suspect
         if bool(is_express) is express and not c.execute(f"{mine} LIMIT 1", (holder.owner,)).fetchone():
-            return _leased(c, [key], now, holder), True
+            return _leased(c, [(key, head)], now, holder), True
         c.execute("UPDATE lane SET owner = ?, leased_until = ? WHERE key = ?", (holder.owner, holder.until, key))
         return [], True
-    lanes = c.execute(
-        "SELECT key FROM lane WHERE token IS NULL AND express = ? AND due <= ? AND NOT suspect"
-        " ORDER BY due, head LIMIT ? FOR UPDATE SKIP LOCKED",
-        (express, now, count),
-    ).fetchall()
-    return _leased(c, [key for (key,) in lanes], now, holder), False
+    return _leased(c, c.execute(f"{_DUE} {_LONGEST}", (express, now, count)).fetchall(), now, holder), False
 
 
-def _leased(c: Connection, lanes: list[str], now: float, holder: Holder) -> list[Delivery]:
-    deliveries = []
-    for token, lane in zip(holder.tokens, lanes, strict=False):
+def _leased(c: Connection, lanes: list[tuple[str, int]], now: float, holder: Holder) -> list[Delivery]:
+    """All is sent before the first is read."""
+    taken = []
+    for token, (lane, head) in zip(holder.tokens, lanes, strict=False):
         c.execute(
             "UPDATE lane SET token = ?, owner = ?, leased_until = ? WHERE key = ?",
             (token, holder.owner, holder.until, lane),
         )
-        c.execute(
-            "UPDATE message SET state = 'leased' WHERE state = 'ready' AND id = (SELECT head FROM lane WHERE key = ?)",
-            (lane,),
-        )
-        found = c.execute(_HEAD, (lane,)).fetchone()
+        taken.append((lane, head, token, c.execute(_TAKE, (head,))))
+    deliveries = []
+    for lane, head, token, returned in taken:
+        found = returned.fetchone()
         try:
-            deliveries.append(_delivery(found, now))
+            deliveries.append(_delivery(found, token, now))
         except UNREADABLE:  # of a later version, or damaged: it must not stop the others
-            end(c, found[0], State.DEAD, Outcome.DEAD, "the row cannot be read", now=now, wipe=False)
-            advance(c, lane, found[0], now=now)
+            end(c, head, State.DEAD, Outcome.DEAD, "the row cannot be read", now=now, wipe=False)
+            advance(c, lane, head, now=now)
     return deliveries
 
 
@@ -185,18 +187,22 @@ def end(
     wipe: bool,
     cause: str = "",
     trail: str = "",
+    uncertain: bool | None = None,
 ) -> None:
-    """Close the row; with `wipe` the webhook is forgotten, and the text unless an operator may want to retry it."""
+    """Close the row; with `wipe` the webhook is forgotten, and the text unless an operator may want to retry it.
+
+    uncertain: what was sent last may have arrived; None leaves that as it is.
+    """
     # An answer that could not be delivered can be sent again; a text that only said why there is none, not.
     c.execute(
         "UPDATE message SET webhook = CASE WHEN ? THEN '' ELSE webhook END, body = CASE WHEN ? THEN '' ELSE body END,"
         f" answer = CASE WHEN ? OR (? AND outcome NOT IN {_NO_ANSWER}) THEN answer END,"
         " state = ?, outcome = ?, reason = coalesce(nullif(?, ''), reason), finished_at = ?,"
-        f" cause = coalesce(nullif(?, ''), cause), {APPEND_TRAIL} WHERE id = ?",
+        f" cause = coalesce(nullif(?, ''), cause), uncertain = coalesce(?, uncertain), {APPEND_TRAIL} WHERE id = ?",
         (
             *(wipe, wipe and outcome not in RETRYABLE),
             *(not wipe and outcome not in RETRYABLE, outcome is Outcome.UNDELIVERABLE),
-            *(state, outcome, reason, now, cause, trail, row),
+            *(state, outcome, reason, now, cause, uncertain, trail, row),
         ),
     )
 
@@ -249,9 +255,9 @@ def message(c: Connection, row: int) -> Message | None:
         return None
 
 
-def _delivery(found: tuple[Any, ...], now: float) -> Delivery:
-    row, token, lane, robot, key, body, webhook, expires, task, state, part, uncertain, answer, outcome = found[:14]
-    crashes, tries, received_at, deadline_at, answered_at, reason, route = found[14:]
+def _delivery(found: tuple[Any, ...], token: str, now: float) -> Delivery:
+    row, lane, robot, key, body, webhook, expires, task, state, part, uncertain, answer, outcome = found[:13]
+    crashes, tries, received_at, deadline_at, answered_at, reason, route = found[13:]
     return Delivery(
         row=row,
         token=token,
