@@ -20,7 +20,7 @@ from tests.plants import BROKEN, planted
 
 ROOT = Path(__file__).parents[1]
 VARIABLE = "BITES_BREAK"
-# Without the state machine, which would be shrunk for minutes; it fails on each of the three.
+# Without the state machine, whose failure would be shrunk for minutes.
 SUITE = ("test_store", "test_store_lease", "test_store_recovery", "test_operate", "test_store_operate")
 SHARED = ("test_store_replicas",)
 Outcomes = dict[tuple[str, str], bool]
