@@ -191,6 +191,12 @@ async def _slow_notice(stage: Stage) -> None:
     await stage.say("慢")
 
 
+async def _notice_unsent(stage: Stage) -> None:
+    stage.backend.answer_delay_s = 0.6
+    stage.gateway.webhook_fault = 300001
+    await stage.say("慢")
+
+
 async def _retried(stage: Stage) -> None:
     stage.backend.faults.extend(["http503", "http429_html"])
     await stage.say("再")
@@ -231,6 +237,12 @@ async def _to_one(stage: Stage) -> None:
 async def _to_a_group(stage: Stage) -> None:
     stage.gateway.webhook_fault = 300001
     await stage.say("甲", group=True)
+
+
+async def _too_fast(stage: Stage) -> None:
+    stage.gateway.webhook_fault = 300001
+    stage.gateway.openapi_faults.extend([(403, "Forbidden.AccessDenied.QpsLimitForApi")])
+    await stage.say("甲")
 
 
 async def _uncertain(stage: Stage) -> None:
@@ -352,6 +364,7 @@ SCRIPTS = (
     Script("in a lane", _in_a_lane),
     Script("long", _long),
     Script("slow notice", _slow_notice),
+    Script("notice unsent", _notice_unsent),
     Script("retried", _retried, tables={"anythingllm": {"attempts": 3}}),
     Script("later", _later, tables=ONE_TRY),
     Script("rejected", _rejected),
@@ -359,6 +372,7 @@ SCRIPTS = (
     Script("ladder", _ladder, tables=QUIET),
     Script("to one", _to_one, tables=QUIET),
     Script("to a group", _to_a_group, tables=QUIET),
+    Script("too fast", _too_fast, tables=QUIET),
     Script("uncertain", _uncertain, tables=QUIET),
     Script("sent later", _sent_later, tables=QUIET),
     Script("in halves", _in_halves, tables=QUIET),

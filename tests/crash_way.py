@@ -10,7 +10,7 @@ ARM_AT = "dingtalk/link.py"  # a link reads: its first message may come before t
 MODULES = ("receiving", "bridge", "lease", "dispatch", "notices", "answerer", "commands", "net", "watched")
 FOLDERS = ("store", "dingtalk", "backends")
 # The scripts are played on SQLite; daemons on PostgreSQL are killed in `kills_replicas`.
-ELSEWHERE = ("store/postgres.py", "store/postgres_engine.py", "store/session.py")
+ELSEWHERE = ("store/postgres.py", "store/postgres_engine.py", "store/session.py", "store/shared.py")
 
 REASONS: dict[str, tuple[str, ...]] = {
     "the link's life, not a message's": (
@@ -40,7 +40,12 @@ REASONS: dict[str, tuple[str, ...]] = {
         "backends/anythingllm.py AnythingLLM.__aexit__",
         "backends/api.py Api.close",
     ),
-    "what only a daemon among others does": ("store/store.py Store.renew",),
+    "what only a daemon among others does": (
+        "store/store.py Store.renew",
+        "dingtalk/openapi.py OpenAPI._held_by_others",
+        "dingtalk/openapi.py OpenAPI._tell_others",
+        "dingtalk/pace.py Pace._change_shared",
+    ),
     "upkeep, and what operators look at and ask for": (
         "bridge.py Bridge.retry",
         "bridge.py Bridge.drop",
@@ -62,6 +67,8 @@ NETS: dict[str, str] = {
     "bridge.py Bridge._in_order: self._give_back(lease, self._pauses.store_s, error)": "whoever writes waits by itself",
     "bridge.py Bridge._in_order: self._replace(lease, _bug(error))": "a bug",
     "dingtalk/stream.py Stream._route: self._client.system_handler.raw_process(_parsed(SystemMessage, frame))": "pings",
+    "dingtalk/openapi.py OpenAPI._renew_token: self._tell_others(release=True)": "nobody is told, a daemon is alone",
+    "dingtalk/rate.py Rate.turn: asyncio.sleep(wait_s)": "twenty calls a second, which no script makes",
     "dingtalk/link.py Link._receive: self._socket.pong(received.data)": "pings",
 }
 

@@ -59,21 +59,21 @@ def planted(*changes: Change) -> Iterator[None]:
 BUGS: dict[str, tuple[Change, ...]] = {
     "dedupe: a message that comes again is not known": (
         Change(schema, "MIGRATIONS", "UNIQUE (robot, key)", "CHECK (robot <> '')"),
-        Change(intake, "put", "if known is not None:", "if False:"),
+        Change(intake, "put", "if (known := found.fetchone()) is not None:", "if known := None:"),
     ),
     "dedupe: only unfinished messages are known": (
         Change(schema, "MIGRATIONS", "UNIQUE (robot, key)", "CHECK (robot <> '')"),
-        Change(intake, "put", "if known is not None:", "if known is not None and known[3] is None:"),
+        Change(intake, "put", "found.fetchone()) is not None:", "found.fetchone()) and known[3] is None:"),
     ),
     "dedupe: a duplicate /new starts one more topic": (
-        Change(intake, "put", "remember_webhook(c, message)", "fresh and _generation(c, message, fresh=fresh)"),
+        Change(intake, "put", "remember_webhook(c, message)", "fresh and _raised(c, message)"),
     ),
     "lane order: the newest comes next": (Change(work, "advance", "min(id)", "max(id)"),),
     "lane order: /cancel frees a lane whose head still runs": (
         Change(work, "cancel", "if head in ended:", "if True:"),
     ),
     "lane order: a lane in work is leased again": (
-        Change(work, "_due", "WHERE token IS NULL AND express = ?", "WHERE express = ?"),
+        Change(work, "_DUE", "WHERE token IS NULL AND express = ?", "WHERE express = ?"),
     ),
     "sending marker: a crash forgets that a part was going out": (
         Change(recovery, "_BACK", "CASE WHEN state = 'sending' THEN TRUE ELSE uncertain END", "uncertain"),
@@ -86,7 +86,9 @@ BUGS: dict[str, tuple[Change, ...]] = {
     ),
     "notice: told again": (Change(SQLiteStore, "claim_notice", "SET noticed = TRUE", "SET noticed = FALSE"),),
     "trouble: told again": (Change(work, "claim_trouble", "SET troubled = TRUE", "SET troubled = FALSE"),),
-    "context: /new moves nothing": (Change(intake, "_generation", "if fresh:", "if False:"),),
+    "context: /new moves nothing": (
+        Change(intake, "put", "_raised(c, message) if fresh else generation()", "generation()"),
+    ),
     "cancel: what is being answered, too": (
         Change(work, "cancel", "('ready', 'leased')", "('ready', 'leased', 'answered', 'sending')"),
     ),
@@ -97,7 +99,7 @@ BROKEN: dict[str, tuple[Change, ...]] = {
     "fence": (Change(work, "check", "!= (delivery.row, delivery.token)", "== ()"),),
     # One at a time, and in order.
     "lane rule": (
-        Change(work, "_due", "WHERE token IS NULL AND express = ?", "WHERE express = ?"),
+        Change(work, "_DUE", "WHERE token IS NULL AND express = ?", "WHERE express = ?"),
         Change(work, "advance", "min(id)", "max(id)"),
     ),
     "dedupe": (

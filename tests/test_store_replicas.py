@@ -467,10 +467,10 @@ QUICK = Rhythm(lease_s=30.0, renew_s=0.1, look_s=0.05, steady_s=0.2)
 
 async def test_what_is_held_is_renewed_and_what_is_left_is_taken(postgres_place: PostgresPlace, clock: Clock) -> None:
     """By themselves: the living keep theirs, who died loses it, and whoever takes it over is woken for it."""
-    async with daemons(postgres_place, clock, 2, rhythm=QUICK) as (one, two):
+    async with daemons(postgres_place, clock, 3, rhythm=QUICK) as (one, two, dead):
         for person in ("kept", "left"):
             await one.put(message(person, person=person))
-        kept, left = (await one.lease(2)).deliveries
+        kept, left = await head(one), await head(dead)
         async with attended(one) as hands, attended(two) as others:
             hands.holds[kept.row] = kept.token
             for _ in range(4):
