@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,44 @@ async def test_what_ends_in_the_moment_of_its_timeout_has_its_result(where: Addr
         assert await running == 7
         with pytest.raises(StoreError):
             await engine.run(block(5.0))
+    finally:
+        await engine.close()
+
+
+async def test_what_nobody_waits_for_is_torn_off_too(where: Address) -> None:
+    """A caller that gave up earlier leaves no thread behind that hangs for as long as the database does."""
+    engine = PostgresEngine(where, threads=1, run_s=0.5)
+    await engine.open()
+    try:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await engine.run(lambda c: c.execute("SELECT pg_sleep(15)").fetchone())
+        unheard = engine.submit(lambda c: c.execute("SELECT pg_sleep(15)").fetchone())
+        async with asyncio.timeout(10):
+            await asyncio.wait({unheard})
+            while True:
+                with suppress(StoreError):
+                    assert await engine.run(lambda c: c.execute("SELECT 7").fetchone()) == (7,)
+                    break
+    finally:
+        await engine.close()
+
+
+async def test_a_daemon_goes_on_with_tables_that_were_changed_under_it(where: Address) -> None:
+    """What the server has prepared for the tables as they were is prepared anew."""
+    engine = PostgresEngine(where, threads=1)
+    await engine.open()
+
+    def read(c: Any) -> Any:
+        return c.execute("SELECT url FROM webhook").fetchone()
+
+    try:
+        await engine.run(read)
+        with psycopg.connect(where.conninfo.reveal()) as connection:
+            connection.execute("ALTER TABLE webhook ALTER COLUMN url TYPE varchar(99)")
+        await engine.run(read)
+        await engine.run(lambda c: c.execute("DEALLOCATE ALL"))
+        await engine.run(read)
     finally:
         await engine.close()
 

@@ -36,7 +36,14 @@ _AGAIN = (errors.SerializationFailure, errors.DeadlockDetected, errors.UniqueVio
 
 
 _ENCODE = "write @ : / ? # % and blanks of a password as %40 %3A %2F %3F %23 %25 %20, or use [store] password"
-_ELSEWHERE = (errors.ReadOnlySqlTransaction, errors.AdminShutdown, errors.CrashShutdown)
+# Another connection may do better: to the server that leads now, or without statements prepared for other tables.
+_ELSEWHERE = (
+    errors.ReadOnlySqlTransaction,
+    errors.AdminShutdown,
+    errors.CrashShutdown,
+    errors.FeatureNotSupported,
+    errors.InvalidSqlStatementName,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,10 @@ def address(url: Secret, password: Secret, schema: str) -> Address:
         "default_transaction_isolation": r"read\ committed",
         "statement_timeout": f"{RUN_S:.0f}s",
         "idle_in_transaction_session_timeout": "10s",  # of a daemon that is stopped; others wait for its locks
+        # Of a daemon whose machine is gone: by the system's default its name and its chores stay taken for two hours.
+        "tcp_keepalives_idle": "5",
+        "tcp_keepalives_interval": "3",
+        "tcp_keepalives_count": "3",
     }
     options = " ".join([str(given.get("options") or ""), *(f"-c {name}={value}" for name, value in settings.items())])
     defaults: dict[str, str | int] = {
@@ -86,7 +97,10 @@ def address(url: Secret, password: Secret, schema: str) -> Address:
 
 
 class PostgresEngine(Engine):
-    """prepared_by: what is done with the tables when the first connection is open."""
+    """prepared_by: what is done with the tables when the first connection is open.
+
+    run_s: what takes longer is torn off. Whether it has been done is not known.
+    """
 
     def __init__(
         self,
@@ -105,26 +119,25 @@ class PostgresEngine(Engine):
         self._torn = False
         self.prepared_by: Callable[[Any, str], None] = migrate
 
-    async def run(self, work: Callable[[Any], T]) -> T:
-        """Not longer than `run_s`; what is stuck then is torn off. Whether it has been done is not known."""
-        job = self._submit(work)
-        try:
-            async with asyncio.timeout(self._run_s):
-                result: T = await asyncio.shield(job.future)
-                return result
-        except TimeoutError:
-            if job.future.done():  # after all: both at once, where this process was stopped for a while
-                return job.future.result()  # type: ignore[no-any-return]
-            job.given_up = True
-            if job.connection is not None:
-                job.connection.abort()
-            hangs = StoreUnavailable(
-                f"store {self.place}: no answer within {self._run_s:.0f} s; is the server stopped, or its network cut?",
-                cause="store.unreachable",
-            )
-            fail(job.future, hangs)
-            self._trouble(hangs)
-            raise hangs from None
+    def _submit(self, work: Callable[[Any], Any]) -> Job:
+        job = super()._submit(work)
+        limit = job.future.get_loop().call_later(self._run_s, self._give_up, job)
+        job.future.add_done_callback(lambda _: limit.cancel())
+        return job
+
+    def _give_up(self, job: Job) -> None:
+        """Who waits is told. It is torn off also where nobody waits any more, or its thread would hang for ever."""
+        if job.future.done():  # after all: both at once, where this process was stopped for a while
+            return
+        job.given_up = True
+        if job.connection is not None:
+            job.connection.abort()
+        hangs = StoreUnavailable(
+            f"store {self.place}: no answer within {self._run_s:.0f} s; is the server stopped, or its network cut?",
+            cause="store.unreachable",
+        )
+        self._trouble(hangs)
+        fail(job.future, hangs)
 
     async def close(self) -> None:
         """What hangs is torn off after a moment; whether it has been done is not known."""
@@ -173,7 +186,10 @@ class PostgresEngine(Engine):
         """Work may be done anew: it was undone, or whether it was is not known and every piece bears it twice."""
         for tries in range(1, TRIES + 1):
             try:
-                connection = connection or self._connect()
+                connection = job.connection = connection or self._connect()
+                if job.given_up or self._torn:  # while it connected
+                    job.error = self._refusal()
+                    break
                 self._once(connection, job)
             except psycopg.Error as error:
                 job.error = failed = self._explained(error)
@@ -194,7 +210,7 @@ class PostgresEngine(Engine):
         return connection
 
     def _once(self, connection: PostgresConnection, job: Job) -> None:
-        job.connection, job.error = connection, None
+        job.error = None
         started = time.perf_counter()
         job.result = connection.transact(job.work)
         self.commits += 1
