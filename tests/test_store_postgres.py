@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from dingbridge.dingtalk import payload
 from dingbridge.errors import ConfigError, LeaseLost, StoreUnavailable
-from dingbridge.model import Answer, Delivery, Outcome, Secret
+from dingbridge.model import Answer, Delivery, Outcome, Secret, Task
 from dingbridge.store.postgres import PostgresStore, Rhythm
 from dingbridge.store.postgres_engine import address
 from dingbridge.store.postgres_schema import NEWEST
@@ -303,6 +306,15 @@ async def test_an_end_in_doubt_is_an_end(place: PostgresPlace, store: PostgresSt
         await store.done(held, Outcome.ANSWERED)
     assert place.rows("key, outcome") == [("m1", "answered"), ("m2", None)]
     assert await leased(store) == ["m2"]
+
+
+async def test_ids_as_long_as_a_frame_may_have_them_are_kept(store: PostgresStore) -> None:
+    """An index of PostgreSQL takes them; a message that it did not take would look like a store that fails."""
+    one, two, three = (secrets.token_hex(payload.ID_BYTES // 2) for _ in range(3))
+    asked = message(one, conversation=two, person=three, webhook="https://x")
+    placed = await store.put(asked, Task.COMMAND, fresh=True)
+    assert not placed.duplicate
+    assert not (await store.put(replace(asked, id=two))).duplicate
 
 
 # -- several, and an outage
