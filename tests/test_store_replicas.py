@@ -640,6 +640,21 @@ async def test_dropped_and_retried_at_the_same_time_it_is_one_of_both(
         assert postgres_place.rows("id", "message WHERE finished_at IS NULL OR reason = 'the row cannot be read'") == []
 
 
+async def test_what_is_brought_back_is_not_forgotten(postgres_place: PostgresPlace, clock: Clock) -> None:
+    """A retry of an old message while the chores look at it: they wait, and leave it alone."""
+    async with daemons(postgres_place, clock, 1) as (one,):
+        await one.put(message("m1"))
+        await one.dead(await head(one), Outcome.FAILED, "no")
+        clock.tick(8 * 24 * 3600.0)
+        with postgres_place.beside() as other:
+            with other.transaction():
+                other.execute("UPDATE message SET finished_at = NULL")
+                forgetting = asyncio.create_task(one.forget())
+                await until(lambda: bool(postgres_place.rows("pid", "pg_locks WHERE NOT granted")))
+            assert await forgetting == 0
+        assert postgres_place.rows("key") == [("m1",)]
+
+
 async def _live(store: PostgresStore, clock: Clock, mine: int) -> None:
     """Ask, work, and now and then something else."""
     for number in range(25):
