@@ -282,7 +282,7 @@ async def test_a_commit_whose_answer_is_lost_once(
 
 
 async def test_a_lease_in_doubt_is_no_crash(place: PostgresPlace, store: PostgresStore, lossy: list[bool]) -> None:
-    """What was leased without anybody hearing of it is given back, and nothing else; its daemon goes on with the rest."""
+    """What was leased unheard is given back, and nothing else; its daemon goes on with the rest."""
     for number in range(6):
         await store.put(message(f"m{number}", person=f"u{number}"))
     lossy.append(True)
