@@ -564,6 +564,18 @@ async def test_who_was_frozen_renews_by_the_common_clock(
             assert renewed[0] == START + 1000.0
 
 
+async def test_an_operator_beside_goes_by_the_common_clock(postgres_place: PostgresPlace, clock: Clock) -> None:
+    """What is retried from a machine whose clock is wrong is due at once all the same."""
+    told: list[float] = []
+    async with daemons(postgres_place, clock, 1):
+        beside = postgres_place.make(clock)
+        beside._on_time = told.append
+        await beside.open_beside()
+        await beside.close()
+    ((now,),) = postgres_place.rows("extract(epoch FROM clock_timestamp())::float8", "(SELECT 1) one")
+    assert 0.0 <= now - told[0] < HANG_S
+
+
 async def test_a_name_that_was_lost_with_its_connection_is_taken_again(
     postgres_place: PostgresPlace, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,6 +168,11 @@ class PostgresStore(Store):
         """Beside the daemons that run."""
         self._postgres.prepared_by = require
         await self._engine.open()
+        try:
+            await self._tell_time()  # what an operator brings back is due by the same clock
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         if self._session is not None:

@@ -251,14 +251,14 @@ def explained(error: psycopg.Error, place: str) -> StoreError:
     for kinds, remedy, cause in _KINDS:
         if isinstance(error, kinds):
             return StoreUnavailable(f"store {place}: {text}; {remedy}", cause=cause)
-    if isinstance(error, psycopg.OperationalError):
+    if isinstance(error, psycopg.OperationalError) and (error.sqlstate or _LOST[0]).startswith(_LOST):
         remedy, cause = _remedy_and_cause(text)
         return StoreUnavailable(f"store {place}: {text}; {remedy}", cause=cause)
     return StoreUnavailable(f"store {place}: {text}; see PostgreSQL's log")
 
 
 def _remedy_and_cause(text: str) -> tuple[str, str]:
-    """By the words of libpq, whose errors have no kinds."""
+    """By the words of libpq, whose errors have no kinds, and of a server that hangs up."""
     if "certificate" in text:
         return "see sslmode, sslrootcert and the host's name in [store] url", "store.unreachable"
     if "password" in text or "no pg_hba.conf entry" in text or "authentication" in text:
@@ -270,6 +270,7 @@ def _remedy_and_cause(text: str) -> tuple[str, str]:
     return "is the server up, and does the network let this machine reach it?", "store.unreachable"
 
 
+_LOST = ("08", "57P")  # classes of SQLSTATE; what has another was said by a server that is there
 _POOLER = "a pooler in between drops the connection's settings: name PostgreSQL itself in [store] url"
 _KINDS: tuple[tuple[tuple[type[psycopg.Error], ...], str, str], ...] = (
     ((errors.DiskFull,), "the server's disk is full: free some space, nothing accepted is lost", "store.full"),

@@ -45,7 +45,8 @@ class Crew(Protocol):
 class Store:
     """What both databases share; `SQLiteStore` and `PostgresStore` open it and close it.
 
-    clock: seconds that only go forward within a process; lanes and deadlines live by it.
+    clock: seconds that go forward within a process, but where several daemons bring theirs together; lanes and
+    deadlines live by it.
     wipe: forget the question, the answer and the webhook of a finished message.
     redact: masks what a message's steps and its reason should not have held.
     owner: who leases; the daemons of one store have different ones.
