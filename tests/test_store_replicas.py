@@ -542,6 +542,22 @@ async def test_after_a_jump_of_the_common_clock_nobody_is_taken_for_dead(
             await until(lambda: postgres_place.rows("crashes") == [(1,)])
 
 
+async def test_a_common_clock_that_goes_back_makes_nobody_wait(
+    postgres_place: PostgresPlace, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was due by the clock before is due by the new one, and a lease is not longer than any other."""
+    async with daemons(postgres_place, clock, 2, rhythm=QUICK) as (one, dead):
+        await one.put(message("waits", person="u1"))
+        await one.put(message("held", person="u2"))
+        await dead.lease(1)
+        async with attended(one):
+            monkeypatch.setattr(postgres, "_NOW", f"{postgres._NOW} - 3600")
+            one._on_time = lambda _: setattr(clock, "now", START - 3600.0)
+            back = START - 3600.0
+            await until(lambda: postgres_place.rows("due", "lane WHERE token IS NULL") == [(back,)])
+            assert postgres_place.rows("leased_until", "lane WHERE token IS NOT NULL") == [(back + LEASE_S,)]
+
+
 async def test_who_was_frozen_renews_by_the_common_clock(
     postgres_place: PostgresPlace, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -258,11 +258,12 @@ class PostgresStore(Store):
         took_s = time.monotonic() - asked
         if took_s >= DRIFT_S:
             return
-        began_at = now - asked
-        if abs(began_at - self._began_at) >= 2 * DRIFT_S:
-            self._steady_since = time.monotonic()
-        self._began_at = began_at
+        jump_s, self._began_at = now - asked - self._began_at, now - asked
         self._on_time(now + took_s / 2)
+        if abs(jump_s) >= 2 * DRIFT_S:
+            self._steady_since = time.monotonic()
+        if jump_s <= -2 * DRIFT_S:
+            await self._engine.run(lambda c: recovery.set_back(c, now=self._clock(), lease_s=self._rhythm.lease_s))
 
     async def peers(self) -> list[Replica]:
         return await self._engine.run(lambda c: replicas.listed(c, self._rhythm.lease_s))

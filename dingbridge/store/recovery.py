@@ -36,12 +36,18 @@ def recover(c: Connection, *, owner: str, now: float, wipe: bool) -> Recovered:
 
 
 def hurry(c: Connection, *, now: float) -> None:
-    """Everything that waits is due now, for a start of the only daemon.
+    """Everything that waits is due now: for a start of the only daemon, or another clock.
 
-    Due times were of another process's clock, and a restart is a good moment to try everything again.
+    Due times were of the clock before, and a restart is a good moment to try everything again.
     """
     c.execute("UPDATE lane SET due = ? WHERE due > ? AND NOT suspect", (now, now))
     c.execute("UPDATE lane SET due = ? WHERE suspect", (now + SETTLE_S,))
+
+
+def set_back(c: Connection, *, now: float, lease_s: float) -> None:
+    """The clock of all daemons goes back: nothing waits, and no lease lasts, for as long as it went."""
+    hurry(c, now=now)
+    c.execute("UPDATE lane SET leased_until = ? WHERE leased_until > ?", (now + lease_s, now + lease_s))
 
 
 def take_over(c: Connection, *, now: float, wipe: bool) -> Recovered:
