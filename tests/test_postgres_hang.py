@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -81,6 +82,31 @@ async def test_what_ends_in_the_moment_of_its_timeout_has_its_result(where: Addr
             await engine.run(block(5.0))
     finally:
         await engine.close()
+
+
+async def test_a_server_that_says_nothing_after_the_login_keeps_nobody() -> None:
+    """As a pooler whose database hangs: a start that waits for it can be ended."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(8192)
+        writer.write(b"R" + struct.pack("!II", 8, 0) + b"Z" + struct.pack("!I", 5) + b"I")  # logged in, ready
+        await reader.read(8192)
+        greeted.set()
+        await reader.read()
+        writer.close()
+
+    greeted = asyncio.Event()
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        asked = "sslmode=disable&gssencmode=disable&target_session_attrs=any"
+        silent = address(Secret(f"postgresql://u@127.0.0.1:{port}/d?{asked}"), Secret(), "dingbridge_test")
+        engine = PostgresEngine(silent, threads=1)
+        opening = asyncio.create_task(engine.open())
+        async with asyncio.timeout(15):
+            await greeted.wait()
+            await engine.close()
+        with pytest.raises(StoreError):
+            await opening
 
 
 async def test_what_nobody_waits_for_is_torn_off_too(where: Address) -> None:

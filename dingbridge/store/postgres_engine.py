@@ -115,7 +115,7 @@ class PostgresEngine(Engine):
         self._where = where
         self._run_s = run_s
         self._refused: tuple[float, psycopg.Error] | None = None
-        self._in_hand: dict[int, Job] = {}  # by thread
+        self._connections: dict[int, PostgresConnection] = {}  # by thread
         self._torn = False
         self.prepared_by: Callable[[Any, str], None] = migrate
 
@@ -149,9 +149,8 @@ class PostgresEngine(Engine):
 
     def _tear(self) -> None:
         self._torn = True
-        for job in list(self._in_hand.values()):
-            if (connection := job.connection) is not None:
-                connection.abort()
+        for connection in list(self._connections.values()):
+            connection.abort()
 
     def prepare(self) -> PostgresConnection:
         try:
@@ -169,7 +168,6 @@ class PostgresEngine(Engine):
         connection = prepared
         try:
             while (job := self._jobs.get()) is not None:
-                self._in_hand[threading.get_ident()] = job
                 if self._torn:
                     job.error = self._refusal()
                     self._resolve([job])
@@ -186,8 +184,8 @@ class PostgresEngine(Engine):
         """Work may be done anew: it was undone, or whether it was is not known and every piece bears it twice."""
         for tries in range(1, TRIES + 1):
             try:
-                connection = job.connection = connection or self._connect()
-                if job.given_up or self._torn:  # while it connected
+                connection = job.connection = connection or self._connect(job)
+                if job.given_up or self._torn:  # just now
                     job.error = self._refusal()
                     break
                 self._once(connection, job)
@@ -218,8 +216,8 @@ class PostgresEngine(Engine):
         if connection.wrote:  # reading works on a full disk too and proves nothing
             self._trouble(None)
 
-    def _connect(self) -> PostgresConnection:
-        """Refused once, it is refused at once for a moment."""
+    def _connect(self, job: Job | None = None) -> PostgresConnection:
+        """Refused once, it is refused at once for a moment. job: with whom it is torn off."""
         if self._refused is not None and time.monotonic() - self._refused[0] < AGAIN_S:
             raise self._refused[1].with_traceback(None)
         try:
@@ -228,12 +226,17 @@ class PostgresEngine(Engine):
             self._refused = (time.monotonic(), error)
             raise
         self._refused = None
+        connection = self._connections[threading.get_ident()] = PostgresConnection(raw, self._where.schema)
+        if job is not None:
+            job.connection = connection
+        if self._torn or (job is not None and job.given_up):  # while it connected
+            connection.abort()
         try:
             self._expect_settings(raw)
         except BaseException:
             raw.close()
             raise
-        return PostgresConnection(raw, self._where.schema)
+        return connection
 
     def _expect_settings(self, raw: psycopg.Connection[Any]) -> None:
         """A pooler may drop what a connection asked for; then tables would be looked for, and made, elsewhere."""
