@@ -43,3 +43,16 @@ def test_what_libpq_says_is_explained(said: str, cause: str, remedy: str) -> Non
     told = explained(psycopg.OperationalError(said), "here")
     assert told.cause == cause
     assert remedy in told.detail
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (psycopg.errors.AdminShutdown("terminating connection"), "is the server up"),
+        (psycopg.errors.QueryCanceled("statement timeout"), "PostgreSQL's log"),
+        (psycopg.errors.ProgramLimitExceeded("index row size"), "PostgreSQL's log"),
+    ],
+)
+def test_a_server_that_answers_is_not_looked_for(error: psycopg.Error, remedy: str) -> None:
+    """Only where the connection is lost the operator is sent to the network."""
+    assert remedy in explained(error, "here").detail

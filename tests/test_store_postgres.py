@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,16 @@ from typing import Any
 import psycopg
 import pytest
 
+from dingbridge.dingtalk import payload
 from dingbridge.errors import ConfigError, LeaseLost, StoreUnavailable
-from dingbridge.model import Answer, Delivery, Outcome, Secret
+from dingbridge.model import Answer, Delivery, Outcome, Secret, Task
+from dingbridge.store import recovery
 from dingbridge.store.postgres import PostgresStore, Rhythm
 from dingbridge.store.postgres_engine import address
 from dingbridge.store.postgres_schema import NEWEST
 from dingbridge.store.postgres_wire import PostgresConnection
 from dingbridge.store.recovery import SETTLE_S, Recovered
-from dingbridge.store.store import Store
+from dingbridge.store.store import LEASE_S, Store
 from tests.house import until
 from tests.places import PostgresPlace
 from tests.postgres import Server, Unavailable, account
@@ -278,15 +282,19 @@ async def test_a_commit_whose_answer_is_lost_once(
 
 
 async def test_a_lease_in_doubt_is_no_crash(place: PostgresPlace, store: PostgresStore, lossy: list[bool]) -> None:
-    """What was leased without anybody hearing of it is given back, by the same call or by the next."""
-    for number in range(4):
+    """What was leased unheard is given back, and nothing else; its daemon goes on with the rest."""
+    for number in range(6):
         await store.put(message(f"m{number}", person=f"u{number}"))
     lossy.append(True)
-    assert await leased(store, 2) == ["m0", "m1"]
+    heard = (await store.lease(2)).deliveries
+    assert [one.message.id for one in heard] == ["m2", "m3"]
     lossy += [True, True]
-    await refused(store.lease(2))
-    assert len(place.rows("key", "lane WHERE token IS NOT NULL")) == 4
-    assert await leased(store, 2) == ["m2", "m3"]
+    await refused(store.lease(1))
+    assert len(place.rows("key", "lane WHERE token IS NOT NULL")) == 6
+    held, late = {one.token for one in heard}, store._clock() + LEASE_S + 1
+    returned = store._engine.run(lambda c: recovery.reclaim(c, owner=store.owner, held=held, before=late))
+    assert await returned == 4
+    assert await leased(store, 9) == ["m0", "m1", "m4", "m5"]
     assert place.rows("DISTINCT crashes, tries") == [(0, 0)]
 
 
@@ -303,6 +311,15 @@ async def test_an_end_in_doubt_is_an_end(place: PostgresPlace, store: PostgresSt
         await store.done(held, Outcome.ANSWERED)
     assert place.rows("key, outcome") == [("m1", "answered"), ("m2", None)]
     assert await leased(store) == ["m2"]
+
+
+async def test_ids_as_long_as_a_frame_may_have_them_are_kept(store: PostgresStore) -> None:
+    """An index of PostgreSQL takes them; a message that it did not take would look like a store that fails."""
+    one, two, three = (secrets.token_hex(payload.ID_BYTES // 2) for _ in range(3))
+    asked = message(one, conversation=two, person=three, webhook="https://x")
+    placed = await store.put(asked, Task.COMMAND, fresh=True)
+    assert not placed.duplicate
+    assert not (await store.put(replace(asked, id=two))).duplicate
 
 
 # -- several, and an outage

@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 import structlog
 
+from dingbridge.clock import DRIFT_S
 from dingbridge.errors import StoreError, StoreLocked
 from dingbridge.model import Message
 from dingbridge.store import recovery, replicas, shared
@@ -120,6 +121,7 @@ class PostgresStore(Store):
         self._renewed_at = time.monotonic()
         self._peers: list[Replica] = []
         self._calling: asyncio.Future[Any] | None = None
+        self._began_at = 0.0  # when this machine's monotonic clock was 0, by the database's
 
     # -- opening and closing
 
@@ -166,6 +168,11 @@ class PostgresStore(Store):
         """Beside the daemons that run."""
         self._postgres.prepared_by = require
         await self._engine.open()
+        try:
+            await self._tell_time()  # what an operator brings back is due by the same clock
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         if self._session is not None:
@@ -192,9 +199,9 @@ class PostgresStore(Store):
         while True:
             told = self._told(facts)
             with suppress(StoreError):
+                await self._tell_time()  # first: by a clock that went wrong meanwhile, leases would end at once
                 await self._check(crew)
                 await self._beat(told)
-                await self._tell_time()
             for _ in range(max(1, round(self._rhythm.renew_s / TOLD_S))):
                 await asyncio.sleep(min(TOLD_S, self._rhythm.renew_s))
                 if _condition(self._told(facts)) != _condition(told):
@@ -245,12 +252,18 @@ class PostgresStore(Store):
         self._peers = await self._engine.run(run)
 
     async def _tell_time(self) -> None:
-        """The machines' clocks may differ; the database's counts."""
+        """The machines' clocks may differ; the database's counts. Where it jumps, all have to renew by it first."""
         asked = time.monotonic()
         now = await self._engine.run(lambda c: c.execute(_NOW).fetchone()[0])
         took_s = time.monotonic() - asked
-        if took_s < 1.0:
-            self._on_time(now + took_s / 2)
+        if took_s >= DRIFT_S:
+            return
+        jump_s, self._began_at = now - asked - self._began_at, now - asked
+        self._on_time(now + took_s / 2)
+        if abs(jump_s) >= 2 * DRIFT_S:
+            self._steady_since = time.monotonic()
+        if jump_s <= -2 * DRIFT_S:
+            await self._engine.run(lambda c: recovery.set_back(c, now=self._clock(), lease_s=self._rhythm.lease_s))
 
     async def peers(self) -> list[Replica]:
         return await self._engine.run(lambda c: replicas.listed(c, self._rhythm.lease_s))

@@ -36,7 +36,14 @@ _AGAIN = (errors.SerializationFailure, errors.DeadlockDetected, errors.UniqueVio
 
 
 _ENCODE = "write @ : / ? # % and blanks of a password as %40 %3A %2F %3F %23 %25 %20, or use [store] password"
-_ELSEWHERE = (errors.ReadOnlySqlTransaction, errors.AdminShutdown, errors.CrashShutdown)
+# Another connection may do better: to the server that leads now, or without statements prepared for other tables.
+_ELSEWHERE = (
+    errors.ReadOnlySqlTransaction,
+    errors.AdminShutdown,
+    errors.CrashShutdown,
+    errors.FeatureNotSupported,
+    errors.InvalidSqlStatementName,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,10 @@ def address(url: Secret, password: Secret, schema: str) -> Address:
         "default_transaction_isolation": r"read\ committed",
         "statement_timeout": f"{RUN_S:.0f}s",
         "idle_in_transaction_session_timeout": "10s",  # of a daemon that is stopped; others wait for its locks
+        # Of a daemon whose machine is gone: by the system's default its name and its chores stay taken for two hours.
+        "tcp_keepalives_idle": "5",
+        "tcp_keepalives_interval": "3",
+        "tcp_keepalives_count": "3",
     }
     options = " ".join([str(given.get("options") or ""), *(f"-c {name}={value}" for name, value in settings.items())])
     defaults: dict[str, str | int] = {
@@ -86,7 +97,10 @@ def address(url: Secret, password: Secret, schema: str) -> Address:
 
 
 class PostgresEngine(Engine):
-    """prepared_by: what is done with the tables when the first connection is open."""
+    """prepared_by: what is done with the tables when the first connection is open.
+
+    run_s: what takes longer is torn off. Whether it has been done is not known.
+    """
 
     def __init__(
         self,
@@ -101,30 +115,29 @@ class PostgresEngine(Engine):
         self._where = where
         self._run_s = run_s
         self._refused: tuple[float, psycopg.Error] | None = None
-        self._in_hand: dict[int, Job] = {}  # by thread
+        self._connections: dict[int, PostgresConnection] = {}  # by thread
         self._torn = False
         self.prepared_by: Callable[[Any, str], None] = migrate
 
-    async def run(self, work: Callable[[Any], T]) -> T:
-        """Not longer than `run_s`; what is stuck then is torn off. Whether it has been done is not known."""
-        job = self._submit(work)
-        try:
-            async with asyncio.timeout(self._run_s):
-                result: T = await asyncio.shield(job.future)
-                return result
-        except TimeoutError:
-            if job.future.done():  # after all: both at once, where this process was stopped for a while
-                return job.future.result()  # type: ignore[no-any-return]
-            job.given_up = True
-            if job.connection is not None:
-                job.connection.abort()
-            hangs = StoreUnavailable(
-                f"store {self.place}: no answer within {self._run_s:.0f} s; is the server stopped, or its network cut?",
-                cause="store.unreachable",
-            )
-            fail(job.future, hangs)
-            self._trouble(hangs)
-            raise hangs from None
+    def _submit(self, work: Callable[[Any], Any]) -> Job:
+        job = super()._submit(work)
+        limit = job.future.get_loop().call_later(self._run_s, self._give_up, job)
+        job.future.add_done_callback(lambda _: limit.cancel())
+        return job
+
+    def _give_up(self, job: Job) -> None:
+        """Who waits is told. It is torn off also where nobody waits any more, or its thread would hang for ever."""
+        if job.future.done():  # after all: both at once, where this process was stopped for a while
+            return
+        job.given_up = True
+        if job.connection is not None:
+            job.connection.abort()
+        hangs = StoreUnavailable(
+            f"store {self.place}: no answer within {self._run_s:.0f} s; is the server stopped, or its network cut?",
+            cause="store.unreachable",
+        )
+        self._trouble(hangs)
+        fail(job.future, hangs)
 
     async def close(self) -> None:
         """What hangs is torn off after a moment; whether it has been done is not known."""
@@ -136,9 +149,8 @@ class PostgresEngine(Engine):
 
     def _tear(self) -> None:
         self._torn = True
-        for job in list(self._in_hand.values()):
-            if (connection := job.connection) is not None:
-                connection.abort()
+        for connection in list(self._connections.values()):
+            connection.abort()
 
     def prepare(self) -> PostgresConnection:
         try:
@@ -156,7 +168,6 @@ class PostgresEngine(Engine):
         connection = prepared
         try:
             while (job := self._jobs.get()) is not None:
-                self._in_hand[threading.get_ident()] = job
                 if self._torn:
                     job.error = self._refusal()
                     self._resolve([job])
@@ -173,7 +184,10 @@ class PostgresEngine(Engine):
         """Work may be done anew: it was undone, or whether it was is not known and every piece bears it twice."""
         for tries in range(1, TRIES + 1):
             try:
-                connection = connection or self._connect()
+                connection = job.connection = connection or self._connect(job)
+                if job.given_up or self._torn:  # just now
+                    job.error = self._refusal()
+                    break
                 self._once(connection, job)
             except psycopg.Error as error:
                 job.error = failed = self._explained(error)
@@ -194,7 +208,7 @@ class PostgresEngine(Engine):
         return connection
 
     def _once(self, connection: PostgresConnection, job: Job) -> None:
-        job.connection, job.error = connection, None
+        job.error = None
         started = time.perf_counter()
         job.result = connection.transact(job.work)
         self.commits += 1
@@ -202,8 +216,8 @@ class PostgresEngine(Engine):
         if connection.wrote:  # reading works on a full disk too and proves nothing
             self._trouble(None)
 
-    def _connect(self) -> PostgresConnection:
-        """Refused once, it is refused at once for a moment."""
+    def _connect(self, job: Job | None = None) -> PostgresConnection:
+        """Refused once, it is refused at once for a moment. job: with whom it is torn off."""
         if self._refused is not None and time.monotonic() - self._refused[0] < AGAIN_S:
             raise self._refused[1].with_traceback(None)
         try:
@@ -212,12 +226,17 @@ class PostgresEngine(Engine):
             self._refused = (time.monotonic(), error)
             raise
         self._refused = None
+        connection = self._connections[threading.get_ident()] = PostgresConnection(raw, self._where.schema)
+        if job is not None:
+            job.connection = connection
+        if self._torn or (job is not None and job.given_up):  # while it connected
+            connection.abort()
         try:
             self._expect_settings(raw)
         except BaseException:
             raw.close()
             raise
-        return PostgresConnection(raw, self._where.schema)
+        return connection
 
     def _expect_settings(self, raw: psycopg.Connection[Any]) -> None:
         """A pooler may drop what a connection asked for; then tables would be looked for, and made, elsewhere."""
@@ -235,14 +254,14 @@ def explained(error: psycopg.Error, place: str) -> StoreError:
     for kinds, remedy, cause in _KINDS:
         if isinstance(error, kinds):
             return StoreUnavailable(f"store {place}: {text}; {remedy}", cause=cause)
-    if isinstance(error, psycopg.OperationalError):
+    if isinstance(error, psycopg.OperationalError) and (error.sqlstate or _LOST[0]).startswith(_LOST):
         remedy, cause = _remedy_and_cause(text)
         return StoreUnavailable(f"store {place}: {text}; {remedy}", cause=cause)
     return StoreUnavailable(f"store {place}: {text}; see PostgreSQL's log")
 
 
 def _remedy_and_cause(text: str) -> tuple[str, str]:
-    """By the words of libpq, whose errors have no kinds."""
+    """By the words of libpq, whose errors have no kinds, and of a server that hangs up."""
     if "certificate" in text:
         return "see sslmode, sslrootcert and the host's name in [store] url", "store.unreachable"
     if "password" in text or "no pg_hba.conf entry" in text or "authentication" in text:
@@ -254,6 +273,7 @@ def _remedy_and_cause(text: str) -> tuple[str, str]:
     return "is the server up, and does the network let this machine reach it?", "store.unreachable"
 
 
+_LOST = ("08", "57P")  # classes of SQLSTATE; what has another was said by a server that is there
 _POOLER = "a pooler in between drops the connection's settings: name PostgreSQL itself in [store] url"
 _KINDS: tuple[tuple[tuple[type[psycopg.Error], ...], str, str], ...] = (
     ((errors.DiskFull,), "the server's disk is full: free some space, nothing accepted is lost", "store.full"),

@@ -162,8 +162,12 @@ class PostgresConnection:
             wire.shutdown(socket.SHUT_RDWR)
 
     def collect(self) -> None:
-        """Everything that was asked for. Raises psycopg.Error of the first that failed."""
-        self._pg.send_flush_request()
+        """Everything that was asked for. Raises psycopg.Error of the first that failed.
+
+        With a mark, which ends no transaction: behind a mere flush the server waits for more without a limit, and a
+        daemon that has stopped would keep its locks.
+        """
+        self._mark()
         self._receive()
 
     def _send(self, statement: str, values: Sequence[Any] = ()) -> Found:

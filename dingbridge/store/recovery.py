@@ -36,12 +36,18 @@ def recover(c: Connection, *, owner: str, now: float, wipe: bool) -> Recovered:
 
 
 def hurry(c: Connection, *, now: float) -> None:
-    """Everything that waits is due now, for a start of the only daemon.
+    """Everything that waits is due now: for a start of the only daemon, or another clock.
 
-    Due times were of another process's clock, and a restart is a good moment to try everything again.
+    Due times were of the clock before, and a restart is a good moment to try everything again.
     """
     c.execute("UPDATE lane SET due = ? WHERE due > ? AND NOT suspect", (now, now))
     c.execute("UPDATE lane SET due = ? WHERE suspect", (now + SETTLE_S,))
+
+
+def set_back(c: Connection, *, now: float, lease_s: float) -> None:
+    """The clock of all daemons goes back: nothing waits, and no lease lasts, for as long as it went."""
+    hurry(c, now=now)
+    c.execute("UPDATE lane SET leased_until = ? WHERE leased_until > ?", (now + lease_s, now + lease_s))
 
 
 def take_over(c: Connection, *, now: float, wipe: bool) -> Recovered:
@@ -129,7 +135,9 @@ def release_all(c: Connection, *, owner: str, now: float) -> int:
 def forget(c: Connection, batch: int, *, now: float) -> int:
     """Drop up to `batch` rows that ended more than seven days ago; how many there were."""
     c.execute("DELETE FROM webhook WHERE expires < ?", (now,))
+    before = now - SEEN_S
+    # Asked twice: PostgreSQL, having waited for who brings one of them back, looks at the outer condition again.
     return c.execute(
-        "DELETE FROM message WHERE id IN (SELECT id FROM message WHERE finished_at < ? LIMIT ?)",
-        (now - SEEN_S, batch),
+        "DELETE FROM message WHERE finished_at < ? AND id IN (SELECT id FROM message WHERE finished_at < ? LIMIT ?)",
+        (before, before, batch),
     ).rowcount
