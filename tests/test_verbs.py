@@ -258,7 +258,7 @@ async def test_the_inbox_is_listed_and_shown(house: House) -> None:
 @pytest.mark.parametrize("running", [True, False])
 async def test_a_failed_question_is_retried(house: House, *, running: bool) -> None:
     """By the running daemon at once; without one by the next that starts; the asker gets the answer."""
-    daemon = await started(house)
+    daemon = await started(house, reply={"notice": "off"})
     sent = await failed(house)
     row = await ended(house, sent)
     if not running:
