@@ -307,11 +307,12 @@ async def test_an_answer_that_could_not_be_delivered_is_sent_again(house: House,
 @pytest.mark.parametrize("quiet", [False, True])
 async def test_a_running_question_is_dropped(house: House, *, quiet: bool) -> None:
     """Nothing of it is answered; its asker is told, unless --quiet; its line is in the log; the next one goes on."""
-    house.backend.answer, house.backend.answer_delay_s = str, 1.5
-    daemon = await started(house)
+    house.backend.answer, house.backend.answer_delay_s = str, 20.0
+    daemon = await started(house, reply={"notice": "off"})
     sent = await house.gateway.say("甲")
     await until(lambda: house.backend.running)
     following = await house.gateway.say("乙")
+    house.backend.answer_delay_s = 0.0
     code = trace_code(house.gateway.client_id, sent.msg_id)
     extra = ("--quiet",) if quiet else ()
     assert await verb("inbox", "drop", *extra, code, *config(house)) == (0, f"{code} 已移除。\n", "")
