@@ -76,7 +76,7 @@ def test_chinese_is_chinese_and_english_is_not() -> None:
     for catalogues in (WORDS, HELPS):
         assert [key for key, text in catalogues["en"].items() if han.search(text)] == []
     without = {key for key, text in WORDS["zh-CN"].items() if not han.search(text)}
-    assert without <= {"label_backend", "trace_title"}
+    assert without <= {"by_daemon", "label_backend", "trace_title"}
 
 
 def test_every_word_is_used() -> None:
@@ -145,6 +145,17 @@ def test_the_rules_are_those_of_the_router() -> None:
         if isinstance(constant, ast.Constant) and isinstance(constant.value, str)
     }
     assert found == {key.removeprefix("rule_") for key in WORDS["en"] if key.startswith("rule_")}
+
+
+def test_of_several_daemons_the_one_is_named() -> None:
+    """Who received it and who works on it; where there is only one daemon, nothing is said of it."""
+    step = {"at": 1.0, "name": "leased", "waited_s": 0.5}
+    named = {**step, "by": "vm-796e6b87"}
+    assert trace.said(named, Words("zh-CN")) == "开始处理（vm-796e6b87），等了 500 ms"
+    assert trace.said(named, Words("en")) == "work begins (vm-796e6b87), after 500 ms"
+    assert trace.said(step, Words("en")) == "work begins, after 500 ms"
+    received = {"at": 1.0, "name": "received", "kind": "text", "chat": "group", "frame": "f1", "by": "vm-796e6b87"}
+    assert trace.said(received, Words("zh-CN")).startswith("收到消息（vm-796e6b87）（文字，群聊）")
 
 
 def test_a_step_of_a_later_version_is_shown_as_it_is() -> None:

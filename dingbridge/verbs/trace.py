@@ -45,6 +45,7 @@ def said(step: Mapping[str, Any], words: Words) -> str:
     for name in ("kind", "chat"):
         if words.has(word := f"{name}_{facts[name]}"):
             facts[name] = words(word)
+    facts["daemon"] = words("by_daemon", name=step["by"]) if step.get("by") else ""
     facts["result"] = _result(step, words)
     return words.filled(key, facts)
 
