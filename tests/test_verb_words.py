@@ -158,6 +158,29 @@ def test_of_several_daemons_the_one_is_named() -> None:
     assert trace.said(received, Words("zh-CN")).startswith("收到消息（vm-796e6b87）（文字，群聊）")
 
 
+def test_a_take_over_is_told_with_both_names() -> None:
+    """Who does not renew, and who goes on."""
+    step = {"at": 1.0, "name": "taken_over", "from": "vm-9b4fe548", "by": "vm-16d4e75a"}
+    assert trace.said(step, Words("zh-CN")) == "vm-9b4fe548 不再续期（被杀、卡住或断网），由 vm-16d4e75a 接手"
+    assert (
+        trace.said(step, Words("en")) == "vm-9b4fe548 renews no more (killed, hung or cut off); vm-16d4e75a takes over"
+    )
+
+
+def test_no_clock_puts_work_before_the_take_over_that_it_follows() -> None:
+    """Machines' clocks differ: within one lease steps stand by their time, between leases as they were written."""
+    written = (
+        ("received", 1.0),
+        ("notice", 3.0),
+        ("leased", 2.0),
+        ("taken_over", 9.0),
+        ("later", 8.5),
+        ("leased", 8.0),
+    )
+    steps = trace.in_order([{"name": name, "at": at} for name, at in written])
+    assert [step["name"] for step in steps] == ["received", "leased", "notice", "taken_over", "leased", "later"]
+
+
 def test_a_step_of_a_later_version_is_shown_as_it_is() -> None:
     """Unknown to this one, with its facts, and without an error."""
     said = trace.said({"at": 1.0, "name": "dreamt", "of": "sheep", "why": "x", "key": 1, "self": 2}, Words("en"))
