@@ -224,6 +224,22 @@ def test_the_plans_figures_follow_from_what_it_assumes() -> None:
         assert (two, three) == (month * 2, month * 3)
 
 
+@pytest.mark.parametrize("page", ["PLAN.md", "PLAN.zh-CN.md"])
+def test_the_plans_limits_and_costs_follow_from_its_units(page: str) -> None:
+    """People per allowance with the notice and without it, and packs with what they cost a year."""
+    text = re.sub(r"(?<=\d) (?=\d{3}\b)", "", read(f"examples/replicas/{page}"))
+    (row,) = re.findall(r"(?m)^\| Webhook & Stream allowance.*$|^\| 整个组织每月的.*$", text)
+    reached = [int(number) for number in re.findall(r"\d+", row.split("|")[4])]
+    allowances = [int(number) for number in re.findall(r"\d+", row.split("|")[3])]
+    assert allowances == [3000, 50000, 500000]
+    wanted = [float(f"{allowance / (0.5 * 22 * units):.2g}") for units in (3, 2) for allowance in allowances]
+    assert reached == wanted
+    for units, spare in ((3_300_000, "138600"), (2_200_000, "99000")):
+        assert str(units) in text
+        assert spare == str(-(-units // 500_000) * 19_800)
+        assert spare in text
+
+
 def test_the_scripts_help_names_its_options() -> None:
     """Whoever types nonsense is shown the head of the script, which has every option that it takes."""
     shown = subprocess.run([START, "--nonsense"], capture_output=True, text=True, timeout=30, check=False)
