@@ -309,5 +309,5 @@ def test_a_missing_client_of_postgresql_is_named_with_its_ways_in(
     with pytest.raises(ConfigError) as caught:
         locate(path, {})
     (fault,) = [one for one in caught.value.faults if one.startswith("store.url: ")]
-    assert "pip install '.[postgres]' in the source folder" in fault
+    assert "in the source folder pip install '.[postgres]'" in fault
     assert "'dingbridge[postgres]'" in fault
