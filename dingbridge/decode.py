@@ -292,7 +292,7 @@ def postgres_url(value: str) -> str:
         raise Bad("a password stands before the host, or in [store] password")
     if importlib.util.find_spec("psycopg") is None:
         raise Bad(
-            "PostgreSQL needs one package more: in the source folder pip install '.[postgres]', else 'dingbridge[postgres]'"
+            "PostgreSQL needs psycopg: in the source folder pip install '.[postgres]', else 'dingbridge[postgres]'"
         )
     return value
 
