@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -296,3 +297,17 @@ def test_a_verb_looks_for_no_daemon_where_nobody_meant_it_to_be(tmp_path: Path) 
         assert caught.value.faults == [fault]
     path.write_text('[repyl]\nlocale = "en"\n[store]\nurl = "x.db"', encoding="utf-8")
     assert locate(path, {}).store.path == tmp_path / "x.db"
+
+
+def test_a_missing_client_of_postgresql_is_named_with_its_ways_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where psycopg is not installed: what to install, from the source folder or by name."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # as Python marks what cannot be imported
+    path = tmp_path / "dingbridge.toml"
+    path.write_text('[store]\nurl = "postgresql://u@db/x"', encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        locate(path, {})
+    (fault,) = [one for one in caught.value.faults if one.startswith("store.url: ")]
+    assert "in the source folder pip install '.[postgres]'" in fault
+    assert "'dingbridge[postgres]'" in fault

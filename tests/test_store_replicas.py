@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from dingbridge.errors import LeaseLost, StoreUnavailable
 from dingbridge.model import Answer, Delivery, Outcome, State, Task, lane_key
@@ -49,7 +50,7 @@ async def daemons(
 
 
 async def take_over(store: PostgresStore, clock: Clock) -> Recovered:
-    return await store._engine.run(lambda c: recovery.take_over(c, now=clock(), wipe=True))
+    return await store._engine.run(lambda c: recovery.take_over(c, owner=store.owner, now=clock(), wipe=True))
 
 
 # -- who they are
@@ -267,6 +268,39 @@ async def test_a_lease_is_kept_by_renewing(postgres_place: PostgresPlace, clock:
         assert await one.renew([kept.token, left.token]) == {kept.token}
         assert await leased(two) == ["left"]
         await finish(one, kept)
+
+
+async def test_a_take_over_is_a_step_with_both_names(postgres_place: PostgresPlace, clock: Clock) -> None:
+    """Who has fallen silent and who goes on stands in the message's trail; a start of one's own stays a crash."""
+    async with daemons(postgres_place, clock, 2) as (one, two):
+        await one.put(message("m1"))
+        await head(one)
+        clock.tick(LEASE_S + 1)
+        await take_over(two, clock)
+        row = await two.find("ding1", "m1")
+        assert row is not None
+        assert [(step.name, step.facts) for step in row.steps] == [("taken_over", {"from": one.owner, "by": two.owner})]
+
+
+async def test_who_wakes_up_too_late_says_once_what_it_has_lost(postgres_place: PostgresPlace, clock: Clock) -> None:
+    """How many leases others have taken over; what was cancelled elsewhere in time is no such loss."""
+    async with daemons(postgres_place, clock, 2) as (one, two):
+        for person in ("p1", "p2", "p3"):
+            await one.put(message(person, person=person))
+        crew = Hands()
+        crew.holds = {some.row: some.token for some in (await one.lease(3)).deliveries}
+        with capture_logs() as logs:
+            await two.cancel(message("x", person="p3"), before=99)
+            await one._check(crew)
+            assert [entry for entry in logs if entry["event"] == "store.leases_lost"] == []
+            assert len(crew.holds) == 2
+            clock.tick(LEASE_S + 1)
+            await take_over(two, clock)
+            await one._check(crew)
+            await one._check(crew)
+        lost = [entry for entry in logs if entry["event"] == "store.leases_lost"]
+        assert [entry["count"] for entry in lost] == [2]
+        assert crew.holds == {}
 
 
 async def test_a_part_on_its_way_at_the_take_over_is_uncertain(postgres_place: PostgresPlace, clock: Clock) -> None:

@@ -119,6 +119,7 @@ class PostgresStore(Store):
         self._started_at = 0.0
         self._steady_since = time.monotonic()
         self._renewed_at = time.monotonic()
+        self._held_until = 0.0  # what was leased before has ended by then, unless it was renewed
         self._peers: list[Replica] = []
         self._calling: asyncio.Future[Any] | None = None
         self._began_at = 0.0  # when this machine's monotonic clock was 0, by the database's
@@ -139,6 +140,7 @@ class PostgresStore(Store):
             await self._tell_time()
             self._started_at = self._clock()
             self._settled_at = self._started_at + recovery.SETTLE_S
+            self._held_until = self._started_at + self._rhythm.lease_s
             self._steady_since = self._renewed_at = time.monotonic()
             await self._beat({})
             return await self._engine.run(
@@ -216,7 +218,9 @@ class PostgresStore(Store):
             if time.monotonic() - self._steady_since < self._rhythm.steady_s:
                 continue
             with suppress(StoreError):
-                taken = await self._engine.run(lambda c: recovery.take_over(c, now=self._clock(), wipe=self._wipe))
+                taken = await self._engine.run(
+                    lambda c: recovery.take_over(c, owner=self.owner, now=self._clock(), wipe=self._wipe)
+                )
                 if taken.returned:
                     log.warning("store.taken_over", returned=taken.returned, dead=taken.dead)
                     crew.wake()
@@ -229,13 +233,19 @@ class PostgresStore(Store):
                 await self._check(crew)
 
     async def _check(self, crew: Crew) -> None:
-        """Renew what is held; who has lost a lease stops at once."""
-        held = crew.held()
+        """Renew what is held; who has lost a lease stops at once. Who comes too late says so, once."""
+        held, asked = crew.held(), self._clock()
         kept = await self.renew(held.values())
+        late, self._held_until = asked > self._held_until, asked + self._rhythm.lease_s
         self._renewed_at = time.monotonic()
+        lost = {*held.values()} - kept
+        if late and lost:
+            log.warning(
+                "store.leases_lost", count=len(lost), why="they were not renewed in time: others go on with them"
+            )
         now_held = crew.held()
         for row, token in held.items():
-            if token not in kept and now_held.get(row) == token:
+            if token in lost and now_held.get(row) == token:
                 crew.cease(row)
         young = self._rhythm.lease_s * 5 / 6  # what was leased just now may not be in hand yet
         tokens = {*held.values(), *now_held.values()}
