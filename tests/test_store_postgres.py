@@ -22,7 +22,7 @@ from dingbridge.dingtalk import payload
 from dingbridge.errors import ConfigError, LeaseLost, StoreUnavailable
 from dingbridge.model import Answer, Delivery, Outcome, Secret, Task
 from dingbridge.store import recovery
-from dingbridge.store.postgres import PostgresStore, Rhythm
+from dingbridge.store.postgres import PostgresStore, Rhythm, look
 from dingbridge.store.postgres_engine import address
 from dingbridge.store.postgres_schema import NEWEST
 from dingbridge.store.postgres_wire import PostgresConnection
@@ -35,6 +35,7 @@ from tests.stores import START, UNLIMITED, Clock, finish, head, leased, message
 from tests.test_store_replicas import QUICK, attended, daemons
 
 HANG_S = 30.0
+GRANT = 'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "{schema}" TO {role}'
 PASSWORD = "geh+eim/42"
 
 
@@ -524,23 +525,34 @@ async def test_an_operator_makes_no_tables(place: PostgresPlace) -> None:
         assert connection.execute("SELECT to_regnamespace(%s)", (place.schema,)).fetchone() == (None,)
 
 
-@pytest.mark.parametrize("rights", ["none", "reading"])
+@pytest.mark.parametrize("rights", ["none", "tables", "reading"])
 async def test_a_role_without_rights_is_told_which(durable: Server, place: PostgresPlace, rights: str) -> None:
     """Neither silence nor a traceback: that the role may not, and what to give it."""
     role = f"guest_{rights}"
     with psycopg.connect(durable.socket_url_of(), autocommit=True) as connection:
         connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'guest'".encode())
-    if rights == "reading":
+    if rights != "none":
         async with place.opened(Clock()):
             pass
+    if rights == "reading":
         with place.beside() as connection:
             connection.execute(f'GRANT USAGE ON SCHEMA "{place.schema}" TO {role}'.encode())
             connection.execute(f'GRANT SELECT ON ALL TABLES IN SCHEMA "{place.schema}" TO {role}'.encode())
     url = place.url.replace("dingbridge:geh%2Beim%2F42", f"{role}:guest")
     guest = PostgresPlace(durable, place.folder, url=url, schema=place.schema)
-    told = await refused(guest.make(Clock()).open(), "store.readonly")
-    assert "permission denied" in told.detail
-    assert "give this role the right" in told.detail
+    if rights == "none":
+        told = await refused(guest.make(Clock()).open(), "store.readonly")
+        assert "permission denied" in told.detail
+        assert "grant this role its rights" in told.detail
+    else:
+        for asked in (guest.make(Clock()).open(), look(guest.where)):
+            with pytest.raises(StoreUnavailable) as caught:
+                await asked
+            assert (caught.value.cause, caught.value.retryable) == ("store.readonly", False)
+            lacking = "INSERT, UPDATE, DELETE on bucket; " if rights == "reading" else "USAGE on schema "
+            assert f"role {role} lacks {lacking}" in caught.value.detail
+            assert "on schema_version" not in caught.value.detail
+            assert GRANT.format(schema=place.schema, role=role) in caught.value.detail
     place.close()
     with psycopg.connect(durable.socket_url_of(), autocommit=True) as connection:
         connection.execute(f"DROP ROLE {role}".encode())

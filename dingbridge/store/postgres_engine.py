@@ -280,7 +280,7 @@ _KINDS: tuple[tuple[tuple[type[psycopg.Error], ...], str, str], ...] = (
     ((errors.ReadOnlySqlTransaction,), "this server only reads: name the one that leads", "store.readonly"),
     (
         (errors.InsufficientPrivilege,),
-        "give this role the right to: let it own the database, or the schema",
+        "grant this role its rights on the schema and its tables, or let it own the database",
         "store.readonly",
     ),
     (
