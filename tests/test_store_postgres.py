@@ -558,6 +558,33 @@ async def test_a_role_without_rights_is_told_which(durable: Server, place: Postg
         connection.execute(f"DROP ROLE {role}".encode())
 
 
+async def test_a_table_that_may_not_be_written_any_more(durable: Server, place: PostgresPlace) -> None:
+    """Trouble from the first message that is not kept until one can be; no heartbeat ends it, nor a probe elsewhere."""
+    role, tables = "revoked", f'ALL TABLES IN SCHEMA "{place.schema}"'
+    async with place.opened(Clock()):
+        pass
+    with psycopg.connect(durable.url_of(place.url.rpartition("/")[2]), autocommit=True) as owner:
+        owner.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'guest'".encode())
+        owner.execute(f'GRANT USAGE ON SCHEMA "{place.schema}" TO {role}'.encode())
+        owner.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}".encode())
+        url = place.url.replace("dingbridge:geh%2Beim%2F42", f"{role}:guest")
+        async with PostgresPlace(durable, place.folder, url=url, schema=place.schema).opened(Clock()) as store:
+            assert isinstance(store, PostgresStore)
+            await store.put(message("m1"))
+            owner.execute(f'REVOKE INSERT ON "{place.schema}".message FROM {role}'.encode())
+            await refused(store.put(message("m2")), "store.readonly")
+            await store._beat({})
+            assert "grant this role its rights" in str(store.trouble)
+            told = await refused(store.probe(), "store.readonly")
+            assert f"role {role} lacks INSERT on message; " in told.detail
+            assert store.trouble is not None
+            owner.execute(f"GRANT INSERT ON {tables} TO {role}".encode())
+            await store.probe()
+            assert store.trouble is None
+        place.close()
+        owner.execute(f"DROP ROLE {role}".encode())
+
+
 async def test_a_database_that_is_not_there(durable: Server, tmp_path: Path) -> None:
     """Its name is said; the server is up, so that is not asked."""
     place = PostgresPlace(durable, tmp_path, url=durable.url_of("nowhere"))

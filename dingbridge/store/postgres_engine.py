@@ -213,7 +213,7 @@ class PostgresEngine(Engine):
         job.result = connection.transact(job.work)
         self.commits += 1
         self._on_commit(time.perf_counter() - started)
-        if connection.wrote:  # reading works on a full disk too and proves nothing
+        if connection.wrote and (connection.put or _is_unreachable(self.last_error)):
             self._trouble(None)
 
     def _connect(self, job: Job | None = None) -> PostgresConnection:
@@ -246,6 +246,14 @@ class PostgresEngine(Engine):
 
     def _explained(self, error: psycopg.Error) -> StoreError:
         return explained(error, self.place)
+
+
+def _is_unreachable(error: StoreError | None) -> bool:
+    """Over as soon as anything is written; every other trouble when a message could be kept again.
+
+    Reading proves nothing, it works on a full disk too; nor does a heartbeat, where one table may not be written.
+    """
+    return error is not None and error.cause == "store.unreachable"
 
 
 def explained(error: psycopg.Error, place: str) -> StoreError:
