@@ -588,5 +588,20 @@ async def test_a_table_that_may_not_be_written_any_more(durable: Server, place: 
 async def test_a_database_that_is_not_there(durable: Server, tmp_path: Path) -> None:
     """Its name is said; the server is up, so that is not asked."""
     place = PostgresPlace(durable, tmp_path, url=durable.url_of("nowhere"))
-    with pytest.raises(StoreUnavailable, match='database "nowhere" does not exist'):
+    with pytest.raises(StoreUnavailable, match=r'database "nowhere" does not exist; make it \(createdb') as caught:
         await place.make(Clock()).open()
+    assert "is the server" not in caught.value.detail.lower()
+
+
+@pytest.mark.parametrize("where", ["127.0.0.1:1/db", "/db?host=/nowhere"])
+async def test_whether_the_server_is_up_is_asked_once(where: str) -> None:
+    """The client's library asks it too, in more words."""
+    with pytest.raises(StoreUnavailable) as caught:
+        await look(address(Secret(f"postgresql://{where}"), Secret(), "s"))
+    assert caught.value.detail.lower().count("is the server") == 1
+
+
+def test_an_ssl_mode_that_there_is_not() -> None:
+    """A fault of the configuration, which names those that there are."""
+    with pytest.raises(ConfigError, match="sslmode must be one of disable, allow"):
+        address(Secret("postgresql://h/db?sslmode=required"), Secret(), "s")
