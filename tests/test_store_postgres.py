@@ -22,6 +22,7 @@ from dingbridge.dingtalk import payload
 from dingbridge.errors import ConfigError, LeaseLost, StoreUnavailable
 from dingbridge.model import Answer, Delivery, Outcome, Secret, Task
 from dingbridge.store import recovery
+from dingbridge.store.checking import check_postgres
 from dingbridge.store.postgres import PostgresStore, Rhythm, look
 from dingbridge.store.postgres_engine import address
 from dingbridge.store.postgres_schema import NEWEST
@@ -519,8 +520,10 @@ async def test_tables_of_a_newer_version_are_left_alone(place: PostgresPlace) ->
 
 async def test_an_operator_makes_no_tables(place: PostgresPlace) -> None:
     """Where there are none yet, a command says so and leaves it at that."""
-    with pytest.raises(StoreUnavailable, match="version 0"):
+    with pytest.raises(StoreUnavailable, match=r"no tables in schema \w+ yet: the first start of `dingbridge run`"):
         await place.make(Clock()).open_beside()
+    with pytest.raises(StoreUnavailable, match="no tables in schema"):
+        await asyncio.to_thread(check_postgres, place.where)
     with place.beside() as connection:
         assert connection.execute("SELECT to_regnamespace(%s)", (place.schema,)).fetchone() == (None,)
 

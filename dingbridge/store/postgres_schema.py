@@ -179,6 +179,11 @@ def _lacking_on_tables(c: Any, schema: str, rights: tuple[str, ...]) -> str:
 
 def require_version(c: Any, schema: str) -> None:
     version = version_of(c)
+    if not version:
+        raise StoreUnavailable(
+            f"the database has no tables in schema {schema} yet: the first start of `dingbridge run` makes them",
+            retryable=False,
+        )
     if version != NEWEST:
         raise StoreUnavailable(
             f"the tables in schema {schema} are of another dingbridge (version {version}, this one knows {NEWEST}): "
