@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import psycopg
@@ -61,10 +62,12 @@ def address(url: Secret, password: Secret, schema: str) -> Address:
     try:
         given = conninfo_to_dict(url.reveal())
     except psycopg.ProgrammingError as error:
-        text = re.sub('"[^"]*"', '"…"', " ".join(str(error).split()))  # it quotes what may be the password
-        raise ConfigError([f"store.url: {text}; {_ENCODE}"]) from None
+        raise ConfigError([f"store.url: {_misread(str(error))}"]) from None
     astray = (str(given.get("host") or "")[1:], str(given.get("dbname") or ""))
-    if any("@" in part for part in astray) or re.search(r"[^\d,]", str(given.get("port") or "")):
+    wrong_port = re.search(r"[^\d,]", str(given.get("port") or ""))
+    if wrong_port and not given.get("password"):
+        raise ConfigError(["store.url: the port must be a number"])
+    if any("@" in part for part in astray) or wrong_port:
         raise ConfigError([f"store.url: a part of its password would be taken for host, port or database; {_ENCODE}"])
     if given.get("sslmode", _SSL_MODES[0]) not in _SSL_MODES:
         raise ConfigError([f"store.url: sslmode must be one of {', '.join(_SSL_MODES)}"])
@@ -97,6 +100,16 @@ def address(url: Secret, password: Secret, schema: str) -> Address:
     shown = {**given, "password": None, "options": None}
     where = " ".join(f"{k}={v}" for k, v in shown.items() if v and k in ("host", "port", "dbname", "user"))
     return Address(Secret(whole), schema, f"PostgreSQL {where or 'of libpq'}, schema {schema}")
+
+
+def _misread(said: str) -> str:
+    """What libpq quotes may be the password; a parameter's name is shown where it is like one that there is."""
+    if found := re.search('invalid URI query parameter: "([^"]*)"', said):
+        known = [option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()]
+        near = get_close_matches(found[1], known, 1)
+        return f"unknown parameter {found[1]}, did you mean {near[0]}?" if near else "unknown parameter behind the ?"
+    text = re.sub('"[^"]*"', '"…"', " ".join(said.split()))
+    return f"{text}; {_ENCODE}"
 
 
 class PostgresEngine(Engine):
