@@ -65,9 +65,10 @@ def address(url: Secret, password: Secret, schema: str) -> Address:
         raise ConfigError([f"store.url: {_misread(str(error))}"]) from None
     astray = (str(given.get("host") or "")[1:], str(given.get("dbname") or ""))
     wrong_port = re.search(r"[^\d,]", str(given.get("port") or ""))
-    if wrong_port and not given.get("password"):
+    in_two = any("@" in part for part in astray)
+    if wrong_port and not in_two and not given.get("password"):
         raise ConfigError(["store.url: the port must be a number"])
-    if any("@" in part for part in astray) or wrong_port:
+    if in_two or wrong_port:
         raise ConfigError([f"store.url: a part of its password would be taken for host, port or database; {_ENCODE}"])
     if given.get("sslmode", _SSL_MODES[0]) not in _SSL_MODES:
         raise ConfigError([f"store.url: sslmode must be one of {', '.join(_SSL_MODES)}"])
