@@ -23,6 +23,7 @@ WHOLE = "limits.workers: must be a whole number, got"
 ADDRESS = "must be an address like https://host or http://host:port"
 PROXY = "dingtalk.proxy: must look like http://user:password@host:port, the password's special characters as %XX"
 HANDLER = 'route[0].handler: must be "anythingllm" or "package.module:function", got'
+UNKNOWN_SCHEME = 'store.url: unknown scheme, did you mean "postgresql://"? An SQLite file is named by its path'
 LISTEN = 'web.listen: must be "host:port" or "[IPv6]:port" or "" (off), got'
 BLANKS = "has blanks at its ends"
 FAULTS: list[tuple[dict[str, str], list[str]]] = [
@@ -130,7 +131,13 @@ FAULTS: list[tuple[dict[str, str], list[str]]] = [
     ),
     (
         {"rest": f'[store]\nurl = "mysql://u:{HIDDEN}@db/x"'},
-        ['store.url: must be a path, or "sqlite:////absolute/path"'],
+        [UNKNOWN_SCHEME],
+    ),
+    ({"rest": f'[store]\nurl = "postgressql://u@db/x"\npassword = "{HIDDEN}"'}, [UNKNOWN_SCHEME]),
+    ({"rest": f'[store]\nurl = "Postgresql://u@db/x"\npassword = "{HIDDEN}"'}, [UNKNOWN_SCHEME]),
+    (
+        {"rest": f'[store]\nurl = "postgresql://u:{HIDDEN}@db/x"\npassword = "{HIDDEN}"'},
+        ["store.password: given here and in store.url, keep only one"],
     ),
     ({"rest": '[store]\nurl = "sqlite://x.db"'}, ['store.url: must be a path, or "sqlite:////absolute/path"']),
     (

@@ -18,12 +18,12 @@ import psycopg
 import structlog
 
 from dingbridge.clock import DRIFT_S
-from dingbridge.errors import StoreError, StoreLocked
+from dingbridge.errors import StoreError, StoreLocked, StoreUnavailable
 from dingbridge.model import Message
 from dingbridge.store import recovery, replicas, shared
 from dingbridge.store.intake import Limits
 from dingbridge.store.postgres_engine import Address, PostgresEngine, explained
-from dingbridge.store.postgres_schema import require, version_of
+from dingbridge.store.postgres_schema import lacking_rights, require, require_rights, version_of
 from dingbridge.store.recovery import Recovered
 from dingbridge.store.replicas import Replica
 from dingbridge.store.seat import Seat, new_name, take_seat
@@ -59,9 +59,9 @@ class Seen:
 
 
 async def look(where: Address) -> Seen:
-    """What is there; nothing is changed."""
+    """What is there; nothing is changed. Raises StoreError, also where a daemon would lack rights."""
     engine = PostgresEngine(where, threads=1)
-    engine.prepared_by = lambda *_: None
+    engine.prepared_by = require_rights
 
     def run(c: Any) -> Seen:
         (now,) = c.execute(_NOW).fetchone()
@@ -331,6 +331,12 @@ class PostgresStore(Store):
         return retried
 
     # -- trouble
+
+    async def probe(self) -> None:
+        """It writes into one table; what this role may do with the others is asked for."""
+        if lacking := await self._engine.run(lambda c: lacking_rights(c, self._where.schema)):
+            raise StoreUnavailable(f"store {self.place}: {lacking}", cause="store.readonly")
+        await super().probe()
 
     def _troubled(self, error: StoreError | None) -> None:
         if error is not None:

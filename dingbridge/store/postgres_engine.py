@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import psycopg
@@ -36,6 +37,7 @@ _AGAIN = (errors.SerializationFailure, errors.DeadlockDetected, errors.UniqueVio
 
 
 _ENCODE = "write @ : / ? # % and blanks of a password as %40 %3A %2F %3F %23 %25 %20, or use [store] password"
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 # Another connection may do better: to the server that leads now, or without statements prepared for other tables.
 _ELSEWHERE = (
     errors.ReadOnlySqlTransaction,
@@ -60,11 +62,16 @@ def address(url: Secret, password: Secret, schema: str) -> Address:
     try:
         given = conninfo_to_dict(url.reveal())
     except psycopg.ProgrammingError as error:
-        text = re.sub('"[^"]*"', '"…"', " ".join(str(error).split()))  # it quotes what may be the password
-        raise ConfigError([f"store.url: {text}; {_ENCODE}"]) from None
+        raise ConfigError([f"store.url: {_misread(str(error))}"]) from None
     astray = (str(given.get("host") or "")[1:], str(given.get("dbname") or ""))
-    if any("@" in part for part in astray) or re.search(r"[^\d,]", str(given.get("port") or "")):
+    wrong_port = re.search(r"[^\d,]", str(given.get("port") or ""))
+    in_two = any("@" in part for part in astray)
+    if wrong_port and not in_two and not given.get("password"):
+        raise ConfigError(["store.url: the port must be a number"])
+    if in_two or wrong_port:
         raise ConfigError([f"store.url: a part of its password would be taken for host, port or database; {_ENCODE}"])
+    if given.get("sslmode", _SSL_MODES[0]) not in _SSL_MODES:
+        raise ConfigError([f"store.url: sslmode must be one of {', '.join(_SSL_MODES)}"])
     settings = {
         "search_path": f'"{schema}"',
         "synchronous_commit": "on",  # acknowledged means kept, whatever the server's default
@@ -94,6 +101,16 @@ def address(url: Secret, password: Secret, schema: str) -> Address:
     shown = {**given, "password": None, "options": None}
     where = " ".join(f"{k}={v}" for k, v in shown.items() if v and k in ("host", "port", "dbname", "user"))
     return Address(Secret(whole), schema, f"PostgreSQL {where or 'of libpq'}, schema {schema}")
+
+
+def _misread(said: str) -> str:
+    """What libpq quotes may be the password; a parameter's name is shown where it is like one that there is."""
+    if found := re.search('invalid URI query parameter: "([^"]*)"', said):
+        known = [option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()]
+        near = get_close_matches(found[1], known, 1)
+        return f"unknown parameter {found[1]}, did you mean {near[0]}?" if near else "unknown parameter behind the ?"
+    text = re.sub('"[^"]*"', '"…"', " ".join(said.split()))
+    return f"{text}; {_ENCODE}"
 
 
 class PostgresEngine(Engine):
@@ -133,7 +150,8 @@ class PostgresEngine(Engine):
         if job.connection is not None:
             job.connection.abort()
         hangs = StoreUnavailable(
-            f"store {self.place}: no answer within {self._run_s:.0f} s; is the server stopped, or its network cut?",
+            f"store {self.place}: no answer within {self._run_s:.0f} s; is the server stopped, its network cut, "
+            "or a synchronous standby missing (SELECT * FROM pg_stat_replication)?",
             cause="store.unreachable",
         )
         self._trouble(hangs)
@@ -213,7 +231,7 @@ class PostgresEngine(Engine):
         job.result = connection.transact(job.work)
         self.commits += 1
         self._on_commit(time.perf_counter() - started)
-        if connection.wrote:  # reading works on a full disk too and proves nothing
+        if connection.wrote and (connection.put or _is_unreachable(self.last_error)):
             self._trouble(None)
 
     def _connect(self, job: Job | None = None) -> PostgresConnection:
@@ -248,9 +266,17 @@ class PostgresEngine(Engine):
         return explained(error, self.place)
 
 
+def _is_unreachable(error: StoreError | None) -> bool:
+    """Over as soon as anything is written; every other trouble when a message could be kept again.
+
+    Reading proves nothing, it works on a full disk too; nor does a heartbeat, where one table may not be written.
+    """
+    return error is not None and error.cause == "store.unreachable"
+
+
 def explained(error: psycopg.Error, place: str) -> StoreError:
     """The operator's words for what PostgreSQL says; its own never hold the password."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = _ASKED.sub("", " ".join(str(error).split())) or type(error).__name__
     for kinds, remedy, cause in _KINDS:
         if isinstance(error, kinds):
             return StoreUnavailable(f"store {place}: {text}; {remedy}", cause=cause)
@@ -262,25 +288,49 @@ def explained(error: psycopg.Error, place: str) -> StoreError:
 
 def _remedy_and_cause(text: str) -> tuple[str, str]:
     """By the words of libpq, whose errors have no kinds, and of a server that hangs up."""
-    if "certificate" in text:
-        return "see sslmode, sslrootcert and the host's name in [store] url", "store.unreachable"
-    if "password" in text or "no pg_hba.conf entry" in text or "authentication" in text:
-        return "see [store] password, and the server's pg_hba.conf", "store.password"
-    if "session is read-only" in text or "hot standby" in text:
-        return "name the server that leads", "store.readonly"
-    if "startup parameter" in text:
-        return _POOLER, "store.unreachable"
+    for said, remedy, cause in _SAID:
+        if re.search(said, text):
+            return remedy, cause
+    if "FATAL:" in text:  # said by a server, so that it is up and reached
+        return "see PostgreSQL's log", "store.unreachable"
     return "is the server up, and does the network let this machine reach it?", "store.unreachable"
 
 
 _LOST = ("08", "57P")  # classes of SQLSTATE; what has another was said by a server that is there
 _POOLER = "a pooler in between drops the connection's settings: name PostgreSQL itself in [store] url"
+_TOO_MANY = f"raise max_connections, or start fewer daemons: each has {THREADS + 1} connections"
+_ASKED = re.compile(r" Is the server running (on that host|locally) and accepting [^?]*\?")
+_SAID = (
+    (
+        'database "[^"]*" does not exist',
+        "make it (createdb --encoding=UTF8 --template=template0), or correct its name in [store] url",
+        "store.unreachable",
+    ),
+    ('role "[^"]*" does not exist', "make it (createuser), or correct its name in [store] url", "store.password"),
+    ("does not support SSL", "switch ssl on there, or write another sslmode in [store] url", "store.unreachable"),
+    ("certificate", "see sslmode, sslrootcert and the host's name in [store] url", "store.unreachable"),
+    (
+        "password|no pg_hba.conf entry|authentication",
+        "see [store] password, and the server's pg_hba.conf",
+        "store.password",
+    ),
+    ("session is read-only|hot standby", "name the server that leads", "store.readonly"),
+    ("startup parameter", _POOLER, "store.unreachable"),
+    ("too many c|connection slots", _TOO_MANY, "store.unreachable"),
+    (r"invalid [\w ]*value", "correct it in [store] url", "store.unreachable"),
+    ("database system is", "wait until it has started", "store.unreachable"),
+    (
+        "failed to resolve host",
+        "correct the host's name in [store] url, or see this machine's DNS",
+        "store.unreachable",
+    ),
+)
 _KINDS: tuple[tuple[tuple[type[psycopg.Error], ...], str, str], ...] = (
     ((errors.DiskFull,), "the server's disk is full: free some space, nothing accepted is lost", "store.full"),
     ((errors.ReadOnlySqlTransaction,), "this server only reads: name the one that leads", "store.readonly"),
     (
         (errors.InsufficientPrivilege,),
-        "give this role the right to: let it own the database, or the schema",
+        "grant this role its rights on the schema and its tables, or let it own the database",
         "store.readonly",
     ),
     (
@@ -295,5 +345,5 @@ _KINDS: tuple[tuple[tuple[type[psycopg.Error], ...], str, str], ...] = (
         "the tables are missing or of another version: call `dingbridge store migrate`",
         "store.corrupt",
     ),
-    ((errors.TooManyConnections,), "raise max_connections, or start fewer daemons", "store.unreachable"),
+    ((errors.TooManyConnections,), _TOO_MANY, "store.unreachable"),
 )
