@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from functools import partial
 
 import aiohttp
@@ -167,3 +168,32 @@ def pretend_an_older_one(url: str) -> None:
             f'INSERT INTO "{schema}".replica VALUES (%s, %s, 1, 0, extract(epoch FROM clock_timestamp()), %s)',
             ("older-1", "older-host", facts),
         )
+
+
+async def test_a_stuck_daemon_keeps_no_verb(house: House, postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one answers, at last the database itself; which one did not is said, and `reload` names it, too."""
+    await configured(house, postgres, monkeypatch)
+    one, two = await started(house, 2)
+    told = await status_of(house, 2)
+    names = {d["pid"]: d["name"] for d in told["daemons"]}
+    one.process.send_signal(signal.SIGSTOP)
+    try:
+        english = str(in_language(house, "en"))
+        code, out, err = await verb("status", "--config", english)
+        assert (code, err) == (0, f"{names[one.process.pid]}: did not answer within 3 s, is it stuck?\n")
+        assert f"process {two.process.pid}" in out
+        reloaded = await as_json("reload", *configuration(house), expected=1)
+        said = {d["name"]: d.get("error", "") for d in reloaded["daemons"]}
+        assert said == {names[one.process.pid]: "3 秒内没有回答，是不是卡住了？", names[two.process.pid]: ""}
+        two.process.send_signal(signal.SIGSTOP)
+        code, out, err = await verb("inbox", "list", *configuration(house))
+        assert code == 0
+        assert all(f"{name}: 3 秒内没有回答" in err for name in names.values())
+        code, _, err = await verb("reload", "--config", english)
+        assert code == 1
+        assert all(f"{name}: did not answer within 3 s" in err for name in names.values())
+    finally:
+        for daemon in (one, two):
+            daemon.process.send_signal(signal.SIGCONT)
+    for daemon in (one, two):
+        assert await daemon.stop() == 0

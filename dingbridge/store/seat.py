@@ -33,6 +33,14 @@ def seat_paths(path: Path) -> list[Path]:
     return [seat for number in range(1, SEATS + 1) if _lock_of(seat := _numbered(path, number)).exists()]
 
 
+def seat_name(beside: Path) -> str:
+    """Of who sits there or sat there last; the file's name where that cannot be read."""
+    try:
+        return _lock_of(beside).read_text()[:200].strip() or beside.name
+    except (OSError, ValueError):
+        return beside.name
+
+
 def take_seat(path: Path) -> Seat:
     """The first free one. path: of the store, in a folder of this machine."""
     try:
