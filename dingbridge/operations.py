@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 
 from dingbridge import __version__, bucket
 from dingbridge.dingtalk import rate
-from dingbridge.errors import BridgeError
+from dingbridge.errors import BridgeError, StoreError
 from dingbridge.log import pseudonym
 from dingbridge.reloading import Reloaded
 from dingbridge.store.operate import Row, Which
@@ -19,6 +20,7 @@ from dingbridge.trail import Step
 
 LANES = 20
 FAILURES = 10
+STORE_S = 3.0  # who asks waits for it; the store itself may try for longer
 
 
 class NotFound(BridgeError):
@@ -62,17 +64,39 @@ class Operations:
         self.live = live
 
     async def status(self) -> dict[str, Any]:
-        depth, peers = await self._store.depth(), await self._store.peers()
-        now = time.time()
-        queue = {state: depth.by_state.get(state, 0) for state in ("ready", "leased", "answered", "sending")}
-        facts = self.live.facts() if self.live is not None else {"running": None}
-        failed = await self._store.listed("failed", FAILURES)
+        """Where the store cannot be read in time, a running daemon tells what it knows without, and why.
+
+        Raises StoreError where none is running.
+        """
+        try:
+            async with asyncio.timeout(STORE_S if self.live is not None else None):
+                peers, stored = await self._store.peers(), await self._stored()
+        except (StoreError, TimeoutError) as error:
+            if self.live is None:
+                raise
+            why = error.detail if isinstance(error, StoreError) else self._store.trouble
+            peers = self._store.peers_last_seen
+            stored = {
+                "queue": None,
+                "lanes": [],
+                "failures": [],
+                "store_why": why or f"no answer within {STORE_S:.0f} s",
+            }
         return {
             "version": __version__,
             "config": self._config,
             "store": self._store.place,
             "daemons": [self._daemon(peer) for peer in peers],
             "limits": self._limits(max(1, sum(peer.live for peer in peers))),
+            **stored,
+            **(self.live.facts() if self.live is not None else {"running": None}),
+        }
+
+    async def _stored(self) -> dict[str, Any]:
+        depth, now = await self._store.depth(), time.time()
+        queue = {state: depth.by_state.get(state, 0) for state in ("ready", "leased", "answered", "sending")}
+        failed = await self._store.listed("failed", FAILURES)
+        return {
             "queue": {**queue, "dead": depth.dead, "oldest_s": round(depth.oldest_age_s, 1)},
             "lanes": [
                 {
@@ -92,7 +116,7 @@ class Operations:
                 {"code": row.code, "at": row.finished_at, "outcome": row.outcome, "cause": row.cause, "why": row.reason}
                 for row in failed
             ],
-            **facts,
+            "store_why": "",
         }
 
     def _daemon(self, peer: Replica) -> dict[str, Any]:

@@ -197,3 +197,33 @@ async def test_a_stuck_daemon_keeps_no_verb(house: House, postgres: Server, monk
             daemon.process.send_signal(signal.SIGCONT)
     for daemon in (one, two):
         assert await daemon.stop() == 0
+
+
+@pytest.mark.parametrize("gone", ["killed", "hung"])
+async def test_a_daemon_is_seen_while_its_store_is_away(
+    house: House, postgres: Server, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    """`status` shows what the daemon knows without it, and the store's why; `reload` needs no store."""
+    url = await configured(house, postgres, monkeypatch)
+    (daemon,) = await started(house, 1)
+    (peer,) = (await status_of(house, 1))["daemons"]
+    away, back = (postgres.kill, postgres.start) if gone == "killed" else (postgres.pause, postgres.resume)
+    await asyncio.to_thread(away)
+    try:
+        told = await as_json("status", *configuration(house))
+        assert (told["queue"], told["lanes"], told["failures"]) == (None, [], [])
+        assert told["store_why"] != ""
+        assert (told["pid"], told["running"], told["link"]["connected"]) == (daemon.process.pid, 0, True)
+        assert [one["name"] for one in told["daemons"]] == [peer["name"]]
+        for language, sentence in (("zh-CN", "读不到数据库"), ("en", "the store cannot be read")):
+            code, out, _ = await verb("status", "--config", str(in_language(house, language)))
+            assert code == 0
+            assert sentence in out
+            assert str(daemon.process.pid) in out
+        house.configure(store={"url": url}, limits={"workers": 7})
+        told = await as_json("reload", *configuration(house))
+        assert (told["applied"], [one["name"] for one in told["daemons"]]) == (["limits.workers"], [peer["name"]])
+    finally:
+        await asyncio.to_thread(back)
+    await status_of(house, 1)
+    assert await daemon.stop() == 0

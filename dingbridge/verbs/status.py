@@ -45,6 +45,8 @@ def _daemon(status: dict[str, Any], words: Words) -> list[tuple[str, str]]:
 
 def _queue(status: dict[str, Any], words: Words) -> list[tuple[str, str]]:
     queue = status["queue"]
+    if queue is None:
+        return [(words("label_queue"), words("store_away", why=status["store_why"]))]
     return [(words("label_queue"), words("queue", **{**queue, "oldest": span(queue["oldest_s"])}))]
 
 
@@ -93,6 +95,8 @@ def _lane(lane: dict[str, Any], words: Words) -> str:
 
 
 def _failures(status: dict[str, Any], words: Words) -> list[str]:
+    if status["queue"] is None:
+        return []
     if not status["failures"]:
         return [words("no_failures")]
     rows = [

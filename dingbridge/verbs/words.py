@@ -27,6 +27,7 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "backend_ok": "正常",
         "backend_bad": "不正常 {since}：{why}",
         "queue": "排队 {ready}，正在回答 {leased}，待发送 {answered}，发送中 {sending}，放弃 {dead}；最久 {oldest}",
+        "store_away": "读不到数据库（下面是最近一次看到的）：{why}",
         "daemons": "共用这个数据库的守护进程：",
         "daemon_live": "已运行 {uptime}，正在回答 {running}",
         "daemon_silent": "{span}没有消息",
@@ -177,6 +178,7 @@ _EN: Mapping[str, str] = MappingProxyType(
         "backend_bad": "failing for {since}: {why}",
         "queue": "{ready} waiting, {leased} being answered, {answered} to send, {sending} being sent, {dead} given up; "
         "the oldest waits {oldest}",
+        "store_away": "the store cannot be read (below is what was seen last): {why}",
         "daemons": "Daemons of this store:",
         "daemon_live": "up for {uptime}, {running} in work",
         "daemon_silent": "silent for {span}",
