@@ -6,11 +6,13 @@ import asyncio
 import json
 import signal
 from functools import partial
+from pathlib import Path
 
 import aiohttp
 import psycopg
 import pytest
 
+from dingbridge.store.seat import is_anyone_seated, take_seat
 from tests.house import House, until
 from tests.operating import as_json, in_language, verb
 from tests.postgres import Server
@@ -227,3 +229,45 @@ async def test_a_daemon_is_seen_while_its_store_is_away(
         await asyncio.to_thread(back)
     await status_of(house, 1)
     assert await daemon.stop() == 0
+
+
+async def test_check_takes_no_connection_from_a_daemon_it_cannot_see(
+    house: House, postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the database out of reach a daemon may live: no second connection, and no word of its web port."""
+    await configured(house, postgres, monkeypatch)
+    announced, daemon = await started(house, 2)
+    await status_of(house, 2)
+    assert await announced.stop() == 0
+    await asyncio.to_thread(postgres.kill)
+    try:
+        told = await as_json("check", *configuration(house), expected=1)
+    finally:
+        await asyncio.to_thread(postgres.start)
+    findings = {f["part"]: f for f in told["findings"]}
+    assert findings["store"]["level"] == "failure"
+    assert findings["dingtalk"]["detail"] == "a ticket only, because a daemon is running"
+    assert "web" not in findings
+    await status_of(house, 1)
+    assert await daemon.stop() == 0
+    await asyncio.to_thread(postgres.kill)
+    try:
+        told = await as_json("check", *configuration(house), expected=1)
+    finally:
+        await asyncio.to_thread(postgres.start)
+    findings = {f["part"]: f for f in told["findings"]}
+    assert findings["dingtalk"]["detail"] == "a ticket only, because a daemon may be running"
+    assert "web" not in findings
+
+
+async def test_a_held_seat_is_seen(tmp_path: Path) -> None:
+    """A lock file that was left behind is nobody; one that is held is somebody; looking takes no seat away."""
+    path = tmp_path / "dingbridge"
+    assert not is_anyone_seated(path)
+    seat = take_seat(path)
+    assert is_anyone_seated(path)
+    seat.leave()
+    assert not is_anyone_seated(path)
+    again = take_seat(path)
+    assert again.name == seat.name
+    again.leave()
