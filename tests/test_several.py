@@ -260,6 +260,30 @@ async def test_check_takes_no_connection_from_a_daemon_it_cannot_see(
     assert "web" not in findings
 
 
+async def test_a_daemon_in_another_folder_is_named(
+    house: House, postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who looks in the wrong folder is told what runs, and what to export; not that nothing runs."""
+    await configured(house, postgres, monkeypatch)
+    (daemon,) = await started(house, 1)
+    (peer,) = (await status_of(house, 1))["daemons"]
+    elsewhere = {"STATE_DIRECTORY": str(house.folder / "elsewhere")}
+    for language, sentence in (
+        ("zh-CN", f"在 {house.folder / 'elsewhere'} 没有找到守护进程，但数据库里有这台机器的：{peer['name']}"),
+        ("en", f"in {house.folder / 'elsewhere'}, but the database names these of this host: {peer['name']}"),
+    ):
+        path = str(in_language(house, language))
+        code, out, _ = await verb("status", "--config", path, environ=elsewhere)
+        assert code == 1
+        assert sentence in out
+        code, _, err = await verb("reload", "--config", path, environ=elsewhere)
+        assert code == 1
+        assert str(house.folder / "elsewhere") in err
+        for said in (out, err):
+            assert "export STATE_DIRECTORY=/var/lib/dingbridge" in said
+    assert await daemon.stop() == 0
+
+
 async def test_a_held_seat_is_seen(tmp_path: Path) -> None:
     """A lock file that was left behind is nobody; one that is held is somebody; looking takes no seat away."""
     path = tmp_path / "dingbridge"

@@ -59,7 +59,7 @@ def status(config_path: Path | None, *, watch: bool, as_json: bool) -> None:
     from dingbridge.verbs import status as showing  # noqa: PLC0415
 
     def shown(told: Any) -> str:
-        return _as_json(told) if as_json else showing.render(told, _words(located))
+        return _as_json(told) if as_json else showing.render(told, _words(located), located.store.path.parent)
 
     if watch:
         _watch(located, shown)

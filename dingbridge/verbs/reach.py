@@ -104,6 +104,10 @@ def _deaf(located: Located) -> str:
     return Words(located.locale)("daemon_deaf", seconds=int(HEAR_S))
 
 
+def _none(located: Located) -> str:
+    return Words(located.locale)("reload_none", folder=located.store.path.parent)
+
+
 async def _reload_all(located: Located) -> dict[str, Any]:
     """All of this machine read the same file. What one of them answers, and `daemons`: what each did.
 
@@ -128,15 +132,13 @@ async def _reload_all(located: Located) -> dict[str, Any]:
     told = await asyncio.gather(*(reloaded(daemon, error) for daemon, error in heard.items()))
     done = [one for one in told if "error" not in one]
     if not done:
-        raise _worst(refusals, told)
+        raise _worst(refusals, told) if told else NotPossible(_none(located))
     first = {key: done[0][key] for key in ("applied", "restart")}
     return {**first, "daemons": told, "elsewhere": sorted(live - {one["name"] for one in told})}
 
 
 def _worst(refusals: list[BridgeError], told: list[dict[str, Any]]) -> BridgeError:
     """A refused configuration before anything else; who has said nothing is named."""
-    if not refusals:
-        return NotPossible(_NONE_HERE)
     if found := next((one for one in refusals if isinstance(one, Refused)), None):
         return found
     return BridgeError("\n".join(f"{one['name']}: {one['error']}" for one in told))

@@ -12,6 +12,10 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "yes": "正常",
         "no": "异常",
         "not_running": "没有运行的 dingbridge（下面是数据库里的内容）",
+        "not_found_here": "在 {folder} 没有找到守护进程，但数据库里有这台机器的：{names}；"
+        "请执行 export STATE_DIRECTORY=/var/lib/dingbridge",
+        "running_elsewhere": "这台机器上没有守护进程，别的机器上有：{names}",
+        "reload_none": "在 {folder} 没有找到守护进程；它是服务时，请执行 export STATE_DIRECTORY=/var/lib/dingbridge",
         "running": "运行了 {uptime}，进程 {pid}",
         "label_daemon": "守护进程",
         "label_ready": "就绪",
@@ -162,6 +166,10 @@ _EN: Mapping[str, str] = MappingProxyType(
         "yes": "ok",
         "no": "not ok",
         "not_running": "no dingbridge is running (below is what its store holds)",
+        "not_found_here": "no daemon was found in {folder}, but the database names these of this host: {names}; "
+        "export STATE_DIRECTORY=/var/lib/dingbridge",
+        "running_elsewhere": "none on this machine, but on others: {names}",
+        "reload_none": "no daemon was found in {folder}; of a service: export STATE_DIRECTORY=/var/lib/dingbridge",
         "running": "up for {uptime}, process {pid}",
         "label_daemon": "daemon",
         "label_ready": "ready",
