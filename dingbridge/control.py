@@ -56,7 +56,6 @@ class ControlServer:
 
     async def run(self) -> None:
         app = web.Application(client_max_size=64 * 1024)
-        app.router.add_get("/", self._heard)
         app.router.add_get("/status", self._status)
         app.router.add_get("/trace/{wanted:.+}", self._trace)
         app.router.add_get("/inbox", self._inbox)
@@ -78,9 +77,6 @@ class ControlServer:
             await runner.cleanup()
             with suppress(OSError):
                 self.path.unlink()
-
-    async def _heard(self, _: web.Request) -> web.Response:
-        return web.json_response({})
 
     async def _status(self, _: web.Request) -> web.Response:
         return await _answered(self._operations.status())
@@ -169,7 +165,7 @@ class Deaf(BridgeError):
 
 async def hears(store: Path) -> None:
     """Ask for nothing. Raises NoDaemon, Deaf, and BridgeError where it cannot be asked."""
-    with suppress(Refused):  # an older one does not know the path
+    with suppress(Refused):  # nothing is served there
         try:
             async with asyncio.timeout(HEAR_S):
                 await call(store, "GET", "/")
