@@ -82,14 +82,15 @@ class Operations:
                 "failures": [],
                 "store_why": why or f"no answer within {STORE_S:.0f} s",
             }
+        facts = self.live.facts() if self.live is not None else {"running": None}
         return {
             "version": __version__,
             "config": self._config,
             "store": self._store.place,
-            "daemons": [self._daemon(peer) for peer in peers],
+            "daemons": [self._daemon(peer, facts) for peer in peers],
             "limits": self._limits(max(1, sum(peer.live for peer in peers))),
             **stored,
-            **(self.live.facts() if self.live is not None else {"running": None}),
+            **facts,
         }
 
     async def _stored(self) -> dict[str, Any]:
@@ -119,7 +120,8 @@ class Operations:
             "store_why": "",
         }
 
-    def _daemon(self, peer: Replica) -> dict[str, Any]:
+    def _daemon(self, peer: Replica, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """As it told with its last heartbeat; the one that answers as it is now."""
         told = {key: peer.facts.get(key) for key in ("version", "ready", "link", "running", "why", "clock_s")}
         return {
             "name": peer.name,
@@ -131,6 +133,7 @@ class Operations:
             **told,
             "on_duty": peer.live and bool(peer.facts.get("on_duty")),
             "answers": peer.name == self._store.owner,
+            **(_now(facts) if self.live is not None and peer.name == self._store.owner else {}),
         }
 
     def _limits(self, live: int) -> dict[str, Any]:
@@ -209,6 +212,15 @@ class Operations:
         if row is None:
             raise NotFound(f"no message of the last seven days has the code or msgId {wanted[:80]!r}")
         return row
+
+
+def _now(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "silent_s": 0.0,
+        **{key: facts[key] for key in ("uptime_s", "ready", "running")},
+        "link": facts["link"]["connected"],
+        "why": "; ".join(f"{name}: {part['why']}" for name, part in facts["parts"].items() if not part["ok"]),
+    }
 
 
 def _seen(row: Row) -> dict[str, Any]:

@@ -29,10 +29,32 @@ async def test_status_lists_the_daemons(house: House, postgres: Server, monkeypa
     assert len({d["name"] for d in told["daemons"]}) == 2
     assert sum(d["answers"] for d in told["daemons"]) == 1
     assert sum(d["on_duty"] for d in told["daemons"]) == 1
+    assert [d["silent_s"] for d in told["daemons"] if d["answers"]] == [0.0]
+    assert [d["uptime_s"] for d in told["daemons"] if d["answers"]] == [told["uptime_s"]]
     assert told["limits"]["api_per_second"] == {"all": 20, "divided_by": 2}
     for language, sentences in (
-        ("zh-CN", ("共用这个数据库的守护进程", "由它回答本命令", "值班", "由 2 个守护进程均分")),
-        ("en", ("Daemons of this store:", "answers this", "on duty", "are divided by 2")),
+        (
+            "zh-CN",
+            (
+                f"进程 {two.process.pid}，已运行",
+                " s前）",
+                "共用这个数据库的守护进程",
+                "由它回答本命令",
+                "值班",
+                "由 2 个守护进程均分",
+            ),
+        ),
+        (
+            "en",
+            (
+                f"process {two.process.pid}, up for",
+                " s ago)",
+                "Daemons of this store:",
+                "answers this",
+                "on duty",
+                "are divided by 2",
+            ),
+        ),
     ):
         code, out, _ = await verb("status", "--config", str(in_language(house, language)))
         assert code == 0
@@ -141,6 +163,24 @@ async def test_a_reload_reaches_every_daemon_here(
     assert f"On other machines, not reloaded, call it there: {other}" in out
     assert all(f"{name}: " in out for name in names)
     for daemon in (*daemons, third):
+        assert await daemon.stop() == 0
+
+
+async def test_faults_at_one_daemon_alone_end_in_78(
+    house: House, postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both read the same file, but not the same environment: who lacks a secret says so, the other goes on by it."""
+    url = await configured(house, postgres, monkeypatch)
+    (lacking,) = await started(house, 1)
+    path = house.configure(store={"url": url}, limits={"workers": 7})
+    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if "api_key" not in line))
+    secret = {"DINGBRIDGE_ANYTHINGLLM_API_KEY": house.backend.api_key, "STATE_DIRECTORY": str(house.folder)}
+    having = await house.daemon(environ=secret, log=house.folder / "daemon9.log")
+    names = {d["pid"]: d["name"] for d in (await status_of(house, 2))["daemons"]}
+    told = await as_json("reload", *configuration(house), expected=78)
+    faults = {one["name"]: len(one.get("faults", ())) for one in told["daemons"]}
+    assert faults == {names[lacking.process.pid]: 1, names[having.process.pid]: 0}
+    for daemon in (lacking, having):
         assert await daemon.stop() == 0
 
 

@@ -126,7 +126,8 @@ async def _reload_all(located: Located) -> dict[str, Any]:
             return {"name": name, **await call(daemon, "POST", "/reload")}
         except BridgeError as refusal:
             refusals.append(refusal)
-            return {"name": name, "error": refusal.detail}
+            faults = {"faults": refusal.faults} if isinstance(refusal, Refused) and refusal.faults else {}
+            return {"name": name, "error": refusal.detail, **faults}
 
     heard = await _heard(located)
     told = await asyncio.gather(*(reloaded(daemon, error) for daemon, error in heard.items()))

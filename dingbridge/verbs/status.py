@@ -74,7 +74,9 @@ def _daemons(status: dict[str, Any], words: Words) -> list[str]:
 def _one(daemon: dict[str, Any], words: Words) -> str:
     if not daemon["live"]:
         return words("daemon_silent", span=span(daemon["silent_s"]))
-    notes = [words("daemon_live", uptime=span(daemon["uptime_s"]), running=daemon["running"] or 0)]
+    live = words("daemon_live", pid=daemon["pid"], uptime=span(daemon["uptime_s"]), running=daemon["running"] or 0)
+    seen = "" if daemon["answers"] else words("daemon_seen", span=span(daemon["silent_s"]))
+    notes = [live + seen]
     notes += [words("daemon_here")] if daemon["answers"] else []
     notes += [words("daemon_duty")] if daemon["on_duty"] else []
     notes += [words("daemon_bad", why=daemon["why"])] if daemon["why"] else []
