@@ -23,6 +23,7 @@ from dingbridge.service import Presence
 from dingbridge.store.lock import take_lock
 from dingbridge.store.replicas import Replica
 from dingbridge.store.schema import MIGRATIONS
+from dingbridge.store.seat import is_anyone_seated
 
 Level = Literal["ok", "warning", "failure"]
 _MARKS = {"ok": "✓", "warning": "!", "failure": "✗"}
@@ -40,24 +41,24 @@ class Finding:
 async def run(config: Config) -> list[Finding]:
     """Beside a live daemon only a ticket is taken: a second connection would be handed users' messages."""
     locked, stored = await _store(config)
-    live = locked or Presence(config.dingtalk.client_id).is_announced()
+    live = True if Presence(config.dingtalk.client_id).is_announced() else locked
     findings = [Finding("configuration", "ok", str(config.path)), *stored, _handlers(config)]
-    if config.web.enabled and not live:
+    if config.web.enabled and live is False:
         findings.append(_web(config))
     findings += await _dingtalk(config, live=live)
     findings += await _anythingllm(config)
     return findings
 
 
-async def _store(config: Config) -> tuple[bool, list[Finding]]:
-    """Whether it is in use, and what there is to say of it."""
+async def _store(config: Config) -> tuple[bool | None, list[Finding]]:
+    """Whether it is in use, None where nobody can know, and what there is to say of it."""
     if config.store.is_postgres:
         return await _postgres(config)
     locked, finding = _sqlite(config.store.path)
     return locked, [finding]
 
 
-async def _postgres(config: Config) -> tuple[bool, list[Finding]]:
+async def _postgres(config: Config) -> tuple[bool | None, list[Finding]]:
     """Nothing is created: the first start does that."""
     from dingbridge.store.postgres import look  # noqa: PLC0415 - 20 MiB that SQLite does not need
 
@@ -65,13 +66,15 @@ async def _postgres(config: Config) -> tuple[bool, list[Finding]]:
         where = postgres_address(config.store, config.dingtalk.client_id)
         seen = await look(where)
     except BridgeError as error:
-        return False, [Finding("store", "failure", error.detail)]
+        # Where none runs here, another machine's may.
+        return is_anyone_seated(config.store.path) or None, [Finding("store", "failure", error.detail)]
     if not seen.version:
         return False, [Finding("store", "ok", f"{where.place}: will be made at the first start")]
     live = [daemon for daemon in seen.daemons if daemon.live]
     clocks = [("this machine", seen.clock_s), *((one.host, float(one.facts.get("clock_s") or 0.0)) for one in live)]
     findings = [Finding("store", "ok", where.place), *_clocks(dict(clocks))]
-    return bool(live), findings + (_daemons(live) if live else [])
+    seated = is_anyone_seated(config.store.path)
+    return bool(live) or seated, findings + (_daemons(live) if live else [])
 
 
 def _daemons(live: list[Replica]) -> list[Finding]:
@@ -141,7 +144,7 @@ def _handlers(config: Config) -> Finding:
     return Finding("handlers", "ok")
 
 
-async def _dingtalk(config: Config, *, live: bool) -> list[Finding]:
+async def _dingtalk(config: Config, *, live: bool | None) -> list[Finding]:
     dingtalk = config.dingtalk
     timing = stream.Timing()
     async with dingtalk.network.open_session() as session:
@@ -156,7 +159,7 @@ async def _dingtalk(config: Config, *, live: bool) -> list[Finding]:
                 topics=(stream.BOT_TOPIC,),
                 open_s=timing.open_s,
             )
-            return "a ticket only, because a daemon is running"
+            return f"a ticket only, because a daemon {'is' if live else 'may be'} running"
 
         async def connection() -> str:
             socket = await gateway.open_connection(
@@ -173,7 +176,7 @@ async def _dingtalk(config: Config, *, live: bool) -> list[Finding]:
             await socket.close()
             return "opened and closed"
 
-        return [await _tried("dingtalk", ticket if live else connection)]
+        return [await _tried("dingtalk", connection if live is False else ticket)]
 
 
 async def _anythingllm(config: Config) -> list[Finding]:

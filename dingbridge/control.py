@@ -25,6 +25,7 @@ log = structlog.get_logger("dingbridge.control")
 
 ANSWER_LIMIT = 16 * 1024 * 1024
 CALL_S = 90.0
+HEAR_S = 3.0
 LISTED = 1000
 _ADDRESS_BYTES = 100  # sun_path holds 108 (man 7 unix)
 
@@ -156,6 +157,20 @@ class Refused(BridgeError):
     def __init__(self, detail: str, faults: list[str] | None = None) -> None:
         super().__init__(detail)
         self.faults = faults or []
+
+
+class Deaf(BridgeError):
+    """Somebody listens on the control socket, and says nothing."""
+
+
+async def hears(store: Path) -> None:
+    """Ask for nothing. Raises NoDaemon, Deaf, and BridgeError where it cannot be asked."""
+    with suppress(Refused):  # nothing is served there
+        try:
+            async with asyncio.timeout(HEAR_S):
+                await call(store, "GET", "/")
+        except TimeoutError:
+            raise Deaf(f"{socket_path(store)}: the daemon did not answer within {HEAR_S:.0f} s, is it stuck?") from None
 
 
 async def call(store: Path, method: str, path: str, **query: str) -> Any:

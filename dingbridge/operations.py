@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 
 from dingbridge import __version__, bucket
 from dingbridge.dingtalk import rate
-from dingbridge.errors import BridgeError
+from dingbridge.errors import BridgeError, StoreError
 from dingbridge.log import pseudonym
 from dingbridge.reloading import Reloaded
 from dingbridge.store.operate import Row, Which
@@ -19,6 +20,7 @@ from dingbridge.trail import Step
 
 LANES = 20
 FAILURES = 10
+STORE_S = 3.0  # who asks waits for it; the store itself may try for longer
 
 
 class NotFound(BridgeError):
@@ -62,17 +64,40 @@ class Operations:
         self.live = live
 
     async def status(self) -> dict[str, Any]:
-        depth, peers = await self._store.depth(), await self._store.peers()
-        now = time.time()
-        queue = {state: depth.by_state.get(state, 0) for state in ("ready", "leased", "answered", "sending")}
+        """Where the store cannot be read in time, a running daemon tells what it knows without, and why.
+
+        Raises StoreError where none is running.
+        """
+        try:
+            async with asyncio.timeout(STORE_S if self.live is not None else None):
+                peers, stored = await self._store.peers(), await self._stored()
+        except (StoreError, TimeoutError) as error:
+            if self.live is None:
+                raise
+            why = error.detail if isinstance(error, StoreError) else self._store.trouble
+            peers = self._store.peers_last_seen
+            stored = {
+                "queue": None,
+                "lanes": [],
+                "failures": [],
+                "store_why": why or f"no answer within {STORE_S:.0f} s",
+            }
         facts = self.live.facts() if self.live is not None else {"running": None}
-        failed = await self._store.listed("failed", FAILURES)
         return {
             "version": __version__,
             "config": self._config,
             "store": self._store.place,
-            "daemons": [self._daemon(peer) for peer in peers],
+            "daemons": [self._daemon(peer, facts) for peer in peers],
             "limits": self._limits(max(1, sum(peer.live for peer in peers))),
+            **stored,
+            **facts,
+        }
+
+    async def _stored(self) -> dict[str, Any]:
+        depth, now = await self._store.depth(), time.time()
+        queue = {state: depth.by_state.get(state, 0) for state in ("ready", "leased", "answered", "sending")}
+        failed = await self._store.listed("failed", FAILURES)
+        return {
             "queue": {**queue, "dead": depth.dead, "oldest_s": round(depth.oldest_age_s, 1)},
             "lanes": [
                 {
@@ -92,10 +117,11 @@ class Operations:
                 {"code": row.code, "at": row.finished_at, "outcome": row.outcome, "cause": row.cause, "why": row.reason}
                 for row in failed
             ],
-            **facts,
+            "store_why": "",
         }
 
-    def _daemon(self, peer: Replica) -> dict[str, Any]:
+    def _daemon(self, peer: Replica, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """As it told with its last heartbeat; the one that answers as it is now."""
         told = {key: peer.facts.get(key) for key in ("version", "ready", "link", "running", "why", "clock_s")}
         return {
             "name": peer.name,
@@ -107,6 +133,7 @@ class Operations:
             **told,
             "on_duty": peer.live and bool(peer.facts.get("on_duty")),
             "answers": peer.name == self._store.owner,
+            **(_now(facts) if self.live is not None and peer.name == self._store.owner else {}),
         }
 
     def _limits(self, live: int) -> dict[str, Any]:
@@ -185,6 +212,15 @@ class Operations:
         if row is None:
             raise NotFound(f"no message of the last seven days has the code or msgId {wanted[:80]!r}")
         return row
+
+
+def _now(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "silent_s": 0.0,
+        **{key: facts[key] for key in ("uptime_s", "ready", "running")},
+        "link": facts["link"]["connected"],
+        "why": "; ".join(f"{name}: {part['why']}" for name, part in facts["parts"].items() if not part["ok"]),
+    }
 
 
 def _seen(row: Row) -> dict[str, Any]:

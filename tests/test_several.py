@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import psycopg
 import pytest
 
+from dingbridge.store.seat import is_anyone_seated, take_seat
 from tests.house import House, until
 from tests.operating import as_json, in_language, verb
 from tests.postgres import Server
@@ -27,14 +30,36 @@ async def test_status_lists_the_daemons(house: House, postgres: Server, monkeypa
     assert len({d["name"] for d in told["daemons"]}) == 2
     assert sum(d["answers"] for d in told["daemons"]) == 1
     assert sum(d["on_duty"] for d in told["daemons"]) == 1
+    assert [d["silent_s"] for d in told["daemons"] if d["answers"]] == [0.0]
+    assert [d["uptime_s"] for d in told["daemons"] if d["answers"]] == [told["uptime_s"]]
     sent = await house.gateway.say("年假有几天？")
     await house.gateway.next_post(sent)
     (leased,) = [step for step in await ended(sent.msg_id, house) if step["name"] == "leased"]
     assert leased["by"] in {d["name"] for d in told["daemons"]}
     assert told["limits"]["api_per_second"] == {"all": 20, "divided_by": 2}
     for language, sentences in (
-        ("zh-CN", ("共用这个数据库的守护进程", "由它回答本命令", "值班", "由 2 个守护进程均分")),
-        ("en", ("Daemons of this store:", "answers this", "on duty", "are divided by 2")),
+        (
+            "zh-CN",
+            (
+                f"进程 {two.process.pid}，已运行",
+                " s前）",
+                "共用这个数据库的守护进程",
+                "由它回答本命令",
+                "值班",
+                "由 2 个守护进程均分",
+            ),
+        ),
+        (
+            "en",
+            (
+                f"process {two.process.pid}, up for",
+                " s ago)",
+                "Daemons of this store:",
+                "answers this",
+                "on duty",
+                "are divided by 2",
+            ),
+        ),
     ):
         code, out, _ = await verb("status", "--config", str(in_language(house, language)))
         assert code == 0
@@ -156,6 +181,24 @@ async def test_a_reload_reaches_every_daemon_here(
         assert await daemon.stop() == 0
 
 
+async def test_faults_at_one_daemon_alone_end_in_78(
+    house: House, postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both read the same file, but not the same environment: who lacks a secret says so, the other goes on by it."""
+    url = await configured(house, postgres, monkeypatch)
+    (lacking,) = await started(house, 1)
+    path = house.configure(store={"url": url}, limits={"workers": 7})
+    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if "api_key" not in line))
+    secret = {"DINGBRIDGE_ANYTHINGLLM_API_KEY": house.backend.api_key, "STATE_DIRECTORY": str(house.folder)}
+    having = await house.daemon(environ=secret, log=house.folder / "daemon9.log")
+    names = {d["pid"]: d["name"] for d in (await status_of(house, 2))["daemons"]}
+    told = await as_json("reload", *configuration(house), expected=78)
+    faults = {one["name"]: len(one.get("faults", ())) for one in told["daemons"]}
+    assert faults == {names[lacking.process.pid]: 1, names[having.process.pid]: 0}
+    for daemon in (lacking, having):
+        assert await daemon.stop() == 0
+
+
 async def test_check_names_the_daemons(house: House, postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store and the daemons that live on it; different versions and clocks are warnings, not failures."""
     url = await configured(house, postgres, monkeypatch)
@@ -182,3 +225,128 @@ def pretend_an_older_one(url: str) -> None:
             f'INSERT INTO "{schema}".replica VALUES (%s, %s, 1, 0, extract(epoch FROM clock_timestamp()), %s)',
             ("older-1", "older-host", facts),
         )
+
+
+async def test_a_stuck_daemon_keeps_no_verb(house: House, postgres: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one answers, at last the database itself; which one did not is said, and `reload` names it, too."""
+    await configured(house, postgres, monkeypatch)
+    one, two = await started(house, 2)
+    told = await status_of(house, 2)
+    names = {d["pid"]: d["name"] for d in told["daemons"]}
+    one.process.send_signal(signal.SIGSTOP)
+    try:
+        english = str(in_language(house, "en"))
+        code, out, err = await verb("status", "--config", english)
+        assert (code, err) == (0, f"{names[one.process.pid]}: did not answer within 3 s, is it stuck?\n")
+        assert f"process {two.process.pid}" in out
+        reloaded = await as_json("reload", *configuration(house), expected=1)
+        said = {d["name"]: d.get("error", "") for d in reloaded["daemons"]}
+        assert said == {names[one.process.pid]: "3 秒内没有回答，是不是卡住了？", names[two.process.pid]: ""}
+        two.process.send_signal(signal.SIGSTOP)
+        code, out, err = await verb("inbox", "list", *configuration(house))
+        assert code == 0
+        assert all(f"{name}: 3 秒内没有回答" in err for name in names.values())
+        code, _, err = await verb("reload", "--config", english)
+        assert code == 1
+        assert all(f"{name}: did not answer within 3 s" in err for name in names.values())
+    finally:
+        for daemon in (one, two):
+            daemon.process.send_signal(signal.SIGCONT)
+    for daemon in (one, two):
+        assert await daemon.stop() == 0
+
+
+@pytest.mark.parametrize("gone", ["killed", "hung"])
+async def test_a_daemon_is_seen_while_its_store_is_away(
+    house: House, postgres: Server, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    """`status` shows what the daemon knows without it, and the store's why; `reload` needs no store."""
+    url = await configured(house, postgres, monkeypatch)
+    (daemon,) = await started(house, 1)
+    (peer,) = (await status_of(house, 1))["daemons"]
+    away, back = (postgres.kill, postgres.start) if gone == "killed" else (postgres.pause, postgres.resume)
+    await asyncio.to_thread(away)
+    try:
+        told = await as_json("status", *configuration(house))
+        assert (told["queue"], told["lanes"], told["failures"]) == (None, [], [])
+        assert told["store_why"] != ""
+        assert (told["pid"], told["running"], told["link"]["connected"]) == (daemon.process.pid, 0, True)
+        assert [one["name"] for one in told["daemons"]] == [peer["name"]]
+        for language, sentence in (("zh-CN", "读不到数据库"), ("en", "the store cannot be read")):
+            code, out, _ = await verb("status", "--config", str(in_language(house, language)))
+            assert code == 0
+            assert sentence in out
+            assert str(daemon.process.pid) in out
+        house.configure(store={"url": url}, limits={"workers": 7})
+        told = await as_json("reload", *configuration(house))
+        assert (told["applied"], [one["name"] for one in told["daemons"]]) == (["limits.workers"], [peer["name"]])
+    finally:
+        await asyncio.to_thread(back)
+    await status_of(house, 1)
+    assert await daemon.stop() == 0
+
+
+async def test_check_takes_no_connection_from_a_daemon_it_cannot_see(
+    house: House, postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the database out of reach a daemon may live: no second connection, and no word of its web port."""
+    await configured(house, postgres, monkeypatch)
+    announced, daemon = await started(house, 2)
+    await status_of(house, 2)
+    assert await announced.stop() == 0
+    await asyncio.to_thread(postgres.kill)
+    try:
+        told = await as_json("check", *configuration(house), expected=1)
+    finally:
+        await asyncio.to_thread(postgres.start)
+    findings = {f["part"]: f for f in told["findings"]}
+    assert findings["store"]["level"] == "failure"
+    assert findings["dingtalk"]["detail"] == "a ticket only, because a daemon is running"
+    assert "web" not in findings
+    await status_of(house, 1)
+    assert await daemon.stop() == 0
+    await asyncio.to_thread(postgres.kill)
+    try:
+        told = await as_json("check", *configuration(house), expected=1)
+    finally:
+        await asyncio.to_thread(postgres.start)
+    findings = {f["part"]: f for f in told["findings"]}
+    assert findings["dingtalk"]["detail"] == "a ticket only, because a daemon may be running"
+    assert "web" not in findings
+
+
+async def test_a_daemon_in_another_folder_is_named(
+    house: House, postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who looks in the wrong folder is told what runs, and what to export; not that nothing runs."""
+    await configured(house, postgres, monkeypatch)
+    (daemon,) = await started(house, 1)
+    (peer,) = (await status_of(house, 1))["daemons"]
+    elsewhere = {"STATE_DIRECTORY": str(house.folder / "elsewhere")}
+    for language, sentence in (
+        ("zh-CN", f"在 {house.folder / 'elsewhere'} 没有找到守护进程，但数据库里有这台机器的：{peer['name']}"),
+        ("en", f"in {house.folder / 'elsewhere'}, but the database names these of this host: {peer['name']}"),
+    ):
+        path = str(in_language(house, language))
+        code, out, _ = await verb("status", "--config", path, environ=elsewhere)
+        assert code == 1
+        assert sentence in out
+        code, _, err = await verb("reload", "--config", path, environ=elsewhere)
+        assert code == 1
+        assert str(house.folder / "elsewhere") in err
+        for said in (out, err):
+            assert "export STATE_DIRECTORY=/var/lib/dingbridge" in said
+    assert await daemon.stop() == 0
+
+
+async def test_a_held_seat_is_seen(tmp_path: Path) -> None:
+    """A lock file that was left behind is nobody; one that is held is somebody; looking takes no seat away."""
+    path = tmp_path / "dingbridge"
+    assert not is_anyone_seated(path)
+    seat = take_seat(path)
+    assert is_anyone_seated(path)
+    seat.leave()
+    assert not is_anyone_seated(path)
+    again = take_seat(path)
+    assert again.name == seat.name
+    again.leave()

@@ -59,7 +59,7 @@ def status(config_path: Path | None, *, watch: bool, as_json: bool) -> None:
     from dingbridge.verbs import status as showing  # noqa: PLC0415
 
     def shown(told: Any) -> str:
-        return _as_json(told) if as_json else showing.render(told, _words(located))
+        return _as_json(told) if as_json else showing.render(told, _words(located), located.store.path.parent)
 
     if watch:
         _watch(located, shown)
@@ -172,7 +172,8 @@ def reload(config_path: Path | None, *, as_json: bool) -> None:
     from dingbridge.verbs import reloaded as showing  # noqa: PLC0415
 
     click.echo(_as_json(told) if as_json else showing.render(told, _words(located)))
-    sys.exit(FAILED if any("error" in one for one in told.get("daemons", ())) else 0)
+    refused = [one for one in told.get("daemons", ()) if "error" in one]
+    sys.exit(CONFIGURATION if any("faults" in one for one in refused) else FAILED if refused else 0)
 
 
 @main.command(help=said("support"))

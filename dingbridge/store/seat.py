@@ -33,6 +33,30 @@ def seat_paths(path: Path) -> list[Path]:
     return [seat for number in range(1, SEATS + 1) if _lock_of(seat := _numbered(path, number)).exists()]
 
 
+def seat_name(beside: Path) -> str:
+    """Of who sits there or sat there last; the file's name where that cannot be read."""
+    try:
+        return _lock_of(beside).read_text()[:200].strip() or beside.name
+    except (OSError, ValueError):
+        return beside.name
+
+
+def is_anyone_seated(path: Path) -> bool:
+    """Whether a daemon runs here, whatever becomes of the database; also where that cannot be found out."""
+    return any(_is_taken(_lock_of(seat)) for seat in seat_paths(path))
+
+
+def _is_taken(lock: Path) -> bool:
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 def take_seat(path: Path) -> Seat:
     """The first free one. path: of the store, in a folder of this machine."""
     try:

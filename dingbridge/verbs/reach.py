@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+import sys
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,12 @@ from urllib.parse import quote
 from dingbridge.building import make_store
 from dingbridge.clock import SteadyClock
 from dingbridge.config import Located
-from dingbridge.control import NoDaemon, call
+from dingbridge.control import HEAR_S, Deaf, NoDaemon, Refused, call, hears
 from dingbridge.errors import BridgeError, StoreLocked
 from dingbridge.operations import NotFound, NotPossible, Operations
 from dingbridge.store.intake import Limits
-from dingbridge.store.seat import seat_paths
+from dingbridge.store.seat import seat_name, seat_paths
+from dingbridge.verbs.words import Words
 
 Arguments = Mapping[str, Any]
 
@@ -45,10 +48,9 @@ async def ask(located: Located, verb: str, **arguments: Any) -> Any:
     if not wanted.strip() or len(wanted) > WANTED or not wanted.isprintable():
         raise NotFound("no message has such a code or msgId: give the 8 characters that stand in the chat")
     method, path, query = _REQUESTS[verb](arguments)
-    daemons = seat_paths(located.store.path) if located.store.is_postgres else [located.store.path]
     if verb == "reload" and located.store.is_postgres:
-        return await _reload_all(daemons)
-    for daemon in daemons:
+        return await _reload_all(located)
+    for daemon in await _daemons(located):
         with suppress(NoDaemon):
             return await call(daemon, method, path, **query)
     if not located.store.is_postgres and not located.store.path.exists():
@@ -72,30 +74,72 @@ async def ask(located: Located, verb: str, **arguments: Any) -> Any:
         await store.close()
 
 
-async def _reload_all(daemons: Sequence[Path]) -> dict[str, Any]:
+async def _daemons(located: Located) -> list[Path]:
+    """Those that can be asked. Where there may be several, one that is stuck is named on stderr and passed over."""
+    if not located.store.is_postgres:
+        return [located.store.path]
+    heard = await _heard(located)
+    for daemon, error in heard.items():
+        if isinstance(error, Deaf):
+            sys.stderr.write(f"{seat_name(daemon)}: {_deaf(located)}\n")
+    return [daemon for daemon, error in heard.items() if not isinstance(error, Deaf)]
+
+
+async def _heard(located: Located) -> dict[Path, BridgeError | None]:
+    """All are tried at once. Who is not there is left out; what speaks against the others."""
+
+    async def tried(daemon: Path) -> BridgeError | None:
+        try:
+            await hears(daemon)
+        except BridgeError as error:
+            return error
+        return None
+
+    seats = seat_paths(located.store.path)
+    told = zip(seats, await asyncio.gather(*map(tried, seats)), strict=True)
+    return {daemon: error for daemon, error in told if not isinstance(error, NoDaemon)}
+
+
+def _deaf(located: Located) -> str:
+    return Words(located.locale)("daemon_deaf", seconds=int(HEAR_S))
+
+
+def _none(located: Located) -> str:
+    return Words(located.locale)("reload_none", folder=located.store.path.parent)
+
+
+async def _reload_all(located: Located) -> dict[str, Any]:
     """All of this machine read the same file. What one of them answers, and `daemons`: what each did.
 
     elsewhere: those of other machines, which cannot be reached. Raises Refused where every one has refused.
     """
-    told: list[dict[str, Any]] = []
-    refusals: list[BridgeError] = []
-    names: set[str] = set()
     live: set[str] = set()
-    for daemon in daemons:
-        name = daemon.name
+    refusals: list[BridgeError] = []
+
+    async def reloaded(daemon: Path, error: BridgeError | None) -> dict[str, Any]:
+        name = seat_name(daemon)
         try:
+            if error is not None:
+                raise Deaf(_deaf(located)) if isinstance(error, Deaf) else error
             status = await call(daemon, "GET", "/status")
-            live |= {one["name"] for one in status["daemons"] if one["live"]}
-            name = next((one["name"] for one in status["daemons"] if one["answers"]), name)
-            names.add(name)
-            told.append({"name": name, **await call(daemon, "POST", "/reload")})
-        except NoDaemon:
-            continue
-        except BridgeError as error:
-            refusals.append(error)
-            told.append({"name": name, "error": error.detail})
+            live.update(one["name"] for one in status["daemons"] if one["live"])
+            return {"name": name, **await call(daemon, "POST", "/reload")}
+        except BridgeError as refusal:
+            refusals.append(refusal)
+            faults = {"faults": refusal.faults} if isinstance(refusal, Refused) and refusal.faults else {}
+            return {"name": name, "error": refusal.detail, **faults}
+
+    heard = await _heard(located)
+    told = await asyncio.gather(*(reloaded(daemon, error) for daemon, error in heard.items()))
     done = [one for one in told if "error" not in one]
     if not done:
-        raise refusals[0] if refusals else NotPossible(_NONE_HERE)
+        raise _worst(refusals, told) if told else NotPossible(_none(located))
     first = {key: done[0][key] for key in ("applied", "restart")}
-    return {**first, "daemons": told, "elsewhere": sorted(live - names)}
+    return {**first, "daemons": told, "elsewhere": sorted(live - {one["name"] for one in told})}
+
+
+def _worst(refusals: list[BridgeError], told: list[dict[str, Any]]) -> BridgeError:
+    """A refused configuration before anything else; who has said nothing is named."""
+    if found := next((one for one in refusals if isinstance(one, Refused)), None):
+        return found
+    return BridgeError("\n".join(f"{one['name']}: {one['error']}" for one in told))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path
 from typing import Any
 
 from dingbridge.causes import explain
@@ -11,8 +13,9 @@ from dingbridge.verbs.moments import moment, span
 from dingbridge.verbs.words import Words
 
 
-def render(status: dict[str, Any], words: Words) -> str:
-    lines = labelled([*_daemon(status, words), *_queue(status, words)])
+def render(status: dict[str, Any], words: Words, folder: Path) -> str:
+    """folder: where a daemon was looked for."""
+    lines = labelled([*_daemon(status, words, folder), *_queue(status, words)])
     lines += [
         "",
         *_daemons(status, words),
@@ -23,9 +26,9 @@ def render(status: dict[str, Any], words: Words) -> str:
     return "\n".join(lines)
 
 
-def _daemon(status: dict[str, Any], words: Words) -> list[tuple[str, str]]:
+def _daemon(status: dict[str, Any], words: Words, folder: Path) -> list[tuple[str, str]]:
     if "pid" not in status:
-        return [(words("label_daemon"), words("not_running")), (words("label_store"), status["store"])]
+        return [(words("label_daemon"), _not_found(status, words, folder)), (words("label_store"), status["store"])]
     bad = [f"{name}: {part['why']}" for name, part in status["parts"].items() if not part["ok"]]
     link, backend = status["link"], status["backend"]
     frame = words("never") if link["last_frame_s"] is None else words("ago", span=span(link["last_frame_s"]))
@@ -43,8 +46,19 @@ def _daemon(status: dict[str, Any], words: Words) -> list[tuple[str, str]]:
     ]
 
 
+def _not_found(status: dict[str, Any], words: Words, folder: Path) -> str:
+    """Of a service, root has to be told the folder; those of another machine are reached there only."""
+    live = [one for one in status["daemons"] if one["live"]]
+    here = [one["name"] for one in live if one["host"] == socket.gethostname()]
+    if here:
+        return words("not_found_here", folder=folder, names=", ".join(here))
+    return words("running_elsewhere", names=", ".join(one["name"] for one in live)) if live else words("not_running")
+
+
 def _queue(status: dict[str, Any], words: Words) -> list[tuple[str, str]]:
     queue = status["queue"]
+    if queue is None:
+        return [(words("label_queue"), words("store_away", why=status["store_why"]))]
     return [(words("label_queue"), words("queue", **{**queue, "oldest": span(queue["oldest_s"])}))]
 
 
@@ -60,7 +74,9 @@ def _daemons(status: dict[str, Any], words: Words) -> list[str]:
 def _one(daemon: dict[str, Any], words: Words) -> str:
     if not daemon["live"]:
         return words("daemon_silent", span=span(daemon["silent_s"]))
-    notes = [words("daemon_live", uptime=span(daemon["uptime_s"]), running=daemon["running"] or 0)]
+    live = words("daemon_live", pid=daemon["pid"], uptime=span(daemon["uptime_s"]), running=daemon["running"] or 0)
+    seen = "" if daemon["answers"] else words("daemon_seen", span=span(daemon["silent_s"]))
+    notes = [live + seen]
     notes += [words("daemon_here")] if daemon["answers"] else []
     notes += [words("daemon_duty")] if daemon["on_duty"] else []
     notes += [words("daemon_bad", why=daemon["why"])] if daemon["why"] else []
@@ -93,6 +109,8 @@ def _lane(lane: dict[str, Any], words: Words) -> str:
 
 
 def _failures(status: dict[str, Any], words: Words) -> list[str]:
+    if status["queue"] is None:
+        return []
     if not status["failures"]:
         return [words("no_failures")]
     rows = [
