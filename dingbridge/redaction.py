@@ -165,8 +165,12 @@ class Redactor:
     def _suspect(self, text: str) -> bool:
         """May there be something to mask? Cheap, and never wrongly no."""
         lower = text.lower()
-        if any(word in lower for word in _WORDS) or any(run in text for run in self._runs):
-            return True
+        for word in _WORDS:  # this is asked of every text: any() would take twice as long
+            if word in lower:
+                return True
+        for run in self._runs:
+            if run in text:
+                return True
         if "@" in text or "%2" in text or "SEC" in text or _DIGITS.search(text) is not None:
             return True
         return text.count("-") >= 3 and _SHAPES.search(text) is not None

@@ -146,7 +146,8 @@ class Store:
 
     async def lease(self, count: int, *, express: bool = False) -> Leased:
         """Up to `count` messages to work on."""
-        tokens = tuple(secrets.token_hex(8) for _ in range(count))
+        drawn = secrets.token_hex(8 * count)  # all at once, for most of them are not needed
+        tokens = tuple(drawn[at : at + 16] for at in range(0, len(drawn), 16))
         doubtful = set(self._doubtful)
 
         def run(c: Connection) -> Leased:
