@@ -72,6 +72,7 @@ _WORDS = (
     *("cookie", "bearer", "basic", "eyj", "sk-", "密", "口令", "令牌"),
 )
 _DIGITS = re.compile(r"[0-9][0-9 -]{9}[0-9]")
+_WITHIN_KEY = re.compile(r"-[A-Z0-9]{7}-[A-Z0-9]{7}-")  # of AnythingLLM's; the other shapes have a word above
 
 
 class Redactor:
@@ -173,7 +174,7 @@ class Redactor:
                 return True
         if "@" in text or "%2" in text or "SEC" in text or _DIGITS.search(text) is not None:
             return True
-        return text.count("-") >= 3 and _SHAPES.search(text) is not None
+        return _WITHIN_KEY.search(text) is not None
 
     def _value(self, value: Any, *, measure: bool = False, depth: int = 0) -> Any:
         if value is None or isinstance(value, bool | int | float):
