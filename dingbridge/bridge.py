@@ -95,7 +95,8 @@ class Bridge:
         task = Task.QUESTION if _has_text(message) else Task.UNREADABLE
         if command is not None:
             task = Task.COMMAND
-        trail.note("received", frame=message.frame, kind=message.kind.value, chat=message.conversation.kind.value)
+        kind, chat = message.kind.value, message.conversation.kind.value
+        trail.note("received", frame=message.frame, kind=kind, chat=chat, by=self._store.owner or None)
         fresh = command is not None and command.fresh
         placed = await self._store.put(message, task, fresh=fresh, steps=trail.take())
         if placed.duplicate:
@@ -349,7 +350,8 @@ class Bridge:
         structlog.contextvars.bind_contextvars(code=delivery.message.code)  # of this task, for what edges log
         lease = self._leases[delivery.row] = Lease(self._store, delivery, self._setup, pause_s=self._pauses.store_s)
         with trail.follow(lease.trail):
-            lease.trail.add("leased", waited_s=round(max(0.0, delivery.leased_at - delivery.received_at), 3))
+            waited_s = round(max(0.0, delivery.leased_at - delivery.received_at), 3)
+            lease.trail.add("leased", waited_s=waited_s, by=self._store.owner or None)
             try:
                 await self._in_order(lease)
             finally:

@@ -12,7 +12,7 @@ DRIFT_S = 1.0
 
 
 class SteadyClock:
-    """Seconds since the epoch that do not jump: the wall clock as it was, moved on by the monotonic one."""
+    """Seconds since the epoch: the wall clock as it was, moved on by the monotonic one. Only `set` makes it jump."""
 
     def __init__(self) -> None:
         self._base = time.time() - time.monotonic()

@@ -297,12 +297,18 @@ def _web(reading: Reading, values: Mapping[str, Any]) -> WebConfig:
 def _store(reading: Reading, values: Mapping[str, Any], robot: str) -> StoreConfig:
     """Nothing is created or opened here."""
     url, password = values.get("url", ""), values.get("password", Secret())
-    if password and not decode.is_postgres(url):
+    unknown = "://" in url and not decode.is_postgres(url) and not url.startswith("sqlite:")
+    if password and not unknown and not decode.is_postgres(url):
         reading.fault("store.password", "an SQLite file has none, remove it or write the url of a PostgreSQL database")
     with reading.noting("store.url"):
         if decode.is_postgres(url):
             seat = _state_folder(reading.around.environ) / f"dingbridge-{decode.identifier(robot)}"
-            return StoreConfig(seat, Secret(decode.postgres_url(url)), password)
+            secret = Secret(decode.postgres_url(url))
+            if password and decode.password_in(url):
+                reading.fault("store.password", "given here and in store.url, keep only one")
+            return StoreConfig(seat, secret, password)
+        if unknown:
+            raise decode.Bad('unknown scheme, did you mean "postgresql://"? An SQLite file is named by its path')
         if not url:
             return StoreConfig(_state_folder(reading.around.environ) / "dingbridge.db")
         return StoreConfig(reading.around.folder / decode.sqlite_file(url))

@@ -291,7 +291,9 @@ def postgres_url(value: str) -> str:
     if re.search(r"[?&]password=", rest):
         raise Bad("a password stands before the host, or in [store] password")
     if importlib.util.find_spec("psycopg") is None:
-        raise Bad("PostgreSQL needs one package more: pip install 'dingbridge[postgres]'")
+        raise Bad(
+            "PostgreSQL needs psycopg: in the source folder pip install '.[postgres]', else 'dingbridge[postgres]'"
+        )
     return value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ WHOLE = "limits.workers: must be a whole number, got"
 ADDRESS = "must be an address like https://host or http://host:port"
 PROXY = "dingtalk.proxy: must look like http://user:password@host:port, the password's special characters as %XX"
 HANDLER = 'route[0].handler: must be "anythingllm" or "package.module:function", got'
+UNKNOWN_SCHEME = 'store.url: unknown scheme, did you mean "postgresql://"? An SQLite file is named by its path'
 LISTEN = 'web.listen: must be "host:port" or "[IPv6]:port" or "" (off), got'
 BLANKS = "has blanks at its ends"
 FAULTS: list[tuple[dict[str, str], list[str]]] = [
@@ -129,7 +131,13 @@ FAULTS: list[tuple[dict[str, str], list[str]]] = [
     ),
     (
         {"rest": f'[store]\nurl = "mysql://u:{HIDDEN}@db/x"'},
-        ['store.url: must be a path, or "sqlite:////absolute/path"'],
+        [UNKNOWN_SCHEME],
+    ),
+    ({"rest": f'[store]\nurl = "postgressql://u@db/x"\npassword = "{HIDDEN}"'}, [UNKNOWN_SCHEME]),
+    ({"rest": f'[store]\nurl = "Postgresql://u@db/x"\npassword = "{HIDDEN}"'}, [UNKNOWN_SCHEME]),
+    (
+        {"rest": f'[store]\nurl = "postgresql://u:{HIDDEN}@db/x"\npassword = "{HIDDEN}"'},
+        ["store.password: given here and in store.url, keep only one"],
     ),
     ({"rest": '[store]\nurl = "sqlite://x.db"'}, ['store.url: must be a path, or "sqlite:////absolute/path"']),
     (
@@ -296,3 +304,17 @@ def test_a_verb_looks_for_no_daemon_where_nobody_meant_it_to_be(tmp_path: Path) 
         assert caught.value.faults == [fault]
     path.write_text('[repyl]\nlocale = "en"\n[store]\nurl = "x.db"', encoding="utf-8")
     assert locate(path, {}).store.path == tmp_path / "x.db"
+
+
+def test_a_missing_client_of_postgresql_is_named_with_its_ways_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where psycopg is not installed: what to install, from the source folder or by name."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # as Python marks what cannot be imported
+    path = tmp_path / "dingbridge.toml"
+    path.write_text('[store]\nurl = "postgresql://u@db/x"', encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        locate(path, {})
+    (fault,) = [one for one in caught.value.faults if one.startswith("store.url: ")]
+    assert "in the source folder pip install '.[postgres]'" in fault
+    assert "'dingbridge[postgres]'" in fault

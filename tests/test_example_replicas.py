@@ -142,6 +142,8 @@ async def test_the_example_runs_as_its_manual_says(running: Running, http: aioht
     folder = running.folder
     assert folder is not None
     assert folder.is_dir()
+    (watch,) = [line for line in running.lines if "To watch" in line]
+    assert f"STATE_DIRECTORY={folder}/state /" in watch
     assert await answered(http, running, "before")
     os.kill(first["2"], signal.SIGKILL)
     await running.heard("2 is gone")
@@ -149,6 +151,8 @@ async def test_the_example_runs_as_its_manual_says(running: Running, http: aioht
     running.type("2")
     await running.heard("  2  pid ")
     assert running.pids["2"] != first["2"]
+    running.type("9")
+    await running.heard("There is no 9")
     running.type("1")
     await running.heard("1 is gone")
     assert not lives(first["1"])
@@ -222,6 +226,46 @@ def test_the_plans_figures_follow_from_what_it_assumes() -> None:
         assert minute == day / 5 / 60 * 3
         assert at_once == pytest.approx(minute / 60 * 10, abs=0.5)
         assert (two, three) == (month * 2, month * 3)
+
+
+@pytest.mark.parametrize("page", ["PLAN.md", "PLAN.zh-CN.md"])
+def test_the_plans_limits_and_costs_follow_from_its_units(page: str) -> None:
+    """People per allowance with the notice and without it, and packs with what they cost a year."""
+    text = re.sub(r"(?<=\d) (?=\d{3}\b)", "", read(f"examples/replicas/{page}"))
+    (row,) = re.findall(r"(?m)^\| Webhook & Stream allowance.*$|^\| 整个组织每月的.*$", text)
+    reached = [int(number) for number in re.findall(r"\d+", row.split("|")[4])]
+    allowances = [int(number) for number in re.findall(r"\d+", row.split("|")[3])]
+    assert allowances == [3000, 50000, 500000]
+    wanted = [float(f"{allowance / (0.5 * 22 * units):.2g}") for units in (3, 2) for allowance in allowances]
+    assert reached == wanted
+    for units, spare in ((3_300_000, "138600"), (2_200_000, "99000")):
+        assert str(units) in text
+        assert spare == str(-(-units // 500_000) * 19_800)
+        assert spare in text
+
+
+@pytest.mark.parametrize("arguments", [("--port",), ("--demo", "--slow"), ("--demo", "--port", "x")], ids=str)
+def test_an_option_without_its_value_shows_the_help(arguments: tuple[str, ...]) -> None:
+    """Not bash's own words of an unbound variable."""
+    shown = subprocess.run([START, *arguments], capture_output=True, text=True, timeout=30, check=False)
+    assert (shown.returncode, shown.stderr) == (2, "")
+    assert "--port N" in shown.stdout
+
+
+def test_a_missing_configuration_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    """With its path; no folder, no database."""
+    folder, config = tmp_path / "made", tmp_path / "missing.toml"
+    told = subprocess.run(
+        [START, "--folder", folder, config.name],  # as seen from where it is typed
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={**os.environ, "PYTHON": sys.executable, "LC_ALL": "C"},
+    )
+    assert (told.returncode, told.stderr) == (1, f"{config}: no such file, or not to be read.\n")
+    assert not folder.exists()
 
 
 def test_the_scripts_help_names_its_options() -> None:

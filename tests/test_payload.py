@@ -104,10 +104,13 @@ def test_conversation_types(value: Any, kind: ConversationKind) -> None:
         ({"conversationId": None}, "nowhere to answer"),
         ({"senderId": "", "senderStaffId": ""}, "nobody to answer"),
         ({"senderId": 7, "senderStaffId": {}}, "nobody to answer"),
+        ({"msgId": "x" * 513}, "no id"),
+        ({"conversationId": "问" * 171}, "no id"),
+        ({"senderStaffId": "x" * 513}, "no id"),
     ],
 )
 def test_what_nobody_could_answer(changes: dict[str, Any], why: str) -> None:
-    """Without a conversation or a sender a message is refused, by the one error the stream expects."""
+    """Without a conversation or a sender, or with what is none, a message is refused, by the one error expected."""
     with pytest.raises(PayloadError):
         read(sample("text-single") | changes)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,69 @@ async def test_what_ends_in_the_moment_of_its_timeout_has_its_result(where: Addr
         assert await running == 7
         with pytest.raises(StoreError):
             await engine.run(block(5.0))
+    finally:
+        await engine.close()
+
+
+async def test_a_server_that_says_nothing_after_the_login_keeps_nobody() -> None:
+    """As a pooler whose database hangs: a start that waits for it can be ended."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(8192)
+        writer.write(b"R" + struct.pack("!II", 8, 0) + b"Z" + struct.pack("!I", 5) + b"I")  # logged in, ready
+        await reader.read(8192)
+        greeted.set()
+        await reader.read()
+        writer.close()
+
+    greeted = asyncio.Event()
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        asked = "sslmode=disable&gssencmode=disable&target_session_attrs=any"
+        silent = address(Secret(f"postgresql://u@127.0.0.1:{port}/d?{asked}"), Secret(), "dingbridge_test")
+        engine = PostgresEngine(silent, threads=1)
+        opening = asyncio.create_task(engine.open())
+        async with asyncio.timeout(15):
+            await greeted.wait()
+            await engine.close()
+        with pytest.raises(StoreError):
+            await opening
+
+
+async def test_what_nobody_waits_for_is_torn_off_too(where: Address) -> None:
+    """A caller that gave up earlier leaves no thread behind that hangs for as long as the database does."""
+    engine = PostgresEngine(where, threads=1, run_s=0.5)
+    await engine.open()
+    try:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await engine.run(lambda c: c.execute("SELECT pg_sleep(15)").fetchone())
+        unheard = engine.submit(lambda c: c.execute("SELECT pg_sleep(15)").fetchone())
+        async with asyncio.timeout(10):
+            await asyncio.wait({unheard})
+            while True:
+                with suppress(StoreError):
+                    assert await engine.run(lambda c: c.execute("SELECT 7").fetchone()) == (7,)
+                    break
+    finally:
+        await engine.close()
+
+
+async def test_a_daemon_goes_on_with_tables_that_were_changed_under_it(where: Address) -> None:
+    """What the server has prepared for the tables as they were is prepared anew."""
+    engine = PostgresEngine(where, threads=1)
+    await engine.open()
+
+    def read(c: Any) -> Any:
+        return c.execute("SELECT url FROM webhook").fetchone()
+
+    try:
+        await engine.run(read)
+        with psycopg.connect(where.conninfo.reveal()) as connection:
+            connection.execute("ALTER TABLE webhook ALTER COLUMN url TYPE varchar(99)")
+        await engine.run(read)
+        await engine.run(lambda c: c.execute("DEALLOCATE ALL"))
+        await engine.run(read)
     finally:
         await engine.close()
 

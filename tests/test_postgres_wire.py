@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterator
 from typing import Any
 
@@ -99,6 +100,25 @@ def test_long_lists_of_values_are_not_kept_on_the_server(wire: PostgresConnectio
         wire.transact(lambda c, count=count: run(c, count))  # type: ignore[misc]
     kept = wire.raw.execute("SELECT 1 FROM pg_prepared_statements WHERE statement LIKE '%FROM note%'").fetchall()
     assert len(kept) == 2
+
+
+def test_a_transaction_that_stands_still_is_ended_by_the_server(wire: PostgresConnection) -> None:
+    """The locks of a daemon that was stopped between two statements do not outlive its time."""
+    wire.raw.execute("SET idle_in_transaction_session_timeout = '100ms'")
+
+    def run(c: Any) -> None:
+        c.execute("INSERT INTO note VALUES (1)").rowcount  # noqa: B018 - waits for the server
+        assert _ended_within(wire, 10.0)
+        c.execute("SELECT 1").fetchone()
+
+    with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout):
+        wire.transact(run)
+    assert wire.raw.closed
+
+
+def _ended_within(wire: PostgresConnection, seconds: float) -> bool:
+    """The server has something to say, or has hung up."""
+    return bool(select.select([wire.raw.fileno()], [], [], seconds)[0])
 
 
 def test_a_connection_that_is_cut_says_so(wire: PostgresConnection) -> None:

@@ -183,7 +183,8 @@ async def test_a_database_that_hangs_costs_nothing_that_was_accepted(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("hole", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("hole", [False, True])
 async def test_a_daemon_that_alone_has_lost_the_database_is_relieved(
     server: Server, gateway: Gateway, backend: AnythingLLM, tmp_path: Path, *, hole: bool
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from functools import partial
+from typing import Any
 
 import aiohttp
 import psycopg
@@ -26,6 +27,10 @@ async def test_status_lists_the_daemons(house: House, postgres: Server, monkeypa
     assert len({d["name"] for d in told["daemons"]}) == 2
     assert sum(d["answers"] for d in told["daemons"]) == 1
     assert sum(d["on_duty"] for d in told["daemons"]) == 1
+    sent = await house.gateway.say("年假有几天？")
+    await house.gateway.next_post(sent)
+    (leased,) = [step for step in await ended(sent.msg_id, house) if step["name"] == "leased"]
+    assert leased["by"] in {d["name"] for d in told["daemons"]}
     assert told["limits"]["api_per_second"] == {"all": 20, "divided_by": 2}
     for language, sentences in (
         ("zh-CN", ("共用这个数据库的守护进程", "由它回答本命令", "值班", "由 2 个守护进程均分")),
@@ -42,6 +47,15 @@ async def test_status_lists_the_daemons(house: House, postgres: Server, monkeypa
     code, out, _ = await verb("status", *configuration(house), "--json")
     assert code == 1
     assert [d["pid"] for d in json.loads(out)["daemons"]] == [two.process.pid]
+
+
+async def ended(msg_id: str, house: House) -> list[dict[str, Any]]:
+    """The steps of a message, when it has ended."""
+    async with asyncio.timeout(30):
+        while (trace := await as_json("trace", msg_id, *configuration(house)))["state"] != "done":
+            await asyncio.sleep(0.1)
+    steps: list[dict[str, Any]] = trace["steps"]
+    return steps
 
 
 async def test_a_dead_daemon_makes_no_other_unready(
@@ -90,6 +104,7 @@ async def test_a_question_is_dropped_through_any_daemon(
         await until(partial(more_than, house, asked), what="somebody works on it")
         trace = await as_json("trace", sent.msg_id, *configuration(house))
         assert trace["owner"] in answers
+        assert trace["steps"][0]["by"] in answers
         if not answers[trace["owner"]]:
             break
         await verb("inbox", "drop", "--quiet", sent.msg_id, *configuration(house))

@@ -6,7 +6,7 @@ import pytest
 
 from dingbridge.errors import LeaseLost
 from dingbridge.model import Answer, Outcome, State, Task
-from tests.places import Place
+from tests.places import Place, life
 from tests.stores import START, WRITES, Clock, Write, finish, head, leased, message
 
 every_write = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
@@ -273,6 +273,17 @@ async def test_what_has_ended_cannot_be_written(place: Place, write: Write) -> N
         assert snapshot(place) == before
 
         await write(store, third)
+
+
+@every_write
+async def test_a_worker_from_before_a_crash_can_write_nothing(place: Place, write: Write) -> None:
+    """A start takes back what was leased: whoever still holds it from before is fenced off."""
+    async with life(place, Clock()) as one:
+        await one.store.put(message("m1"))
+        held = await head(one.store)
+        await one.crash()
+        with pytest.raises(LeaseLost):
+            await write(one.store, held)
 
 
 async def test_a_lost_lease_says_so_without_retry(place: Place) -> None:

@@ -59,7 +59,7 @@ async def _all(store: Store) -> None:
     await store.webhook("ding1", "c1")
     await store.waiting(message("m1"))
     await store.depth()
-    await store._engine.run(lambda c: take_over(c, now=store._clock(), wipe=True))
+    await store._engine.run(lambda c: take_over(c, owner=store.owner, now=store._clock(), wipe=True))
     await store._engine.run(lambda c: forget(c, 10, now=store._clock() - 10**9))
     await store.release_all()
 

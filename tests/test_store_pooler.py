@@ -36,6 +36,16 @@ async def test_a_connection_without_its_settings_is_refused(postgres: Server, dr
         ('FATAL: password authentication failed for user "dingbridge"', "store.password", "pg_hba.conf"),
         ("session is read-only", "store.readonly", "leads"),
         ("Connection refused", "store.unreachable", "is the server up"),
+        ('FATAL: database "password" does not exist', "store.unreachable", "createdb"),
+        ('FATAL: role "authentication" does not exist', "store.password", "createuser"),
+        ("server does not support SSL, but SSL was required", "store.unreachable", "switch ssl on"),
+        ("failed to resolve host 'db': [Errno -2]", "store.unreachable", "host's name"),
+        ("FATAL: sorry, too many clients already", "store.unreachable", "each has 7 connections"),
+        ("FATAL: too many connections for role", "store.unreachable", "each has 7 connections"),
+        ("FATAL: remaining connection slots are reserved", "store.unreachable", "each has 7 connections"),
+        ('invalid gssencmode value: "x"', "store.unreachable", "correct it in [store] url"),
+        ("FATAL: the database system is starting up", "store.unreachable", "wait until"),
+        ("FATAL: something else", "store.unreachable", "PostgreSQL's log"),
     ],
 )
 def test_what_libpq_says_is_explained(said: str, cause: str, remedy: str) -> None:
@@ -43,3 +53,17 @@ def test_what_libpq_says_is_explained(said: str, cause: str, remedy: str) -> Non
     told = explained(psycopg.OperationalError(said), "here")
     assert told.cause == cause
     assert remedy in told.detail
+    assert ("is the server up" in told.detail) == (said == "Connection refused")
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (psycopg.errors.AdminShutdown("terminating connection"), "is the server up"),
+        (psycopg.errors.QueryCanceled("statement timeout"), "PostgreSQL's log"),
+        (psycopg.errors.ProgramLimitExceeded("index row size"), "PostgreSQL's log"),
+    ],
+)
+def test_a_server_that_answers_is_not_looked_for(error: psycopg.Error, remedy: str) -> None:
+    """Only where the connection is lost the operator is sent to the network."""
+    assert remedy in explained(error, "here").detail

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,17 @@ from typing import Any
 import psycopg
 import pytest
 
+from dingbridge.dingtalk import payload
 from dingbridge.errors import ConfigError, LeaseLost, StoreUnavailable
-from dingbridge.model import Answer, Delivery, Outcome, Secret
-from dingbridge.store.postgres import PostgresStore, Rhythm
+from dingbridge.model import Answer, Delivery, Outcome, Secret, Task
+from dingbridge.store import recovery
+from dingbridge.store.checking import check_postgres
+from dingbridge.store.postgres import PostgresStore, Rhythm, look
 from dingbridge.store.postgres_engine import address
 from dingbridge.store.postgres_schema import NEWEST
 from dingbridge.store.postgres_wire import PostgresConnection
 from dingbridge.store.recovery import SETTLE_S, Recovered
-from dingbridge.store.store import Store
+from dingbridge.store.store import LEASE_S, Store
 from tests.house import until
 from tests.places import PostgresPlace
 from tests.postgres import Server, Unavailable, account
@@ -31,6 +36,7 @@ from tests.stores import START, UNLIMITED, Clock, finish, head, leased, message
 from tests.test_store_replicas import QUICK, attended, daemons
 
 HANG_S = 30.0
+GRANT = 'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "{schema}" TO {role}'
 PASSWORD = "geh+eim/42"
 
 
@@ -278,15 +284,19 @@ async def test_a_commit_whose_answer_is_lost_once(
 
 
 async def test_a_lease_in_doubt_is_no_crash(place: PostgresPlace, store: PostgresStore, lossy: list[bool]) -> None:
-    """What was leased without anybody hearing of it is given back, by the same call or by the next."""
-    for number in range(4):
+    """What was leased unheard is given back, and nothing else; its daemon goes on with the rest."""
+    for number in range(6):
         await store.put(message(f"m{number}", person=f"u{number}"))
     lossy.append(True)
-    assert await leased(store, 2) == ["m0", "m1"]
+    heard = (await store.lease(2)).deliveries
+    assert [one.message.id for one in heard] == ["m2", "m3"]
     lossy += [True, True]
-    await refused(store.lease(2))
-    assert len(place.rows("key", "lane WHERE token IS NOT NULL")) == 4
-    assert await leased(store, 2) == ["m2", "m3"]
+    await refused(store.lease(1))
+    assert len(place.rows("key", "lane WHERE token IS NOT NULL")) == 6
+    held, late = {one.token for one in heard}, store._clock() + LEASE_S + 1
+    returned = store._engine.run(lambda c: recovery.reclaim(c, owner=store.owner, held=held, before=late))
+    assert await returned == 4
+    assert await leased(store, 9) == ["m0", "m1", "m4", "m5"]
     assert place.rows("DISTINCT crashes, tries") == [(0, 0)]
 
 
@@ -303,6 +313,15 @@ async def test_an_end_in_doubt_is_an_end(place: PostgresPlace, store: PostgresSt
         await store.done(held, Outcome.ANSWERED)
     assert place.rows("key, outcome") == [("m1", "answered"), ("m2", None)]
     assert await leased(store) == ["m2"]
+
+
+async def test_ids_as_long_as_a_frame_may_have_them_are_kept(store: PostgresStore) -> None:
+    """An index of PostgreSQL takes them; a message that it did not take would look like a store that fails."""
+    one, two, three = (secrets.token_hex(payload.ID_BYTES // 2) for _ in range(3))
+    asked = message(one, conversation=two, person=three, webhook="https://x")
+    placed = await store.put(asked, Task.COMMAND, fresh=True)
+    assert not placed.duplicate
+    assert not (await store.put(replace(asked, id=two))).duplicate
 
 
 # -- several, and an outage
@@ -469,7 +488,7 @@ def test_no_url_is_told_with_its_password(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         address(Secret(url), Secret(), "s")
     assert not [part for part in ("geh", "eim") if part in str(caught.value)]
-    assert "%40" in str(caught.value)
+    assert "%40" in str(caught.value) or "unknown parameter" in str(caught.value)
 
 
 async def test_a_database_in_another_encoding_is_refused(durable: Server, place: PostgresPlace) -> None:
@@ -501,36 +520,91 @@ async def test_tables_of_a_newer_version_are_left_alone(place: PostgresPlace) ->
 
 async def test_an_operator_makes_no_tables(place: PostgresPlace) -> None:
     """Where there are none yet, a command says so and leaves it at that."""
-    with pytest.raises(StoreUnavailable, match="version 0"):
+    with pytest.raises(StoreUnavailable, match=r"no tables in schema \w+ yet: the first start of `dingbridge run`"):
         await place.make(Clock()).open_beside()
+    with pytest.raises(StoreUnavailable, match="no tables in schema"):
+        await asyncio.to_thread(check_postgres, place.where)
     with place.beside() as connection:
         assert connection.execute("SELECT to_regnamespace(%s)", (place.schema,)).fetchone() == (None,)
 
 
-@pytest.mark.parametrize("rights", ["none", "reading"])
+@pytest.mark.parametrize("rights", ["none", "tables", "reading"])
 async def test_a_role_without_rights_is_told_which(durable: Server, place: PostgresPlace, rights: str) -> None:
     """Neither silence nor a traceback: that the role may not, and what to give it."""
     role = f"guest_{rights}"
     with psycopg.connect(durable.socket_url_of(), autocommit=True) as connection:
         connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'guest'".encode())
-    if rights == "reading":
+    if rights != "none":
         async with place.opened(Clock()):
             pass
+    if rights == "reading":
         with place.beside() as connection:
             connection.execute(f'GRANT USAGE ON SCHEMA "{place.schema}" TO {role}'.encode())
             connection.execute(f'GRANT SELECT ON ALL TABLES IN SCHEMA "{place.schema}" TO {role}'.encode())
     url = place.url.replace("dingbridge:geh%2Beim%2F42", f"{role}:guest")
     guest = PostgresPlace(durable, place.folder, url=url, schema=place.schema)
-    told = await refused(guest.make(Clock()).open(), "store.readonly")
-    assert "permission denied" in told.detail
-    assert "give this role the right" in told.detail
+    if rights == "none":
+        told = await refused(guest.make(Clock()).open(), "store.readonly")
+        assert "permission denied" in told.detail
+        assert "grant this role its rights" in told.detail
+    else:
+        for asked in (guest.make(Clock()).open(), look(guest.where)):
+            with pytest.raises(StoreUnavailable) as caught:
+                await asked
+            assert (caught.value.cause, caught.value.retryable) == ("store.readonly", False)
+            lacking = "INSERT, UPDATE, DELETE on bucket; " if rights == "reading" else "USAGE on schema "
+            assert f"role {role} lacks {lacking}" in caught.value.detail
+            assert "on schema_version" not in caught.value.detail
+            assert GRANT.format(schema=place.schema, role=role) in caught.value.detail
     place.close()
     with psycopg.connect(durable.socket_url_of(), autocommit=True) as connection:
         connection.execute(f"DROP ROLE {role}".encode())
 
 
+async def test_a_table_that_may_not_be_written_any_more(durable: Server, place: PostgresPlace) -> None:
+    """Trouble from the first message that is not kept until one can be; no heartbeat ends it, nor a probe elsewhere."""
+    role, tables = "revoked", f'ALL TABLES IN SCHEMA "{place.schema}"'
+    async with place.opened(Clock()):
+        pass
+    with psycopg.connect(durable.url_of(place.url.rpartition("/")[2]), autocommit=True) as owner:
+        owner.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'guest'".encode())
+        owner.execute(f'GRANT USAGE ON SCHEMA "{place.schema}" TO {role}'.encode())
+        owner.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}".encode())
+        url = place.url.replace("dingbridge:geh%2Beim%2F42", f"{role}:guest")
+        async with PostgresPlace(durable, place.folder, url=url, schema=place.schema).opened(Clock()) as store:
+            assert isinstance(store, PostgresStore)
+            await store.put(message("m1"))
+            owner.execute(f'REVOKE INSERT ON "{place.schema}".message FROM {role}'.encode())
+            await refused(store.put(message("m2")), "store.readonly")
+            await store._beat({})
+            assert "grant this role its rights" in str(store.trouble)
+            told = await refused(store.probe(), "store.readonly")
+            assert f"role {role} lacks INSERT on message; " in told.detail
+            assert store.trouble is not None
+            owner.execute(f"GRANT INSERT ON {tables} TO {role}".encode())
+            await store.probe()
+            assert store.trouble is None
+        place.close()
+        owner.execute(f"DROP ROLE {role}".encode())
+
+
 async def test_a_database_that_is_not_there(durable: Server, tmp_path: Path) -> None:
     """Its name is said; the server is up, so that is not asked."""
     place = PostgresPlace(durable, tmp_path, url=durable.url_of("nowhere"))
-    with pytest.raises(StoreUnavailable, match='database "nowhere" does not exist'):
+    with pytest.raises(StoreUnavailable, match=r'database "nowhere" does not exist; make it \(createdb') as caught:
         await place.make(Clock()).open()
+    assert "is the server" not in caught.value.detail.lower()
+
+
+@pytest.mark.parametrize("where", ["127.0.0.1:1/db", "/db?host=/nowhere"])
+async def test_whether_the_server_is_up_is_asked_once(where: str) -> None:
+    """The client's library asks it too, in more words."""
+    with pytest.raises(StoreUnavailable) as caught:
+        await look(address(Secret(f"postgresql://{where}"), Secret(), "s"))
+    assert caught.value.detail.lower().count("is the server") == 1
+
+
+def test_an_ssl_mode_that_there_is_not() -> None:
+    """A fault of the configuration, which names those that there are."""
+    with pytest.raises(ConfigError, match="sslmode must be one of disable, allow"):
+        address(Secret("postgresql://h/db?sslmode=required"), Secret(), "s")

@@ -5,23 +5,25 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import chain
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from dingbridge.errors import LeaseLost, StoreUnavailable
 from dingbridge.model import Answer, Delivery, Outcome, State, Task, lane_key
-from dingbridge.store import recovery
+from dingbridge.store import postgres, recovery, session
 from dingbridge.store.intake import Limits
 from dingbridge.store.postgres import PostgresStore, Rhythm
+from dingbridge.store.postgres_wire import lock_number
 from dingbridge.store.recovery import SETTLE_S, Recovered
 from dingbridge.store.store import LEASE_S
 from tests.house import until
 from tests.places import PostgresPlace
-from tests.stores import UNLIMITED, WRITES, Clock, Write, finish, head, leased, message
+from tests.stores import START, UNLIMITED, WRITES, Clock, Write, finish, head, leased, message
 
 HANG_S = 30.0
 every_write = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
@@ -48,7 +50,7 @@ async def daemons(
 
 
 async def take_over(store: PostgresStore, clock: Clock) -> Recovered:
-    return await store._engine.run(lambda c: recovery.take_over(c, now=clock(), wipe=True))
+    return await store._engine.run(lambda c: recovery.take_over(c, owner=store.owner, now=clock(), wipe=True))
 
 
 # -- who they are
@@ -266,6 +268,39 @@ async def test_a_lease_is_kept_by_renewing(postgres_place: PostgresPlace, clock:
         assert await one.renew([kept.token, left.token]) == {kept.token}
         assert await leased(two) == ["left"]
         await finish(one, kept)
+
+
+async def test_a_take_over_is_a_step_with_both_names(postgres_place: PostgresPlace, clock: Clock) -> None:
+    """Who has fallen silent and who goes on stands in the message's trail; a start of one's own stays a crash."""
+    async with daemons(postgres_place, clock, 2) as (one, two):
+        await one.put(message("m1"))
+        await head(one)
+        clock.tick(LEASE_S + 1)
+        await take_over(two, clock)
+        row = await two.find("ding1", "m1")
+        assert row is not None
+        assert [(step.name, step.facts) for step in row.steps] == [("taken_over", {"from": one.owner, "by": two.owner})]
+
+
+async def test_who_wakes_up_too_late_says_once_what_it_has_lost(postgres_place: PostgresPlace, clock: Clock) -> None:
+    """How many leases others have taken over; what was cancelled elsewhere in time is no such loss."""
+    async with daemons(postgres_place, clock, 2) as (one, two):
+        for person in ("p1", "p2", "p3"):
+            await one.put(message(person, person=person))
+        crew = Hands()
+        crew.holds = {some.row: some.token for some in (await one.lease(3)).deliveries}
+        with capture_logs() as logs:
+            await two.cancel(message("x", person="p3"), before=99)
+            await one._check(crew)
+            assert [entry for entry in logs if entry["event"] == "store.leases_lost"] == []
+            assert len(crew.holds) == 2
+            clock.tick(LEASE_S + 1)
+            await take_over(two, clock)
+            await one._check(crew)
+            await one._check(crew)
+        lost = [entry for entry in logs if entry["event"] == "store.leases_lost"]
+        assert [entry["count"] for entry in lost] == [2]
+        assert crew.holds == {}
 
 
 async def test_a_part_on_its_way_at_the_take_over_is_uncertain(postgres_place: PostgresPlace, clock: Clock) -> None:
@@ -523,6 +558,107 @@ async def test_after_an_outage_nobody_is_taken_for_dead(postgres_place: Postgres
             await until(lambda: postgres_place.rows("crashes") == [(1,)])
 
 
+async def test_after_a_jump_of_the_common_clock_nobody_is_taken_for_dead(
+    postgres_place: PostgresPlace, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another server leads, or its clock was set: leases count anew when all have renewed them by it."""
+    patient = Rhythm(lease_s=30.0, renew_s=0.1, look_s=0.02, steady_s=1.5)
+    async with daemons(postgres_place, clock, 2, rhythm=patient) as (one, two):
+        await one.put(message("m1"))
+        await head(one)
+        async with attended(two):
+            before = two._began_at
+            monkeypatch.setattr(postgres, "_NOW", f"{postgres._NOW} + {LEASE_S}")
+            await until(lambda: two._began_at > before + 1.0)
+            clock.tick(LEASE_S + 1)
+            await asyncio.sleep(0.5)  # looked at twenty times; nothing to wait for, as nothing is to happen
+            assert postgres_place.rows("crashes") == [(0,)]
+            await until(lambda: postgres_place.rows("crashes") == [(1,)])
+
+
+async def test_a_common_clock_that_goes_back_makes_nobody_wait(
+    postgres_place: PostgresPlace, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was due by the clock before is due by the new one, and a lease is not longer than any other."""
+    async with daemons(postgres_place, clock, 2, rhythm=QUICK) as (one, dead):
+        await one.put(message("waits", person="u1"))
+        await one.put(message("held", person="u2"))
+        await dead.lease(1)
+        async with attended(one):
+            monkeypatch.setattr(postgres, "_NOW", f"{postgres._NOW} - 3600")
+            one._on_time = lambda _: setattr(clock, "now", START - 3600.0)
+            back = START - 3600.0
+            await until(lambda: postgres_place.rows("due", "lane WHERE token IS NULL") == [(back,)])
+            assert postgres_place.rows("leased_until", "lane WHERE token IS NOT NULL") == [(back + LEASE_S,)]
+
+
+async def test_who_was_frozen_renews_by_the_common_clock(
+    postgres_place: PostgresPlace, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that slept finds its clock behind: by that one its leases would have ended already."""
+    async with daemons(postgres_place, clock, 1, rhythm=Rhythm(renew_s=600.0)) as (one,):
+        await one.put(message("m1"))
+        held = await head(one)
+        one._on_time = lambda _: setattr(clock, "now", START + 1000.0)
+        renewed: list[float] = []
+        renew = one.renew
+
+        async def noted(tokens: Collection[str]) -> set[str]:
+            renewed.append(clock())
+            return await renew(tokens)
+
+        monkeypatch.setattr(one, "renew", noted)
+        async with attended(one) as hands:
+            hands.holds[held.row] = held.token
+            await until(lambda: bool(renewed))
+            assert renewed[0] == START + 1000.0
+
+
+async def test_an_operator_beside_goes_by_the_common_clock(postgres_place: PostgresPlace, clock: Clock) -> None:
+    """What is retried from a machine whose clock is wrong is due at once all the same."""
+    told: list[float] = []
+    async with daemons(postgres_place, clock, 1):
+        beside = postgres_place.make(clock)
+        beside._on_time = told.append
+        await beside.open_beside()
+        await beside.close()
+    ((now,),) = postgres_place.rows("extract(epoch FROM clock_timestamp())::float8", "(SELECT 1) one")
+    assert 0.0 <= now - told[0] < HANG_S
+
+
+async def test_a_name_that_was_lost_with_its_connection_is_taken_again(
+    postgres_place: PostgresPlace, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server may see the end of the old connection later than the new one; the name does not stay free."""
+    monkeypatch.setattr(session, "HEAR_S", 0.1)
+    async with daemons(postgres_place, clock, 1, rhythm=QUICK) as (one,), attended(one):
+        number = lock_number(postgres_place.schema, "name", one.owner)
+        with postgres_place.beside() as other:
+            old = _backend(one)
+            waiting = asyncio.create_task(asyncio.to_thread(other.execute, f"SELECT pg_advisory_lock({number})"))
+            await until(lambda: bool(postgres_place.rows("pid", "pg_locks WHERE NOT granted")))
+            postgres_place.rows("pg_terminate_backend(pid)", f"pg_stat_activity WHERE pid = {old}")
+            await waiting
+            await until(lambda: _backend(one) not in (0, old) and one.on_duty)
+            other.execute(f"SELECT pg_advisory_unlock({number})")
+            await until(lambda: not _free(other, number))
+
+
+def _backend(store: PostgresStore) -> int:
+    """The process of its session on the server; 0 where it has none just now."""
+    assert store._session is not None
+    connection = store._session._connection
+    return 0 if connection is None or connection.closed else connection.info.backend_pid
+
+
+def _free(other: Any, number: int) -> bool:
+    """A free lock is left free."""
+    (free,) = other.execute(f"SELECT pg_try_advisory_lock({number})").fetchone()
+    if free:
+        other.execute(f"SELECT pg_advisory_unlock({number})")
+    return bool(free)
+
+
 async def test_one_of_all_has_the_chores(postgres_place: PostgresPlace, clock: Clock) -> None:
     """What has to be done once for all is done by one; when it dies another takes that over."""
     async with daemons(postgres_place, clock, 2, rhythm=QUICK) as (one, two):
@@ -564,6 +700,21 @@ async def test_dropped_and_retried_at_the_same_time_it_is_one_of_both(
                 await finish(two, delivery)
         assert postgres_place.rows("*", "lane") == []
         assert postgres_place.rows("id", "message WHERE finished_at IS NULL OR reason = 'the row cannot be read'") == []
+
+
+async def test_what_is_brought_back_is_not_forgotten(postgres_place: PostgresPlace, clock: Clock) -> None:
+    """A retry of an old message while the chores look at it: they wait, and leave it alone."""
+    async with daemons(postgres_place, clock, 1) as (one,):
+        await one.put(message("m1"))
+        await one.dead(await head(one), Outcome.FAILED, "no")
+        clock.tick(8 * 24 * 3600.0)
+        with postgres_place.beside() as other:
+            with other.transaction():
+                other.execute("UPDATE message SET finished_at = NULL")
+                forgetting = asyncio.create_task(one.forget())
+                await until(lambda: bool(postgres_place.rows("pid", "pg_locks WHERE NOT granted")))
+            assert await forgetting == 0
+        assert postgres_place.rows("key") == [("m1",)]
 
 
 async def _live(store: PostgresStore, clock: Clock, mine: int) -> None:

@@ -113,6 +113,22 @@ def test_a_url_that_is_wrong_is_not_repeated(url: str) -> None:
     assert [secret for secret in SHOWN if secret in told] == []
 
 
+@pytest.mark.parametrize(
+    ("rest", "fault"),
+    [
+        ("h:54x2/db", "the port must be a number"),
+        ("u@h:54x2/db", "the port must be a number"),
+        ("h/db?ssl_mode=require", "unknown parameter ssl_mode, did you mean sslmode?"),
+        ("h:s3cr3t?4711=1", "unknown parameter behind the ?"),
+    ],
+)
+def test_a_typo_in_the_url_is_named(rest: str, fault: str) -> None:
+    """No advice about passwords where there is none."""
+    with pytest.raises(ConfigError) as caught:
+        address(Secret(postgres_url(f"postgresql://{rest}")), Secret(), "s")
+    assert caught.value.faults == [f"store.url: {fault}"]
+
+
 @pytest.mark.parametrize("url", WRONG[::4])
 async def test_a_wrong_url_ends_with_78(house: House, url: str) -> None:
     """`run` and the verbs name the fault, and exit as for every fault of the configuration."""

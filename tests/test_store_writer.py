@@ -395,3 +395,26 @@ async def test_a_thread_that_dies_tells_everybody(writer: SQLiteEngine) -> None:
         await writer.run(note("later"))
     await asyncio.to_thread(writer._threads[0].join, HANG_S)
     assert rows(writer._path, table="note") == []
+
+
+async def test_the_last_that_is_told_of_the_store_is_true(tmp_path: Path) -> None:
+    """Where one thread fails as another succeeds, the loop hears of them in the order in which they count."""
+    told: list[StoreError | None] = []
+    between = threading.Event()
+
+    class Slow(SQLiteEngine):
+        def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+            if arguments == (error,):
+                between.set()
+                threading.Event().wait(0.2)  # as a thread may lose the processor here
+            super()._call(function, *arguments)
+
+    error = StoreUnavailable("away")
+    engine = Slow(tmp_path / "x.db", on_trouble=told.append)
+    await engine.open()
+    failing = asyncio.create_task(asyncio.to_thread(engine._trouble, error))
+    await asyncio.to_thread(between.wait, HANG_S)
+    await asyncio.to_thread(engine._trouble, None)
+    await failing
+    await engine.close()
+    assert told == [error, None]

@@ -76,7 +76,7 @@ def test_chinese_is_chinese_and_english_is_not() -> None:
     for catalogues in (WORDS, HELPS):
         assert [key for key, text in catalogues["en"].items() if han.search(text)] == []
     without = {key for key, text in WORDS["zh-CN"].items() if not han.search(text)}
-    assert without <= {"label_backend", "trace_title"}
+    assert without <= {"by_daemon", "label_backend", "trace_title"}
 
 
 def test_every_word_is_used() -> None:
@@ -145,6 +145,40 @@ def test_the_rules_are_those_of_the_router() -> None:
         if isinstance(constant, ast.Constant) and isinstance(constant.value, str)
     }
     assert found == {key.removeprefix("rule_") for key in WORDS["en"] if key.startswith("rule_")}
+
+
+def test_of_several_daemons_the_one_is_named() -> None:
+    """Who received it and who works on it; where there is only one daemon, nothing is said of it."""
+    step = {"at": 1.0, "name": "leased", "waited_s": 0.5}
+    named = {**step, "by": "vm-796e6b87"}
+    assert trace.said(named, Words("zh-CN")) == "开始处理（vm-796e6b87），等了 500 ms"
+    assert trace.said(named, Words("en")) == "work begins (vm-796e6b87), after 500 ms"
+    assert trace.said(step, Words("en")) == "work begins, after 500 ms"
+    received = {"at": 1.0, "name": "received", "kind": "text", "chat": "group", "frame": "f1", "by": "vm-796e6b87"}
+    assert trace.said(received, Words("zh-CN")).startswith("收到消息（vm-796e6b87）（文字，群聊）")
+
+
+def test_a_take_over_is_told_with_both_names() -> None:
+    """Who does not renew, and who goes on."""
+    step = {"at": 1.0, "name": "taken_over", "from": "vm-9b4fe548", "by": "vm-16d4e75a"}
+    assert trace.said(step, Words("zh-CN")) == "vm-9b4fe548 不再续期（被杀、卡住或断网），由 vm-16d4e75a 接手"
+    assert (
+        trace.said(step, Words("en")) == "vm-9b4fe548 renews no more (killed, hung or cut off); vm-16d4e75a takes over"
+    )
+
+
+def test_no_clock_puts_work_before_the_take_over_that_it_follows() -> None:
+    """Machines' clocks differ: within one lease steps stand by their time, between leases as they were written."""
+    written = (
+        ("received", 1.0),
+        ("notice", 3.0),
+        ("leased", 2.0),
+        ("taken_over", 9.0),
+        ("later", 8.5),
+        ("leased", 8.0),
+    )
+    steps = trace.in_order([{"name": name, "at": at} for name, at in written])
+    assert [step["name"] for step in steps] == ["received", "leased", "notice", "taken_over", "leased", "later"]
 
 
 def test_a_step_of_a_later_version_is_shown_as_it_is() -> None:

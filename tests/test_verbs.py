@@ -258,7 +258,7 @@ async def test_the_inbox_is_listed_and_shown(house: House) -> None:
 @pytest.mark.parametrize("running", [True, False])
 async def test_a_failed_question_is_retried(house: House, *, running: bool) -> None:
     """By the running daemon at once; without one by the next that starts; the asker gets the answer."""
-    daemon = await started(house)
+    daemon = await started(house, reply={"notice": "off"})
     sent = await failed(house)
     row = await ended(house, sent)
     if not running:
@@ -307,11 +307,12 @@ async def test_an_answer_that_could_not_be_delivered_is_sent_again(house: House,
 @pytest.mark.parametrize("quiet", [False, True])
 async def test_a_running_question_is_dropped(house: House, *, quiet: bool) -> None:
     """Nothing of it is answered; its asker is told, unless --quiet; its line is in the log; the next one goes on."""
-    house.backend.answer, house.backend.answer_delay_s = str, 1.5
-    daemon = await started(house)
+    house.backend.answer, house.backend.answer_delay_s = str, 20.0
+    daemon = await started(house, reply={"notice": "off"})
     sent = await house.gateway.say("甲")
     await until(lambda: house.backend.running)
     following = await house.gateway.say("乙")
+    house.backend.answer_delay_s = 0.0
     code = trace_code(house.gateway.client_id, sent.msg_id)
     extra = ("--quiet",) if quiet else ()
     assert await verb("inbox", "drop", *extra, code, *config(house)) == (0, f"{code} 已移除。\n", "")

@@ -17,6 +17,7 @@ from dingbridge.errors import PayloadError
 from dingbridge.model import Conversation, ConversationKind, Message, MessageKind, Person, Secret
 
 MAX_TEXT = 200_000
+ID_BYTES = 512  # DingTalk's have about fifty; what PostgreSQL cannot index would look like a store that fails
 _PRINTABLE = re.compile(r"[!-~]+")
 _DINGTALK_HOST = re.compile(r"(?:[a-z0-9-]+\.)+dingtalk\.com")
 # Until DingTalk says otherwise: the moment a message was sent must be a moment, and plausible.
@@ -38,6 +39,8 @@ def parse(
     person = _person(data)
     if not message_id or not conversation_id or not person.id:
         raise PayloadError("a bot message without msgId, conversationId or sender")
+    if any(len(one.encode()) > ID_BYTES for one in (message_id, conversation_id, person.id)):
+        raise PayloadError(f"a bot message whose msgId, conversationId or sender has more than {ID_BYTES} bytes")
     kind, text = _content(data)
     webhook = _text(data, "sessionWebhook")
     group = data.get("conversationType") in ("2", 2)

@@ -227,8 +227,8 @@ def _require_empty(raw: Raw, where: Address) -> None:
 
 def _emptied(where: Address) -> str:
     return (
-        "name an empty database in [store] url, or throw away what is there: "
-        f'DROP SCHEMA "{where.schema}" CASCADE (with psql)'
+        "name an empty database in [store] url; or, where nobody needs what is there, with psql: "
+        f'DROP SCHEMA "{where.schema}" CASCADE (this deletes all messages in it; pg_dump before)'
     )
 
 

@@ -81,6 +81,7 @@ class Engine(ABC):
         self._ended: asyncio.Future[None] | None = None
         self._closed = False
         self.last_error: StoreError | None = None
+        self._telling = threading.Lock()
         self.commits = 0
 
     @abstractmethod
@@ -178,9 +179,10 @@ class Engine(ABC):
         self._resolve(jobs)
 
     def _trouble(self, error: StoreError | None) -> None:
-        if error is not self.last_error:
-            self.last_error = error
-            self._call(self._on_trouble, error)
+        with self._telling:  # or the loop might hear of two threads in another order, and keep the older for true
+            if error is not self.last_error:
+                self.last_error = error
+                self._call(self._on_trouble, error)
 
     def _resolve(self, jobs: list[Job]) -> None:
         self._call(_resolve, jobs)

@@ -17,12 +17,13 @@ from typing import Any
 import psycopg
 import structlog
 
-from dingbridge.errors import StoreError, StoreLocked
+from dingbridge.clock import DRIFT_S
+from dingbridge.errors import StoreError, StoreLocked, StoreUnavailable
 from dingbridge.model import Message
 from dingbridge.store import recovery, replicas, shared
 from dingbridge.store.intake import Limits
 from dingbridge.store.postgres_engine import Address, PostgresEngine, explained
-from dingbridge.store.postgres_schema import require, version_of
+from dingbridge.store.postgres_schema import lacking_rights, require, require_rights, version_of
 from dingbridge.store.recovery import Recovered
 from dingbridge.store.replicas import Replica
 from dingbridge.store.seat import Seat, new_name, take_seat
@@ -58,9 +59,9 @@ class Seen:
 
 
 async def look(where: Address) -> Seen:
-    """What is there; nothing is changed."""
+    """What is there; nothing is changed. Raises StoreError, also where a daemon would lack rights."""
     engine = PostgresEngine(where, threads=1)
-    engine.prepared_by = lambda *_: None
+    engine.prepared_by = require_rights
 
     def run(c: Any) -> Seen:
         (now,) = c.execute(_NOW).fetchone()
@@ -118,8 +119,10 @@ class PostgresStore(Store):
         self._started_at = 0.0
         self._steady_since = time.monotonic()
         self._renewed_at = time.monotonic()
+        self._held_until = 0.0  # what was leased before has ended by then, unless it was renewed
         self._peers: list[Replica] = []
         self._calling: asyncio.Future[Any] | None = None
+        self._began_at = 0.0  # when this machine's monotonic clock was 0, by the database's
 
     # -- opening and closing
 
@@ -137,6 +140,7 @@ class PostgresStore(Store):
             await self._tell_time()
             self._started_at = self._clock()
             self._settled_at = self._started_at + recovery.SETTLE_S
+            self._held_until = self._started_at + self._rhythm.lease_s
             self._steady_since = self._renewed_at = time.monotonic()
             await self._beat({})
             return await self._engine.run(
@@ -166,6 +170,11 @@ class PostgresStore(Store):
         """Beside the daemons that run."""
         self._postgres.prepared_by = require
         await self._engine.open()
+        try:
+            await self._tell_time()  # what an operator brings back is due by the same clock
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         if self._session is not None:
@@ -192,9 +201,9 @@ class PostgresStore(Store):
         while True:
             told = self._told(facts)
             with suppress(StoreError):
+                await self._tell_time()  # first: by a clock that went wrong meanwhile, leases would end at once
                 await self._check(crew)
                 await self._beat(told)
-                await self._tell_time()
             for _ in range(max(1, round(self._rhythm.renew_s / TOLD_S))):
                 await asyncio.sleep(min(TOLD_S, self._rhythm.renew_s))
                 if _condition(self._told(facts)) != _condition(told):
@@ -209,7 +218,9 @@ class PostgresStore(Store):
             if time.monotonic() - self._steady_since < self._rhythm.steady_s:
                 continue
             with suppress(StoreError):
-                taken = await self._engine.run(lambda c: recovery.take_over(c, now=self._clock(), wipe=self._wipe))
+                taken = await self._engine.run(
+                    lambda c: recovery.take_over(c, owner=self.owner, now=self._clock(), wipe=self._wipe)
+                )
                 if taken.returned:
                     log.warning("store.taken_over", returned=taken.returned, dead=taken.dead)
                     crew.wake()
@@ -222,13 +233,19 @@ class PostgresStore(Store):
                 await self._check(crew)
 
     async def _check(self, crew: Crew) -> None:
-        """Renew what is held; who has lost a lease stops at once."""
-        held = crew.held()
+        """Renew what is held; who has lost a lease stops at once. Who comes too late says so, once."""
+        held, asked = crew.held(), self._clock()
         kept = await self.renew(held.values())
+        late, self._held_until = asked > self._held_until, asked + self._rhythm.lease_s
         self._renewed_at = time.monotonic()
+        lost = {*held.values()} - kept
+        if late and lost:
+            log.warning(
+                "store.leases_lost", count=len(lost), why="they were not renewed in time: others go on with them"
+            )
         now_held = crew.held()
         for row, token in held.items():
-            if token not in kept and now_held.get(row) == token:
+            if token in lost and now_held.get(row) == token:
                 crew.cease(row)
         young = self._rhythm.lease_s * 5 / 6  # what was leased just now may not be in hand yet
         tokens = {*held.values(), *now_held.values()}
@@ -245,12 +262,18 @@ class PostgresStore(Store):
         self._peers = await self._engine.run(run)
 
     async def _tell_time(self) -> None:
-        """The machines' clocks may differ; the database's counts."""
+        """The machines' clocks may differ; the database's counts. Where it jumps, all have to renew by it first."""
         asked = time.monotonic()
         now = await self._engine.run(lambda c: c.execute(_NOW).fetchone()[0])
         took_s = time.monotonic() - asked
-        if took_s < 1.0:
-            self._on_time(now + took_s / 2)
+        if took_s >= DRIFT_S:
+            return
+        jump_s, self._began_at = now - asked - self._began_at, now - asked
+        self._on_time(now + took_s / 2)
+        if abs(jump_s) >= 2 * DRIFT_S:
+            self._steady_since = time.monotonic()
+        if jump_s <= -2 * DRIFT_S:
+            await self._engine.run(lambda c: recovery.set_back(c, now=self._clock(), lease_s=self._rhythm.lease_s))
 
     async def peers(self) -> list[Replica]:
         return await self._engine.run(lambda c: replicas.listed(c, self._rhythm.lease_s))
@@ -308,6 +331,12 @@ class PostgresStore(Store):
         return retried
 
     # -- trouble
+
+    async def probe(self) -> None:
+        """It writes into one table; what this role may do with the others is asked for."""
+        if lacking := await self._engine.run(lambda c: lacking_rights(c, self._where.schema)):
+            raise StoreUnavailable(f"store {self.place}: {lacking}", cause="store.readonly")
+        await super().probe()
 
     def _troubled(self, error: StoreError | None) -> None:
         if error is not None:

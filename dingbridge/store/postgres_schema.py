@@ -5,6 +5,7 @@ Steps have the numbers of SQLite's, so that both have one version; what came bef
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from dingbridge.errors import StoreUnavailable
@@ -115,6 +116,10 @@ _FIRST = """
 MIGRATIONS: dict[int, str] = {3: _FIRST}
 NEWEST = max(MIGRATIONS)
 _NEEDED = "UTF8"
+_ALL = ("SELECT", "INSERT", "UPDATE", "DELETE")
+_READ = ("SELECT",)
+_READ_ONLY = ("schema_version", "copied")  # by a daemon
+_TABLES = ("schema_version", *re.findall(r"CREATE TABLE (\w+)", "".join(MIGRATIONS.values())))
 
 
 def version_of(c: Any) -> int:
@@ -125,12 +130,60 @@ def version_of(c: Any) -> int:
 
 def require(c: Any, schema: str) -> None:
     """For who only looks: tables of another version are left as they are, and so is a copy that is not finished."""
+    require_rights(c, schema, _READ)
     require_version(c, schema)
     _require_whole(c, schema)
 
 
+def require_rights(c: Any, schema: str, rights: tuple[str, ...] = _ALL) -> None:
+    if lacking := lacking_rights(c, schema, rights):
+        raise StoreUnavailable(lacking, retryable=False, cause="store.readonly")
+
+
+def lacking_rights(c: Any, schema: str, rights: tuple[str, ...] = _ALL) -> str:
+    """What this role may not, and the sentence that lets it; empty where it may all, or there is no schema yet.
+
+    A statement says so only when its turn comes: a daemon would start, and keep nothing.
+    """
+    found = c.execute(
+        "SELECT quote_ident(current_user), has_schema_privilege(oid, 'USAGE') FROM pg_namespace"
+        f" WHERE nspname = '{schema}'"
+    ).fetchone()
+    if found is None:
+        return ""
+    role, may_use = found
+    if not may_use:
+        lacks, grants = f"USAGE on schema {schema}", [f'GRANT USAGE ON SCHEMA "{schema}" TO {role}']
+    else:
+        lacks, grants = _lacking_on_tables(c, schema, rights), []
+    if not lacks:
+        return ""
+    grants.append(f'GRANT {", ".join(rights)} ON ALL TABLES IN SCHEMA "{schema}" TO {role}')
+    return f"role {role} lacks {lacks}; let the tables' owner call: {'; '.join(grants)}"
+
+
+def _lacking_on_tables(c: Any, schema: str, rights: tuple[str, ...]) -> str:
+    names = "', '".join(_TABLES)
+    asked = ", ".join(f"has_table_privilege(t.oid, '{right}')" for right in rights)
+    found = c.execute(
+        f"SELECT t.relname, {asked} FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace"
+        f" WHERE n.nspname = '{schema}' AND t.relkind IN ('r', 'p') AND t.relname IN ('{names}') ORDER BY t.relname"
+    ).fetchall()
+    told = []
+    for table, *may in found:
+        needed = _READ if table in _READ_ONLY else rights
+        missing = [right for right, has in zip(rights, may, strict=True) if right in needed and not has]
+        told += [f"{', '.join(missing)} on {table}"] if missing else []
+    return "; ".join(told)
+
+
 def require_version(c: Any, schema: str) -> None:
     version = version_of(c)
+    if not version:
+        raise StoreUnavailable(
+            f"the database has no tables in schema {schema} yet: the first start of `dingbridge run` makes them",
+            retryable=False,
+        )
     if version != NEWEST:
         raise StoreUnavailable(
             f"the tables in schema {schema} are of another dingbridge (version {version}, this one knows {NEWEST}): "
@@ -144,6 +197,7 @@ def migrate(c: Any, schema: str) -> None:
 
     Where they are of this version it needs no right to make any.
     """
+    require_rights(c, schema)
     bring_up(c, schema)
     _require_whole(c, schema)
 

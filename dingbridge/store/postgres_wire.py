@@ -26,6 +26,7 @@ MOST_PREPARED = 24
 """Values of a statement that is worth keeping; those with more are lists of changing length."""
 
 SMALL = 2**31
+_PUT = ("INSERT INTO message", "INSERT INTO webhook")
 
 _READ: dict[int, Callable[[bytes], Any]] = {
     16: lambda found: found == b"t",
@@ -122,6 +123,7 @@ class PostgresConnection:
         self._number = 0
         self._pending: deque[Found] = deque()
         self._writes: list[Found] = []
+        self._put = False
         self._ready = select.poll()
         self._fd = raw.fileno()
         self._ready.register(self._fd, select.POLLIN)
@@ -130,6 +132,7 @@ class PostgresConnection:
         found = self._send(statement, values)
         if not statement.lstrip().startswith("SELECT"):
             self._writes.append(found)
+            self._put = self._put or statement.startswith(_PUT)
         return found
 
     def alone(self, *names: str) -> None:
@@ -137,6 +140,7 @@ class PostgresConnection:
 
     def transact(self, work: Callable[[Any], T]) -> T:
         self._writes = []
+        self._put = False
         self._pg.enter_pipeline_mode()
         try:
             self._send("BEGIN")
@@ -156,14 +160,23 @@ class PostgresConnection:
         """Whether the last transaction has changed something."""
         return any(found.rowcount for found in self._writes)
 
+    @property
+    def put(self) -> bool:
+        """Whether the last transaction was one that keeps a message, or the probe that stands for one."""
+        return self._put
+
     def abort(self) -> None:
         """From another thread: whoever waits for the server waits no more."""
         with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.raw.fileno())) as wire:
             wire.shutdown(socket.SHUT_RDWR)
 
     def collect(self) -> None:
-        """Everything that was asked for. Raises psycopg.Error of the first that failed."""
-        self._pg.send_flush_request()
+        """Everything that was asked for. Raises psycopg.Error of the first that failed.
+
+        With a mark, which ends no transaction: behind a mere flush the server waits for more without a limit, and a
+        daemon that has stopped would keep its locks.
+        """
+        self._mark()
         self._receive()
 
     def _send(self, statement: str, values: Sequence[Any] = ()) -> Found:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from dingbridge.model import Answer, Outcome, State
@@ -32,38 +32,45 @@ class Recovered:
 def recover(c: Connection, *, owner: str, now: float, wipe: bool) -> Recovered:
     """Return what this daemon had leased before it died."""
     lanes = c.execute(f"SELECT key {_HELD} ORDER BY head FOR UPDATE", (owner,)).fetchall()
-    return _returned(c, [key for (key,) in lanes], now=now, wipe=wipe)
+    crash = Step(now, "crash", {})
+    return _returned(c, {key: crash for (key,) in lanes}, now=now, wipe=wipe)
 
 
 def hurry(c: Connection, *, now: float) -> None:
-    """Everything that waits is due now, for a start of the only daemon.
+    """Everything that waits is due now: for a start of the only daemon, or another clock.
 
-    Due times were of another process's clock, and a restart is a good moment to try everything again.
+    Due times were of the clock before, and a restart is a good moment to try everything again.
     """
     c.execute("UPDATE lane SET due = ? WHERE due > ? AND NOT suspect", (now, now))
     c.execute("UPDATE lane SET due = ? WHERE suspect", (now + SETTLE_S,))
 
 
-def take_over(c: Connection, *, now: float, wipe: bool) -> Recovered:
-    """Return what was leased by a daemon that does not renew its leases any more."""
+def set_back(c: Connection, *, now: float, lease_s: float) -> None:
+    """The clock of all daemons goes back: nothing waits, and no lease lasts, for as long as it went."""
+    hurry(c, now=now)
+    c.execute("UPDATE lane SET leased_until = ? WHERE leased_until > ?", (now + lease_s, now + lease_s))
+
+
+def take_over(c: Connection, *, owner: str, now: float, wipe: bool) -> Recovered:
+    """Return what was leased by a daemon that does not renew its leases any more; `owner` sees to that."""
     lanes = c.execute(
-        "SELECT key FROM lane WHERE token IS NOT NULL AND leased_until < ?"
+        "SELECT key, owner FROM lane WHERE token IS NOT NULL AND leased_until < ?"
         " ORDER BY head LIMIT ? FOR UPDATE SKIP LOCKED",
         (now, AT_A_TIME),
     ).fetchall()
-    return _returned(c, [key for (key,) in lanes], now=now, wipe=wipe)
+    steps = {key: Step(now, "taken_over", {"from": silent, "by": owner}) for key, silent in lanes}
+    return _returned(c, steps, now=now, wipe=wipe)
 
 
-def _returned(c: Connection, lanes: list[str], *, now: float, wipe: bool) -> Recovered:
-    """Count the crash. A third one condemns, and acquits whatever ran beside it."""
-    crash = encode_steps([Step(now, "crash", {})])
+def _returned(c: Connection, lanes: Mapping[str, Step], *, now: float, wipe: bool) -> Recovered:
+    """Count the crash; lanes: how it is told. A third one condemns, and acquits whatever ran beside it."""
     guilty = 0
-    for lane in lanes:
+    for lane, step in lanes.items():
         (head,) = c.execute("SELECT head FROM lane WHERE key = ?", (lane,)).fetchone()
         crashes, outcome = c.execute(
             f"UPDATE message SET crashes = crashes + 1, {_BACK}, {APPEND_TRAIL} WHERE id = ?"
             " RETURNING crashes, outcome",
-            (crash, head),
+            (encode_steps([step]), head),
         ).fetchone()
         c.execute(f"UPDATE lane SET {work.FREE}, due = least(due, ?) WHERE key = ?", (now, lane))
         if crashes < CRASHES_DEAD:
@@ -129,7 +136,9 @@ def release_all(c: Connection, *, owner: str, now: float) -> int:
 def forget(c: Connection, batch: int, *, now: float) -> int:
     """Drop up to `batch` rows that ended more than seven days ago; how many there were."""
     c.execute("DELETE FROM webhook WHERE expires < ?", (now,))
+    before = now - SEEN_S
+    # Asked twice: PostgreSQL, having waited for who brings one of them back, looks at the outer condition again.
     return c.execute(
-        "DELETE FROM message WHERE id IN (SELECT id FROM message WHERE finished_at < ? LIMIT ?)",
-        (now - SEEN_S, batch),
+        "DELETE FROM message WHERE finished_at < ? AND id IN (SELECT id FROM message WHERE finished_at < ? LIMIT ?)",
+        (before, before, batch),
     ).rowcount

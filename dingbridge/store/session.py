@@ -17,6 +17,7 @@ log = structlog.get_logger("dingbridge.store")
 
 AGAIN_S = 1.0
 HEAR_S = 5.0
+CONNECT_S = 30.0  # longer than the server lets a statement wait
 
 
 class Session:
@@ -30,15 +31,15 @@ class Session:
         self._hear = hear
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self.name = ""
+        self._named = False
         self.on_duty = False
 
     async def open(self, name: str) -> bool:
         """Connect, and take the name; False where a living daemon has it. Raises psycopg.Error."""
         await self._connect()
-        if not await self._take("name", name):
-            return False
         self.name = name
-        return True
+        self._named = await self._take("name", name)
+        return self._named
 
     async def close(self) -> None:
         self.on_duty = False
@@ -61,12 +62,12 @@ class Session:
         while True:
             try:
                 if self._connection is None or self._connection.closed:
-                    await self._connect()
-                    await self._take("name", self.name)
+                    async with asyncio.timeout(CONNECT_S):
+                        await self._connect()
                     self._hear("")
                 await self._listen()
             except (psycopg.Error, TimeoutError):  # the store tells of its trouble
-                self.on_duty = False
+                self._named = self.on_duty = False
                 await self._drop()
                 await asyncio.sleep(AGAIN_S)
 
@@ -91,13 +92,16 @@ class Session:
         return bool(row and row[0])
 
     async def _listen(self) -> None:
-        """The lock of the chores is asked for now and then: who held it may have died."""
+        """A lock that another session has is asked for now and then: who held it may have died.
+
+        The name's may be held by this daemon's own session before, of which the server has not seen the end.
+        """
         assert self._connection is not None
         while True:
-            if not self.on_duty:
-                self.on_duty = await self._take("duty")
-            async with asyncio.timeout(4 * HEAR_S), aclosing(self._connection.notifies(timeout=HEAR_S)) as notes:
-                async for note in notes:
-                    self._hear(note.payload)
             async with asyncio.timeout(4 * HEAR_S):
+                self._named = self._named or await self._take("name", self.name)
+                self.on_duty = self.on_duty or await self._take("duty")
+                async with aclosing(self._connection.notifies(timeout=HEAR_S)) as notes:
+                    async for note in notes:
+                        self._hear(note.payload)
                 await self._connection.execute("SELECT 1")  # a dead line shows only when it is used

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from dingbridge.errors import StoreUnavailable
 from dingbridge.model import Answer, Delivery, Message, Outcome, Placed, Secret, State, Task, typed_code
 from dingbridge.store import intake, operate, recovery, work
 from dingbridge.store.codec import APPEND_TRAIL, encode_answer, encode_steps
@@ -46,7 +45,8 @@ class Crew(Protocol):
 class Store:
     """What both databases share; `SQLiteStore` and `PostgresStore` open it and close it.
 
-    clock: seconds that only go forward within a process; lanes and deadlines live by it.
+    clock: seconds that go forward within a process, but where several daemons bring theirs together; lanes and
+    deadlines live by it.
     wipe: forget the question, the answer and the webhook of a finished message.
     redact: masks what a message's steps and its reason should not have held.
     owner: who leases; the daemons of one store have different ones.
@@ -73,7 +73,6 @@ class Store:
         self.owner = owner
         self._lease_s = lease_s
         self._settled_at = 0.0
-        self._doubtful: set[str] = set()  # tokens of leases that may have been committed
         self.shared: Shared | None = None
 
     @property
@@ -145,25 +144,16 @@ class Store:
     # -- work
 
     async def lease(self, count: int, *, express: bool = False) -> Leased:
-        """Up to `count` messages to work on."""
-        drawn = secrets.token_hex(8 * count)  # all at once, for most of them are not needed
-        tokens = tuple(drawn[at : at + 16] for at in range(0, len(drawn), 16))
-        doubtful = set(self._doubtful)
+        """Up to `count` messages to work on. What is leased by a commit whose answer is lost, `reclaim` gives back."""
 
         def run(c: Connection) -> Leased:
-            work.unlease(c, tuple(doubtful))
-            doubtful.update(tokens)  # where it has to be run again
             now = self._clock()
+            drawn = secrets.token_hex(8 * count)  # others, where it has to be run again; most are not needed
+            tokens = tuple(drawn[at : at + 16] for at in range(0, len(drawn), 16))
             holder = work.Holder(self.owner, now + self._lease_s, self._settled_at, tokens)
             return work.lease(c, count, now=now, express=express, holder=holder)
 
-        try:
-            leased = await self._engine.run(run)
-        except StoreUnavailable:
-            self._doubtful.update(tokens)
-            raise
-        self._doubtful -= doubtful
-        return leased
+        return await self._engine.run(run)
 
     async def renew(self, tokens: Collection[str]) -> set[str]:
         """Keep leases for their whole time again; those that are still held."""

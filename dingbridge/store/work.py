@@ -117,17 +117,6 @@ def _leased(c: Connection, lanes: list[tuple[str, int]], now: float, holder: Hol
     return deliveries
 
 
-def unlease(c: Connection, tokens: Sequence[str]) -> None:
-    """Give back what may have been leased by a transaction of which nobody knows whether it was committed."""
-    for start in range(0, len(tokens), AT_A_TIME):
-        some = tokens[start : start + AT_A_TIME]
-        among = f"token IN ({', '.join('?' * len(some))})"
-        found = c.execute(f"SELECT key, head FROM lane WHERE {among} ORDER BY key FOR UPDATE", some).fetchall()
-        for lane, head in found:
-            c.execute("UPDATE message SET state = 'ready' WHERE id = ? AND state = 'leased'", (head,))
-            c.execute("UPDATE lane SET token = NULL, owner = '' WHERE key = ?", (lane,))
-
-
 def renew(c: Connection, tokens: Sequence[str], holder: Holder) -> set[str]:
     """Keep these leases until `holder.until`; those that are still held. What is kept for later is renewed, too."""
     c.execute(

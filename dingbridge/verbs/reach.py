@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from dingbridge.building import make_store
+from dingbridge.clock import SteadyClock
 from dingbridge.config import Located
 from dingbridge.control import NoDaemon, call
 from dingbridge.errors import BridgeError, StoreLocked
@@ -56,7 +56,8 @@ async def ask(located: Located, verb: str, **arguments: Any) -> Any:
     if verb in _RUNNING:
         raise NotPossible(_NONE_HERE)
     limits = Limits(answer_deadline_s=located.answer_deadline_min * 60.0)
-    store = make_store(located.store, located.client_id, clock=time.time, limits=limits)
+    clock = SteadyClock()
+    store = make_store(located.store, located.client_id, clock=clock, limits=limits, on_time=clock.set)
     try:
         await store.open_beside()
     except StoreLocked:
