@@ -149,7 +149,7 @@ class Setups:
 
     async def _open_replies(self, stack: AsyncExitStack, config: Config, texts: Texts) -> Replies:
         dingtalk = config.dingtalk
-        session = await stack.enter_async_context(dingtalk.network.open_session())
+        session = await stack.enter_async_context(dingtalk.network.open_session(plain_calls=True))
         openapi = OpenAPI(
             session,
             dingtalk.network,

@@ -36,7 +36,8 @@ class Sink:
     def __init__(self, stream: TextIO, *, lines: int = 10_000) -> None:
         self._stream = stream
         self._descriptor = stream.fileno()
-        self._lines: queue.Queue[str | threading.Event] = queue.Queue(lines)
+        self._lines: queue.SimpleQueue[str | threading.Event] = queue.SimpleQueue()
+        self._most = lines
         self._recent: deque[str] = deque(maxlen=RECENT)
         self.dropped = 0
         threading.Thread(target=self._main, name="log", daemon=True).start()
@@ -47,15 +48,16 @@ class Sink:
         return list(self._recent)
 
     def write(self, text: str) -> int:
-        if text == "\n" and self._recent:  # the end of the line before, as print() writes it
-            self._recent[-1] += text
-        else:
-            self._recent.append(text[:RECENT_CHARACTERS])
-        try:
-            self._lines.put_nowait(text)
-        except queue.Full:
+        self._recent.append(text if len(text) <= RECENT_CHARACTERS else text[:RECENT_CHARACTERS] + "\n")
+        if self._is_full:
             self.dropped += 1
+        else:
+            self._lines.put(text)
         return len(text)
+
+    @property
+    def _is_full(self) -> bool:
+        return self._lines.qsize() >= self._most
 
     def flush(self) -> None:
         """Lines are flushed by the thread."""
@@ -66,8 +68,8 @@ class Sink:
     def close(self, timeout_s: float = 2.0) -> None:
         """Write what is left, as far as it can be written in time. What comes later is written, too."""
         written = threading.Event()
-        with suppress(queue.Full):
-            self._lines.put_nowait(written)
+        if not self._is_full:
+            self._lines.put(written)
             written.wait(timeout_s)
 
     def _main(self) -> None:
@@ -127,7 +129,7 @@ def configure(
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=structlog.WriteLoggerFactory(out),
         cache_logger_on_first_use=cache,
     )
     handler = _Handler(out)

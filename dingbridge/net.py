@@ -47,10 +47,13 @@ class Network:
     def _bypassed(self, host: str) -> bool:
         return any(_host_matches(host.lower().rstrip("."), entry.lower()) for entry in self.no_proxy)
 
-    def open_session(self, *, keepalive_s: float = 15.0, limit: int = 0) -> aiohttp.ClientSession:
+    def open_session(
+        self, *, keepalive_s: float = 15.0, limit: int = 0, plain_calls: bool = False
+    ) -> aiohttp.ClientSession:
         """A session that follows nothing by itself: no environment, no cookies; timeouts are the caller's.
 
         A redirect that a call does not forbid, as the WebSocket handshake cannot, raises RedirectRefused.
+        plain_calls: every call forbids redirects by itself; watching for them costs each one some hundredths of a ms.
         """
         trace = aiohttp.TraceConfig()
         trace.on_request_redirect.append(_refuse_redirect)
@@ -62,7 +65,7 @@ class Network:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=True,
-            trace_configs=[trace],
+            trace_configs=[] if plain_calls else [trace],
         )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from dingbridge import log
 from dingbridge.log import pseudonym
@@ -155,3 +157,20 @@ async def test_loudness_follows_the_end(played: Played) -> None:
     assert levels.pop("failed") == "warning"
     assert levels.pop("duplicate") == "debug"
     assert set(levels.values()) == {"info"}
+
+
+# -- where lines go
+
+
+def test_a_log_that_nobody_reads_drops_whole_lines_and_blocks_nobody() -> None:
+    """Past its bound a line is dropped and counted, its end with it; what was written comes out line by line."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as full, os.fdopen(reading) as reader:
+        sink = log.Sink(full, lines=3)
+        logger = structlog.WriteLogger(sink)  # type: ignore[arg-type] # as much of a file as it needs
+        for _ in range(20):
+            logger.info("x" * 70_000)  # more than a pipe holds: the first one waits for a reader
+        assert sink.dropped >= 16
+        assert {len(line) for line in sink.recent()} == {log.RECENT_CHARACTERS + 1}
+        for _ in range(20 - sink.dropped):
+            assert reader.readline() == "x" * 70_000 + "\n"

@@ -18,7 +18,8 @@ from dingbridge.dingtalk.pace import Pace
 from dingbridge.errors import BackendError, HandlerError, ReplyPaced, ReplyUncertain, StoreUnavailable
 from dingbridge.model import Answer, Conversation, ConversationKind, Message, MessageKind, Person, Route
 from dingbridge.sim.gateway import MISSING, Gateway
-from dingbridge.trail import Trail
+from dingbridge.store.codec import decode_steps, encode_steps
+from dingbridge.trail import Step, Trail
 from tests.anythingllm_asking import KEY, QUICK, client
 from tests.anythingllm_peer import GOOD, Act, Peer, Script, abort, answer, replay, stream, token
 from tests.replying import Chat, Clock, chatting
@@ -390,3 +391,13 @@ async def test_a_handler_that_fails_is_told_with_its_cause(
     assert name == "handler.ran"
     assert (facts["handler"], facts["ok"], facts["cause"]) == ("own_handlers:handle", False, cause)
     assert words in facts["why"]
+
+
+# -- as it is stored
+
+
+def test_half_a_surrogate_pair_in_a_step_can_be_stored() -> None:
+    """An error's text may quote half an emoji, which no database takes; the other facts stay as they were."""
+    steps = (Step(1.0, "gave_up", {"why": "half \ud83d", "cause": "保留"}), Step(2.0, "later", {"part": 1}))
+    kept = decode_steps(encode_steps(steps).encode("utf-8").decode("utf-8"))
+    assert kept == [Step(1.0, "gave_up", {"why": "half ?", "cause": "保留"}), steps[1]]

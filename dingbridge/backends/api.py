@@ -34,7 +34,7 @@ class Api:
         self.faults = Faults(where=_origin(self._root), hidden=_hidden(key, network.proxy))
 
     def open(self) -> None:
-        self._http = self._network.open_session(keepalive_s=KEEPALIVE_S)
+        self._http = self._network.open_session(keepalive_s=KEEPALIVE_S, plain_calls=True)
 
     async def close(self) -> None:
         if self._http is not None:

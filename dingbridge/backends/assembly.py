@@ -108,8 +108,10 @@ class Assembly:
 
     def _text(self, event: Mapping[str, Any]) -> str:
         text = event.get("textResponse")
-        self.odd = self.odd or not isinstance(text, str | None)
-        return text if isinstance(text, str) else ""
+        if isinstance(text, str):
+            return text
+        self.odd = self.odd or text is not None
+        return ""
 
     def _keep_sources(self, event: Mapping[str, Any]) -> None:
         """In `finalize` since 1.9, in every chunk before; the last list that has something wins."""

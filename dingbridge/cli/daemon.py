@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -54,6 +55,9 @@ async def _run(config: Config) -> int:
     from dingbridge.app import App  # noqa: PLC0415
     from dingbridge.building import redactor_for  # noqa: PLC0415
 
+    # What was imported stays: each full collection would look through it, and stop everybody for that long.
+    gc.collect()
+    gc.freeze()
     sink = log.Sink(sys.stderr)
     redactor = redactor_for(config)
     log.configure(redactor, stream=sink, own_process=True)

@@ -149,7 +149,10 @@ def settle(runs: Iterable[Run]) -> Line:
     Emphasis may not begin or end with a space, and not with punctuation towards a letter (`**注意：**请` shows
     its asterisks): the punctuation moves out, or a space comes between.
     """
-    joined = _joined(_loosened(_joined(runs)))
+    joined = _joined(runs)
+    if not any(run.kind in STYLED for run in joined):
+        return tuple(_trimmed([_tamed(run) for run in joined]))
+    joined = _joined(_loosened(joined))
     kinds = [run.kind for run in joined]
     for at, run in enumerate(joined):
         # Two kinds of asterisks side by side read as one; bold is the one that matters.

@@ -74,7 +74,7 @@ def mute(text: str) -> str:
     DingTalk looks for `@` and an id in the raw text, so code is no shelter either
     (https://open.dingtalk.com/document/orgapp/robot-message-type).
     """
-    return _AT.sub(lambda found: "＠" if found[1] else "@", text)
+    return _AT.sub(lambda found: "＠" if found[1] else "@", text) if "@" in text else text
 
 
 def tame(text: str) -> str:
@@ -85,7 +85,9 @@ def tame(text: str) -> str:
     """
     for mark, twin in _TWINS:
         text = text.replace(mark, twin)
-    return _RANGE.sub("～", _ENTITY.sub("＆", mute(text)))
+    text = mute(text)
+    text = _ENTITY.sub("＆", text) if "&" in text else text
+    return _RANGE.sub("～", text) if "~" in text else text
 
 
 def destination(href: str, hosts: frozenset[str] | None) -> str:
@@ -134,7 +136,9 @@ def spans(text: str, hosts: frozenset[str] | None, *, code: bool = False) -> Ite
     too, which phones show as plain text. Names without a scheme, `www.` or a path stay: `report.md` is one.
     """
     end = 0
-    for found in (_IN_CODE if code else _IN_PROSE).finditer(text):
+    # Most texts have none: every address has a dot, or a scheme.
+    addresses = (_IN_CODE if code else _IN_PROSE).finditer(text) if "." in text or "://" in text else ()
+    for found in addresses:
         address = _trimmed(found[0])
         yield text[end : found.start()], ""
         end = found.start() + len(address)

@@ -129,6 +129,7 @@ def read(text: str, hosts: frozenset[str] | None, *, tables: Tables = "keep") ->
 def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False, "maxNesting": _NESTING})
     parser.enable(["table", "strikethrough"])
+    parser.disable(["html_block", "html_inline"])  # they would be asked everywhere, to find nothing
     # Every link has to be seen as one, also `javascript:`, or its source would be written out as text.
     parser.validateLink = lambda url: True  # type: ignore[method-assign] # noqa: ARG005 - its interface
     parser.normalizeLink = lambda url: url  # type: ignore[method-assign]

@@ -22,6 +22,7 @@ from dingbridge.trail import Step
 
 TRAIL_LENGTH = 32_768  # characters
 _HEAD, _TAIL = 8_192, 16_384
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 # A question that waits for hours keeps its beginning and its end.
 APPEND_TRAIL = (
     f"trail = CASE WHEN length(trail) > {TRAIL_LENGTH}"
@@ -31,16 +32,16 @@ APPEND_TRAIL = (
 
 def encode_message(message: Message) -> str:
     """Everything but the webhook, which has columns of its own because a newer one may replace it."""
-    return json.dumps(
+    conversation, sender = message.conversation, message.sender
+    return _encode(
         {
-            "conversation": asdict(message.conversation),
-            "sender": asdict(message.sender),
+            "conversation": {"id": conversation.id, "kind": conversation.kind, "title": conversation.title},
+            "sender": {"id": sender.id, "staff_id": sender.staff_id, "nick": sender.nick},
             "kind": message.kind,
             "text": message.text,
             "sent_at": message.sent_at.timestamp(),
             "frame": message.frame,
-        },
-        ensure_ascii=False,
+        }
     )
 
 
@@ -67,7 +68,7 @@ def decode_message(*, robot: str, key: str, body: str, webhook: str, webhook_exp
 
 
 def encode_answer(answer: Answer) -> str:
-    return json.dumps(asdict(answer), ensure_ascii=False)
+    return _encode(asdict(answer))
 
 
 def decode_answer(text: str) -> Answer:
@@ -85,11 +86,11 @@ def decode_answer(text: str) -> Answer:
 
 def encode_steps(steps: Iterable[Step], redact: Callable[[str], str] = str) -> str:
     """JSON lines, to be put behind those that are there. redact: masks the facts, before they are quoted."""
-    return "".join(json.dumps(_fields(step, redact), ensure_ascii=False) + "\n" for step in steps)
+    return _storable("".join([_encode(_fields(step, redact)) + "\n" for step in steps]))
 
 
 def _fields(step: Step, redact: Callable[[str], str]) -> dict[str, Any]:
-    facts = {key: _storable(redact(fact)) if isinstance(fact, str) else fact for key, fact in step.facts.items()}
+    facts = {key: redact(fact) if isinstance(fact, str) else fact for key, fact in step.facts.items()}
     return {"at": round(step.at, 3), "name": step.name, **facts}
 
 

@@ -116,8 +116,7 @@ class Engine(ABC):
 
     async def run(self, work: Callable[[Any], T]) -> T:
         """Work takes a Connection, or what this engine's own is. Raises what work raises, and StoreError."""
-        # Shielded: a caller that is cancelled must not leave the thread resolving a cancelled future.
-        result: T = await asyncio.shield(self._submit(work).future)
+        result: T = await self._submit(work).future  # of a caller that is cancelled it is done, and left alone
         return result
 
     def submit(self, work: Callable[[Any], Any]) -> asyncio.Future[Any]:
