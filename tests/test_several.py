@@ -42,7 +42,7 @@ async def test_status_lists_the_daemons(house: House, postgres: Server, monkeypa
             "zh-CN",
             (
                 f"进程 {two.process.pid}，已运行",
-                " s前）",
+                "前）",
                 "共用这个数据库的守护进程",
                 "由它回答本命令",
                 "值班",
@@ -53,7 +53,7 @@ async def test_status_lists_the_daemons(house: House, postgres: Server, monkeypa
             "en",
             (
                 f"process {two.process.pid}, up for",
-                " s ago)",
+                " ago)",
                 "Daemons of this store:",
                 "answers this",
                 "on duty",

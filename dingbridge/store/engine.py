@@ -116,7 +116,8 @@ class Engine(ABC):
 
     async def run(self, work: Callable[[Any], T]) -> T:
         """Work takes a Connection, or what this engine's own is. Raises what work raises, and StoreError."""
-        result: T = await self._submit(work).future  # of a caller that is cancelled it is done, and left alone
+        # Shielded: what is under way goes on without a caller that is cancelled, and is seen to end.
+        result: T = await asyncio.shield(self._submit(work).future)
         return result
 
     def submit(self, work: Callable[[Any], Any]) -> asyncio.Future[Any]:

@@ -277,7 +277,7 @@ def _is_unreachable(error: StoreError | None) -> bool:
 def explained(error: psycopg.Error, place: str) -> StoreError:
     """The operator's words for what PostgreSQL says; its own never hold the password."""
     text = _ASKED.sub("", " ".join(str(error).split())) or type(error).__name__
-    for kinds, remedy, cause in _KINDS:
+    for kinds, remedy, cause in _KIND_CAUSES:
         if isinstance(error, kinds):
             return StoreUnavailable(f"store {place}: {text}; {remedy}", cause=cause)
     if isinstance(error, psycopg.OperationalError) and (error.sqlstate or _LOST[0]).startswith(_LOST):
@@ -288,7 +288,7 @@ def explained(error: psycopg.Error, place: str) -> StoreError:
 
 def _remedy_and_cause(text: str) -> tuple[str, str]:
     """By the words of libpq, whose errors have no kinds, and of a server that hangs up."""
-    for said, remedy, cause in _SAID:
+    for said, remedy, cause in _SAID_CAUSES:
         if re.search(said, text):
             return remedy, cause
     if "FATAL:" in text:  # said by a server, so that it is up and reached
@@ -300,7 +300,7 @@ _LOST = ("08", "57P")  # classes of SQLSTATE; what has another was said by a ser
 _POOLER = "a pooler in between drops the connection's settings: name PostgreSQL itself in [store] url"
 _TOO_MANY = f"raise max_connections, or start fewer daemons: each has {THREADS + 1} connections"
 _ASKED = re.compile(r" Is the server running (on that host|locally) and accepting [^?]*\?")
-_SAID = (
+_SAID_CAUSES = (
     (
         'database "[^"]*" does not exist',
         "make it (createdb --encoding=UTF8 --template=template0), or correct its name in [store] url",
@@ -308,7 +308,7 @@ _SAID = (
     ),
     ('role "[^"]*" does not exist', "make it (createuser), or correct its name in [store] url", "store.password"),
     ("does not support SSL", "switch ssl on there, or write another sslmode in [store] url", "store.unreachable"),
-    ("certificate", "see sslmode, sslrootcert and the host's name in [store] url", "store.unreachable"),
+    ("[Cc]ertificate", "see sslmode, sslrootcert and the host's name in [store] url", "store.unreachable"),
     (
         "password|no pg_hba.conf entry|authentication",
         "see [store] password, and the server's pg_hba.conf",
@@ -325,7 +325,7 @@ _SAID = (
         "store.unreachable",
     ),
 )
-_KINDS: tuple[tuple[tuple[type[psycopg.Error], ...], str, str], ...] = (
+_KIND_CAUSES: tuple[tuple[tuple[type[psycopg.Error], ...], str, str], ...] = (
     ((errors.DiskFull,), "the server's disk is full: free some space, nothing accepted is lost", "store.full"),
     ((errors.ReadOnlySqlTransaction,), "this server only reads: name the one that leads", "store.readonly"),
     (
