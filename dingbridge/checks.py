@@ -22,7 +22,7 @@ from dingbridge.errors import BridgeError, ConfigError, StoreLocked
 from dingbridge.service import Presence
 from dingbridge.store.lock import take_lock
 from dingbridge.store.replicas import Replica
-from dingbridge.store.schema import MIGRATIONS
+from dingbridge.store.schema import MIGRATIONS, version_of
 from dingbridge.store.seat import is_anyone_seated
 
 Level = Literal["ok", "warning", "failure"]
@@ -96,7 +96,7 @@ def _sqlite(path: Path) -> tuple[bool, Finding]:
         if not path.exists():
             return False, _new_store(path)
         with take_lock(path), closing(sqlite3.connect(path)) as connection:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            version = version_of(connection)
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
     except StoreLocked:

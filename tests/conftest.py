@@ -15,8 +15,8 @@ from dingbridge import log
 from dingbridge.sim.anythingllm import AnythingLLM
 from dingbridge.sim.gateway import Gateway
 from tests.house import House, leaked
-from tests.places import Place, PostgresPlace, SQLitePlace
-from tests.postgres import Server, Unavailable
+from tests.places import Place, PostgresPlace, SQLitePlace, serving
+from tests.postgres import Server
 
 for name in [name for name in os.environ if name.startswith(("DINGBRIDGE_", "NOTIFY_", "WATCHDOG_"))]:
     del os.environ[name]
@@ -64,11 +64,7 @@ async def backend() -> AsyncIterator[AnythingLLM]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
     """One PostgreSQL for all tests of this process that ask for it; each makes a database of its own in it."""
-    try:
-        server = Server(fast=True)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with server:
+    with serving(fast=True) as server:
         yield server
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
 import sys
@@ -14,7 +13,7 @@ from dingbridge.sim.anythingllm import AnythingLLM
 from dingbridge.sim.gateway import Gateway
 from dingbridge.sim.gateway_records import Sent
 from tests.house import Daemon, House
-from tests.kills_judge import Count, all_seen, answer, judge
+from tests.kills_judge import Count, all_seen, answer, arguments, judge, told
 
 LANES = 20
 ANSWER_S = 0.2
@@ -62,10 +61,7 @@ async def _kill(house: House, kills: int, draw: random.Random) -> Daemon:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--questions", type=int, default=0, help="default: ten a kill")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser = arguments(__doc__)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         count = asyncio.run(
@@ -77,10 +73,7 @@ def main() -> int:
                 lanes=max(LANES, options.kills * 2 // 3),
             )
         )
-    print(f"seed {options.seed}: {count}")
-    for name, found in count.faults.items():
-        print(f"{name}: {', '.join(found[:20])}")
-    return 1 if count.faults else 0
+    return told(count, options.seed)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ Every accepted question is answered, or its asker is told; a repeat is marked; o
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -126,3 +128,19 @@ def judge(gateway: Gateway, sent: list[Sent], count: Count) -> None:
 def _came_late(one: Sent) -> bool:
     """DingTalk has sent it again, or had nobody to send it to: newer ones may have come before it."""
     return one.deliveries > 1 or one.pushes[0].at - one.at > HELD_S
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--questions", type=int, default=0, help="default: ten a kill")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    return parser
+
+
+def told(count: Count, seed: int) -> int:
+    """Print what came of it; the exit code."""
+    print(f"seed {seed}: {count}")
+    for name, found in count.faults.items():
+        print(f"{name}: {', '.join(found[:20])}")
+    return 1 if count.faults else 0

@@ -7,7 +7,6 @@ while the third goes on.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
 import sys
@@ -22,7 +21,7 @@ from dingbridge.sim.gateway_records import Sent
 from dingbridge.store.store import LEASE_S
 from tests.fleet import Fleet, Member, fleet
 from tests.house import until
-from tests.kills_judge import Count, all_seen, answer, judge
+from tests.kills_judge import Count, all_seen, answer, arguments, judge, told
 from tests.postgres import Server
 
 EVERY_S = 1.5
@@ -180,10 +179,7 @@ def _sum_up(ships: Fleet, count: FleetCount) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--questions", type=int, default=0, help="default: ten a kill")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser = arguments(__doc__)
     parser.add_argument("--apart", action="store_true", help="each daemon has a STATE_DIRECTORY of its own")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -198,10 +194,7 @@ def main() -> int:
                 together=not options.apart,
             )
         )
-    print(f"seed {options.seed}: {count}")
-    for name, found in count.faults.items():
-        print(f"{name}: {', '.join(found[:20])}")
-    return 1 if count.faults else 0
+    return told(count, options.seed)
 
 
 if __name__ == "__main__":

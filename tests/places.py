@@ -10,14 +10,15 @@ import sqlite3
 import sys
 from abc import ABC, abstractmethod
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from dingbridge.model import Secret
 from dingbridge.store.intake import Limits
@@ -26,8 +27,20 @@ from dingbridge.store.postgres_engine import Address, address
 from dingbridge.store.recovery import Recovered
 from dingbridge.store.sqlite import SQLiteStore
 from dingbridge.store.store import Store
-from tests.postgres import Server
+from tests.postgres import Server, Unavailable
 from tests.stores import ROOT, UNLIMITED, Clock, crashed
+
+
+@contextmanager
+def serving(*, fast: bool = False, password: str = "") -> Iterator[Server]:
+    """A PostgreSQL of one's own; where none can be started, the test is skipped."""
+    try:
+        server = Server(fast=fast, password=password)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    with server:
+        yield server
+
 
 CHILD = (sys.executable, "-m", "tests.store_child")
 _numbers = count(1)

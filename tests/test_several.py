@@ -294,23 +294,22 @@ async def test_check_takes_no_connection_from_a_daemon_it_cannot_see(
     announced, daemon = await started(house, 2)
     await status_of(house, 2)
     assert await announced.stop() == 0
-    await asyncio.to_thread(postgres.kill)
-    try:
-        told = await as_json("check", *configuration(house), expected=1)
-    finally:
-        await asyncio.to_thread(postgres.start)
-    findings = {f["part"]: f for f in told["findings"]}
+
+    async def checked() -> dict[str, Any]:
+        await asyncio.to_thread(postgres.kill)
+        try:
+            told = await as_json("check", *configuration(house), expected=1)
+        finally:
+            await asyncio.to_thread(postgres.start)
+        return {finding["part"]: finding for finding in told["findings"]}
+
+    findings = await checked()
     assert findings["store"]["level"] == "failure"
     assert findings["dingtalk"]["detail"] == "a ticket only, because a daemon is running"
     assert "web" not in findings
     await status_of(house, 1)
     assert await daemon.stop() == 0
-    await asyncio.to_thread(postgres.kill)
-    try:
-        told = await as_json("check", *configuration(house), expected=1)
-    finally:
-        await asyncio.to_thread(postgres.start)
-    findings = {f["part"]: f for f in told["findings"]}
+    findings = await checked()
     assert findings["dingtalk"]["detail"] == "a ticket only, because a daemon may be running"
     assert "web" not in findings
 

@@ -30,8 +30,8 @@ from dingbridge.store.postgres_wire import PostgresConnection
 from dingbridge.store.recovery import SETTLE_S, Recovered
 from dingbridge.store.store import LEASE_S, Store
 from tests.house import until
-from tests.places import PostgresPlace
-from tests.postgres import Server, Unavailable, account
+from tests.places import PostgresPlace, serving
+from tests.postgres import Server, account
 from tests.stores import START, UNLIMITED, Clock, finish, head, leased, message
 from tests.test_store_replicas import QUICK, attended, daemons
 
@@ -43,11 +43,7 @@ PASSWORD = "geh+eim/42"
 @pytest.fixture(scope="module")
 def durable() -> Iterator[Server]:
     """A server that keeps what was committed, to be killed; it asks for a password."""
-    try:
-        server = Server(password=PASSWORD)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with server:
+    with serving(password=PASSWORD) as server:
         yield server
 
 

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from dingbridge.errors import LeaseLost, StoreUnavailable
 from dingbridge.model import Answer, Delivery, Outcome, State, Task, lane_key
-from dingbridge.store import postgres, recovery, session
+from dingbridge.store import recovery, replicas, session
 from dingbridge.store.intake import Limits
 from dingbridge.store.postgres import PostgresStore, Rhythm
 from dingbridge.store.postgres_wire import lock_number
@@ -568,7 +568,7 @@ async def test_after_a_jump_of_the_common_clock_nobody_is_taken_for_dead(
         await head(one)
         async with attended(two):
             before = two._began_at
-            monkeypatch.setattr(postgres, "_NOW", f"{postgres._NOW} + {LEASE_S}")
+            monkeypatch.setattr(replicas, "NOW", f"{replicas.NOW} + {LEASE_S}")
             await until(lambda: two._began_at > before + 1.0)
             clock.tick(LEASE_S + 1)
             await asyncio.sleep(0.5)  # looked at twenty times; nothing to wait for, as nothing is to happen
@@ -585,7 +585,7 @@ async def test_a_common_clock_that_goes_back_makes_nobody_wait(
         await one.put(message("held", person="u2"))
         await dead.lease(1)
         async with attended(one):
-            monkeypatch.setattr(postgres, "_NOW", f"{postgres._NOW} - 3600")
+            monkeypatch.setattr(replicas, "NOW", f"{replicas.NOW} - 3600")
             one._on_time = lambda _: setattr(clock, "now", START - 3600.0)
             back = START - 3600.0
             await until(lambda: postgres_place.rows("due", "lane WHERE token IS NULL") == [(back,)])

@@ -17,7 +17,8 @@ from dingbridge.store.postgres import look
 from dingbridge.store.postgres_engine import address
 from tests.house import House, until
 from tests.operating import verb
-from tests.postgres import Server, Unavailable
+from tests.places import serving
+from tests.postgres import Server
 from tests.several import configuration, environ, started, status_of
 from tests.test_several import web_port
 from tests.test_support import unpacked
@@ -30,11 +31,7 @@ SHOWN = ("s3cr3t", "4711")
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Server]:
     """A server that asks for the password, for tests that stop it."""
-    try:
-        server = Server(fast=True, password=PASSWORD)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    with server:
+    with serving(fast=True, password=PASSWORD) as server:
         yield server
 
 

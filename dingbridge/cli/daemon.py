@@ -56,7 +56,6 @@ async def _run(config: Config) -> int:
     from dingbridge.building import redactor_for  # noqa: PLC0415
 
     # What was imported stays: each full collection would look through it, and stop everybody for that long.
-    gc.collect()
     gc.freeze()
     sink = log.Sink(sys.stderr)
     redactor = redactor_for(config)

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 
 from dingbridge.errors import StoreLocked
+from dingbridge.store import replicas
 from dingbridge.store.postgres_engine import Address, explained
 from dingbridge.store.postgres_wire import lock_number
 from dingbridge.store.store import LEASE_S
@@ -17,7 +18,6 @@ from dingbridge.store.store import LEASE_S
 WAIT_S = 5.0  # so long the server may take to see that the command before has died
 AGAIN_S = 0.2
 _OTHERS = "another `dingbridge store` works on it, or a daemon starts or stops just now; try again after that"
-_NOW = "extract(epoch FROM clock_timestamp())::double precision"
 
 
 @contextmanager
@@ -50,17 +50,15 @@ def alone_on(where: Address) -> Iterator[psycopg.Connection[Any]]:
 
 def now(raw: psycopg.Connection[Any]) -> float:
     """The database's clock, which counts for all daemons."""
-    return float(_one(raw, f"SELECT {_NOW}"))
+    return float(_one(raw, f"SELECT {replicas.NOW}"))
 
 
 def _live(raw: psycopg.Connection[Any]) -> str:
     """The daemons that were heard of within the time of a lease."""
     if not _one(raw, "SELECT to_regclass('replica') IS NOT NULL"):
         return ""
-    live = raw.execute(
-        f"SELECT id, host, pid FROM replica WHERE beat_at > {_NOW} - %s ORDER BY id", (LEASE_S,)
-    ).fetchall()
-    names = ", ".join(f"{name} (process {pid} on {host})" for name, host, pid in live)
+    live = (one for one in replicas.listed(raw, LEASE_S) if one.live)
+    names = ", ".join(f"{one.name} (process {one.pid} on {one.host})" for one in live)
     return f"these daemons are running on it: {names}; stop them first" if names else ""
 
 

@@ -28,7 +28,7 @@ from dingbridge.store.migrating import require_file
 from dingbridge.store.postgres_engine import Address
 from dingbridge.store.postgres_schema import bring_up
 from dingbridge.store.postgres_wire import PostgresConnection
-from dingbridge.store.schema import MIGRATIONS
+from dingbridge.store.schema import MIGRATIONS, version_of
 from dingbridge.store.sqlite_engine import explained
 
 BATCH = 5000  # rows in a transaction
@@ -117,7 +117,7 @@ def _text(stored: bytes) -> str:
 
 
 def _require_this_version(lite: sqlite3.Connection, path: Path) -> None:
-    (version,) = lite.execute("PRAGMA user_version").fetchone()
+    version = version_of(lite)
     if not version:
         raise StoreUnavailable(f"{path} is no store of dingbridge", retryable=False)
     if version > len(MIGRATIONS):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dingbridge.errors import StoreUnavailable
 from dingbridge.store.lock import take_lock
-from dingbridge.store.schema import migrate
+from dingbridge.store.schema import migrate, version_of
 from dingbridge.store.sqlite_engine import connect, explained
 
 if TYPE_CHECKING:
@@ -37,11 +37,6 @@ def migrate_postgres(where: Address) -> tuple[int, int]:
 
     with alone_on(where) as raw:
         return bring_up(raw, where.schema)
-
-
-def version_of(connection: sqlite3.Connection) -> int:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return int(version)
 
 
 def require_file(path: Path) -> None:

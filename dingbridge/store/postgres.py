@@ -33,7 +33,6 @@ from dingbridge.store.store import LEASE_S, Crew, Store
 log = structlog.get_logger("dingbridge.store")
 
 WAKE, LEASES = "wake", "leases"
-_NOW = "SELECT extract(epoch FROM clock_timestamp())::double precision"
 TOLD_S = 1.0  # what has changed of a daemon is told to the others
 LEAVE_S = 3.0
 NAME_S = 3.0  # so long the server may take to see that the one before has died
@@ -64,7 +63,7 @@ async def look(where: Address) -> Seen:
     engine.prepared_by = require_rights
 
     def run(c: Any) -> Seen:
-        (now,) = c.execute(_NOW).fetchone()
+        (now,) = c.execute(f"SELECT {replicas.NOW}").fetchone()
         clock_s = time.time() - now
         if not (version := version_of(c)):
             return Seen(0, (), clock_s)
@@ -264,7 +263,7 @@ class PostgresStore(Store):
     async def _tell_time(self) -> None:
         """The machines' clocks may differ; the database's counts. Where it jumps, all have to renew by it first."""
         asked = time.monotonic()
-        now = await self._engine.run(lambda c: c.execute(_NOW).fetchone()[0])
+        now = await self._engine.run(lambda c: c.execute(f"SELECT {replicas.NOW}").fetchone()[0])
         took_s = time.monotonic() - asked
         if took_s >= DRIFT_S:
             return
@@ -281,10 +280,6 @@ class PostgresStore(Store):
     @property
     def peers_last_seen(self) -> list[Replica]:
         return self._peers
-
-    @property
-    def replicas(self) -> int:
-        return max(1, sum(peer.live for peer in self._peers))
 
     @property
     def on_duty(self) -> bool:

@@ -12,6 +12,8 @@ from typing import Any
 from dingbridge.store.engine import Connection
 
 GONE_S = 24 * 3600.0
+# The database's clock, which counts for all daemons, in seconds since the epoch.
+NOW = "extract(epoch FROM clock_timestamp())::double precision"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,10 @@ def beat(c: Connection, name: str, *, started_at: float, now: float, facts: Mapp
     c.execute("DELETE FROM replica WHERE beat_at < ?", (now - GONE_S,))
 
 
-def listed(c: Connection, lease_s: float) -> list[Replica]:
-    """By the database's clock: who looks may have another one."""
+def listed(c: Any, lease_s: float) -> list[Replica]:
+    """By the database's clock: who looks may have another one. c: a Connection, or psycopg's."""
     rows = c.execute(
-        "SELECT id, host, pid, started_at, beat_at, facts,"
-        " greatest(0, extract(epoch FROM clock_timestamp())::double precision - beat_at) FROM replica ORDER BY id"
+        f"SELECT id, host, pid, started_at, beat_at, facts, greatest(0, {NOW} - beat_at) FROM replica ORDER BY id"
     ).fetchall()
     return [
         Replica(name, host, pid, started_at, beat_at, json.loads(facts), silent_s, silent_s < lease_s)

@@ -94,9 +94,15 @@ MIGRATIONS: tuple[str, ...] = (
 )
 
 
+def version_of(connection: sqlite3.Connection) -> int:
+    """0 where there are no tables yet."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
 def require(connection: sqlite3.Connection) -> None:
     """For who only looks: tables of another version are left as they are."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    version = version_of(connection)
     if version != len(MIGRATIONS):
         raise StoreUnavailable(
             f"the store is of another dingbridge (schema {version}, this one knows {len(MIGRATIONS)}): "
@@ -108,7 +114,7 @@ def require(connection: sqlite3.Connection) -> None:
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the tables to this version, each step in a transaction of its own."""
     connection.create_function("trace_code", 2, trace_code, deterministic=True)
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    version = version_of(connection)
     if version > len(MIGRATIONS):
         raise StoreUnavailable(
             f"the store is of a newer dingbridge (schema {version}, this one knows {len(MIGRATIONS)}): "

@@ -111,7 +111,7 @@ class Store:
     @property
     def replicas(self) -> int:
         """How many live, this one counted."""
-        return 1
+        return max(1, sum(peer.live for peer in self.peers_last_seen))
 
     @property
     def on_duty(self) -> bool:
