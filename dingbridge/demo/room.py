@@ -96,18 +96,19 @@ class Room:
             self.board.change(sent.msg_id, webhook_expires_at=now_ms(), note="会话 webhook 提前失效")
 
     def _spoken(self, chat: Chat, person: Person, words: str) -> Message:
+        at = now_ms()
         return Message(
             id=f"msg{secrets.token_urlsafe(16)}==",
             chat=chat.id,
             author=person.id,
             nick=person.nick,
-            at=now_ms(),
+            at=at,
             kind="text",
             title="",
             text=words,
             html=render.plain(words, {}),
             mentions=(chat.bot_name,) if chat.kind == "group" else (),
-            webhook_expires_at=now_ms() + int(WEBHOOK_S * 1000),
+            webhook_expires_at=at + int(WEBHOOK_S * 1000),
         )
 
     # ---- what the gateways note
