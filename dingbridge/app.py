@@ -27,7 +27,6 @@ from dingbridge.building import (
     store_limits,
 )
 from dingbridge.clock import SteadyClock
-from dingbridge.config import Config
 from dingbridge.control import ControlServer
 from dingbridge.dingtalk.stream import Stream, Timing
 from dingbridge.dispatch import Pauses
@@ -40,6 +39,7 @@ from dingbridge.receiving import Receiving
 from dingbridge.redaction import Redactor
 from dingbridge.reloading import Reloaded, merged
 from dingbridge.service import Notifier, Presence
+from dingbridge.settings import Config
 from dingbridge.setup import Setup
 from dingbridge.store.store import Store
 from dingbridge.trail import Step

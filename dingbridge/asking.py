@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 from dingbridge.answerer import Answerer
 from dingbridge.building import import_handlers_from, open_backend
-from dingbridge.config import Config
 from dingbridge.errors import BridgeError
 from dingbridge.model import Answer, Conversation, ConversationKind, Message, MessageKind, Outcome, Person
+from dingbridge.settings import Config
 from dingbridge.texts import Texts
 
 

@@ -12,7 +12,6 @@ from urllib.parse import unquote
 from dingbridge.answerer import Answerer, Backend
 from dingbridge.backends.anythingllm import AnythingLLM
 from dingbridge.backends.anythingllm import Limits as AskLimits
-from dingbridge.config import Config, StoreConfig
 from dingbridge.decode import identifier, password_in
 from dingbridge.dingtalk.openapi import OpenAPI
 from dingbridge.dingtalk.pace import Pace
@@ -21,6 +20,7 @@ from dingbridge.dingtalk.replies import Replies
 from dingbridge.errors import BridgeError, StoreError
 from dingbridge.model import Secret
 from dingbridge.redaction import Redactor
+from dingbridge.settings import Config, StoreConfig
 from dingbridge.setup import Setup
 from dingbridge.store.intake import Limits
 from dingbridge.store.sqlite import SQLiteStore

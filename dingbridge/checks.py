@@ -16,10 +16,10 @@ from typing import Literal
 from dingbridge.answerer import ANYTHINGLLM, load_handlers
 from dingbridge.building import import_handlers_from, open_backend, postgres_address
 from dingbridge.clock import DRIFT_S
-from dingbridge.config import Config
 from dingbridge.dingtalk import gateway, stream
 from dingbridge.errors import BridgeError, ConfigError, StoreLocked
 from dingbridge.service import Presence
+from dingbridge.settings import Config
 from dingbridge.store.lock import take_lock
 from dingbridge.store.replicas import Replica
 from dingbridge.store.schema import MIGRATIONS, version_of

@@ -6,7 +6,7 @@ A new key is one line in `SCHEMA` and one field of its noun. All faults are gath
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,102 +15,24 @@ from dingbridge import decode
 from dingbridge.decode import DEFAULT_HANDLER, Bad
 from dingbridge.errors import ConfigError
 from dingbridge.model import Route, Secret
-from dingbridge.net import Network
 from dingbridge.reading import Field, Reading, Schema
 from dingbridge.secrets import Surroundings, missing_secret
+from dingbridge.settings import (
+    AnythingLLMConfig,
+    BudgetConfig,
+    Config,
+    ContextConfig,
+    DingTalkConfig,
+    LimitsConfig,
+    PagesConfig,
+    ReplyConfig,
+    StoreConfig,
+    WebConfig,
+)
 
 VARIABLE = "DINGBRIDGE_CONFIG"
 CONSOLE = "DingTalk's developer console (凭证与基础信息)"
 PLACES = (Path("dingbridge.toml"), Path("/etc/dingbridge/dingbridge.toml"))
-
-
-@dataclass(frozen=True, slots=True)
-class DingTalkConfig:
-    """`[dingtalk]`: the robot's application. Both bases are without a slash at their end."""
-
-    client_id: str
-    client_secret: Secret
-    api_base: str
-    oapi_base: str
-    network: Network
-
-
-@dataclass(frozen=True, slots=True)
-class AnythingLLMConfig:
-    """`[anythingllm]`. `total_timeout_s` bounds the whole ask with all its attempts."""
-
-    base_url: str
-    api_key: Secret
-    mode: str
-    attempts: int
-    connect_timeout_s: float
-    first_token_timeout_s: float
-    idle_timeout_s: float
-    total_timeout_s: float
-    network: Network
-
-
-@dataclass(frozen=True, slots=True)
-class ReplyConfig:
-    """`[reply]`: locale "zh-CN" or "en"; notice "text" or "off"; uncertain "repeat" or "drop"."""
-
-    locale: str
-    notice_after_s: float
-    notice: str
-    uncertain: str
-
-
-@dataclass(frozen=True, slots=True)
-class LimitsConfig:
-    """`[limits]`: 0 means no limit in each of them."""
-
-    workers: int
-    waiting_per_lane: int
-    per_user_per_minute: int
-    answer_deadline_min: float
-    drain_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class StoreConfig:
-    """`[store]`. path: the SQLite file; with PostgreSQL what lock and control socket on this machine are named after.
-
-    url: PostgreSQL's, empty for SQLite; a password may stand in it.
-    """
-
-    path: Path
-    url: Secret = Secret()  # noqa: RUF009 - frozen and empty
-    password: Secret = Secret()  # noqa: RUF009 - frozen and empty
-
-    @property
-    def is_postgres(self) -> bool:
-        return bool(self.url)
-
-
-@dataclass(frozen=True, slots=True)
-class WebConfig:
-    """`[web]`: port 0 takes any free one; not `enabled` where `listen` is empty."""
-
-    host: str
-    port: int
-    admin_token: Secret
-    enabled: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """Everything `dingbridge.toml` says; all paths are absolute. Showing it shows no secret."""
-
-    path: Path
-    dingtalk: DingTalkConfig
-    anythingllm: AnythingLLMConfig
-    routes: tuple[Route, ...]
-    reply: ReplyConfig
-    limits: LimitsConfig
-    handlers_path: tuple[Path, ...]
-    store: StoreConfig
-    web: WebConfig
-
 
 NETWORK = (
     Field("proxy", decode.proxy, secret=True),
@@ -125,6 +47,8 @@ SCHEMA: Schema = {
         Field("client_secret", decode.visible, required=f"copy the Client Secret from {CONSOLE}", secret=True),
         Field("api_base", decode.url, "https://api.dingtalk.com"),
         Field("oapi_base", decode.url, "https://oapi.dingtalk.com"),
+        Field("card_template_id", decode.visible),
+        Field("card_content_key", decode.visible, "content", required="name the template's variable for the answer"),
         *NETWORK,
     ),
     "anythingllm": (
@@ -144,12 +68,18 @@ SCHEMA: Schema = {
         Field("handler", decode.handler, DEFAULT_HANDLER),
         Field("users", decode.texts, []),
         Field("conversations", decode.texts, []),
+        Field("contact", decode.visible),
+        Field("deep_workspace", decode.text),
+        Field("locale", decode.choice("zh-CN", "en", "")),
+        Field("answer_page", decode.flag, True),
+        Field("examples", decode.sentences, []),
     ),
     "reply": (
         Field("locale", decode.choice("zh-CN", "en"), "zh-CN"),
         Field("notice_after_s", decode.number(zero=True), 3),
-        Field("notice", decode.choice("text", "off"), "text"),
+        Field("notice", decode.choice("text", "emotion", "off"), "text"),
         Field("uncertain", decode.choice("repeat", "drop"), "repeat"),
+        Field("quick_replies", decode.choice("single", "all", "off"), "single"),
     ),
     "limits": (
         Field("workers", decode.whole(0), 64),
@@ -164,6 +94,21 @@ SCHEMA: Schema = {
         Field("listen", decode.listen, "127.0.0.1:8788"),
         Field("admin_token", decode.visible, secret=True),
     ),
+    "context": (
+        Field("scope", decode.choice("person", "group"), "person"),
+        Field("idle_min", decode.number(zero=True), 120),
+    ),
+    "pages": (
+        Field("listen", decode.listen, ""),
+        Field("public_url", decode.page_url),
+        Field("ttl_days", decode.number(zero=False), 7),
+    ),
+    "budget": (
+        Field("api_calls_per_month", decode.whole(0), 5000),
+        Field("webhook_stream_per_month", decode.whole(0), 3000),
+        Field("reply_path", decode.choice("auto", "webhook", "openapi"), "auto"),
+    ),
+    "sources": (),
 }
 
 
@@ -234,12 +179,14 @@ def load(path: Path, environ: Mapping[str, str], *, secrets: bool = True) -> Con
     document = reading.known("", _document(path), SCHEMA)
     dingtalk, anythingllm = (_remote(reading, document, name) for name in ("dingtalk", "anythingllm"))
     routes = _routes(reading, document)
-    reply, limits, handlers, store = (
-        reading.section(document, name) for name in ("reply", "limits", "handlers", "store")
+    reply, limits, handlers, store, context, budget = (
+        reading.section(document, name) for name in ("reply", "limits", "handlers", "store", "context", "budget")
     )
     handlers_path = reading.folders("handlers.path", handlers.get("path", ()))
     place = _store(reading, store, dingtalk.get("client_id", ""))
     web = _web(reading, reading.section(document, "web"))
+    pages = _pages(reading, reading.section(document, "pages"))
+    sources = reading.pairs(document, "sources", decode.url)
     if reading.faults:
         raise ConfigError(reading.faults)
     return Config(
@@ -252,6 +199,10 @@ def load(path: Path, environ: Mapping[str, str], *, secrets: bool = True) -> Con
         handlers_path=handlers_path,
         store=place,
         web=web,
+        context=ContextConfig(**context),
+        pages=pages,
+        budget=BudgetConfig(**budget),
+        sources=sources,
     )
 
 
@@ -277,11 +228,21 @@ def _routes(reading: Reading, document: Mapping[str, Any]) -> tuple[Route, ...]:
             reading.fault(f"route[{index}].name", f"{decode.shown(name)} already names route[{first[name]}]")
         if row.get("handler") == DEFAULT_HANDLER and row.get("workspace") == "":
             reading.fault(f"route[{index}].workspace", "missing, name an AnythingLLM workspace or a handler")
-    return () if reading.faults else tuple(_route(**row) for row in rows)
+    return () if reading.faults else tuple(_route(row) for row in rows)
 
 
-def _route(name: str, workspace: str, handler: str, users: Iterable[str], conversations: Iterable[str]) -> Route:
-    return Route(name or workspace or handler, workspace, handler, frozenset(users), frozenset(conversations))
+def _route(row: Mapping[str, Any]) -> Route:
+    name = row["name"] or row["workspace"] or row["handler"]
+    persons, groups = frozenset(row["users"]), frozenset(row["conversations"])
+    return Route(**{**row, "name": name, "users": persons, "conversations": groups})
+
+
+def _pages(reading: Reading, values: Mapping[str, Any]) -> PagesConfig:
+    host, port = values.get("listen") or ("", 0)
+    url = values.get("public_url", "")
+    if host and not url:
+        reading.fault("pages.public_url", 'missing, write the address that people open, like "http://bot.intra:8789"')
+    return PagesConfig(host, port, url, values.get("ttl_days", 7), enabled=bool(host))
 
 
 def _web(reading: Reading, values: Mapping[str, Any]) -> WebConfig:

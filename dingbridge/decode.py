@@ -176,6 +176,11 @@ def texts(value: Any, item: Decode = visible) -> tuple[str, ...]:
     return tuple(value)
 
 
+def sentences(value: Any) -> tuple[str, ...]:
+    """A list of texts that people read."""
+    return texts(value, text)
+
+
 def hosts(value: Any) -> tuple[str, ...]:
     """A `no_proxy` list: host, .suffix, *.suffix, IP, CIDR, or `*`."""
     return texts(value, _host)
@@ -189,6 +194,12 @@ def _host(value: Any) -> str:
         except ValueError:
             raise Bad("must be a host, .suffix, IP, network like 10.0.0.0/8, or *") from None
     return host
+
+
+def flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise Bad(f"must be true or false, got {shown(value)}")
+    return value
 
 
 def whole(lowest: int) -> Decode:
@@ -234,6 +245,11 @@ def url(value: Any) -> str:
     if "?" in value or "#" in value:
         raise Bad("must not hold a query (?) or fragment (#)")
     return str(value).rstrip("/")
+
+
+def page_url(value: Any) -> str:
+    """An address as `url`; empty where there is none."""
+    return url(value) if value != "" else ""
 
 
 def base_url(value: Any) -> str:

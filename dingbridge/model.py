@@ -83,11 +83,30 @@ class MessageKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """Something that was sent along. code: what DingTalk gives it out for, for a while."""
+
+    kind: MessageKind
+    code: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file's content, as it is handed to a backend."""
+
+    name: str
+    mime: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """What one person wrote in one chat.
 
     `id` is stable over redeliveries and restarts: use it as the key for anything that must happen once.
     `frame` is the id of the frame that brought it, another one at each redelivery.
+    `quoted`: what it replies to, as far as DingTalk tells. `files`: what was sent along.
     """
 
     id: str
@@ -100,6 +119,8 @@ class Message:
     webhook: Secret = Secret()  # noqa: RUF009 - frozen and empty
     webhook_expires: datetime | None = None
     frame: str = ""
+    quoted: str = ""
+    files: tuple[File, ...] = ()
 
     @property
     def code(self) -> str:
@@ -139,6 +160,7 @@ class Answer:
     refused: the documents do not say; the next matching route is tried, and the first refusal is shown.
     partial: the text broke off; it is shown and marked.
     question_cut: the question was too long and only its beginning was asked.
+    origin: the workspace it came from; empty where a handler of one's own found it.
     """
 
     text: str = ""
@@ -148,6 +170,7 @@ class Answer:
     question_cut: bool = False
     tries: int = 1
     first_token_s: float | None = None
+    origin: str = ""
 
 
 class Reply(Protocol):
@@ -159,13 +182,22 @@ class Reply(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A rule that names who is answered by what. See `router.py` for when it matches."""
+    """A rule that names who is answered by what. See `router.py` for when it matches.
+
+    contact: the staff id of who takes over questions. deep_workspace: where `/deep` asks. locale: empty for the
+    common one. answer_page: whether its answers may be read on a page. examples: questions it answers well.
+    """
 
     name: str
     workspace: str = ""
     handler: str = "anythingllm"
     users: frozenset[str] = frozenset()
     conversations: frozenset[str] = frozenset()
+    contact: str = ""
+    deep_workspace: str = ""
+    locale: str = ""
+    answer_page: bool = True
+    examples: tuple[str, ...] = ()
 
 
 class Outcome(StrEnum):

@@ -79,6 +79,18 @@ class Reading:
         self.fault(name, f"write it as a section [{name}]" + f", not [[{name}]]" * isinstance(table, list))
         return {}
 
+    def pairs(self, document: Mapping[str, Any], name: str, decode: Decode) -> dict[str, Any]:
+        """A section whose keys are anybody's."""
+        table = document.get(name, {})
+        if not isinstance(table, dict):
+            self.fault(name, f"write it as a section [{name}]")
+            return {}
+        values: dict[str, Any] = {}
+        for key, value in table.items():
+            with self.noting(f"{name}.{json.dumps(key, ensure_ascii=False)}"):
+                values[key] = decode(value)
+        return values
+
     def sections(self, document: Mapping[str, Any], name: str, missing: str) -> list[dict[str, Any]]:
         """The tables written as [[name]], of which there must be one."""
         tables = document.get(name, [])

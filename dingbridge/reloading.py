@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from dingbridge.config import Config
+from dingbridge.settings import Config
 
 # The link, the store and the web server are as they were opened.
 RESTART = ("dingtalk", "store", "web")

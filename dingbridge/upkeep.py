@@ -12,11 +12,11 @@ import structlog
 from dingbridge.answerer import ANYTHINGLLM
 from dingbridge.backends.anythingllm import AnythingLLM
 from dingbridge.bridge import Bridge
-from dingbridge.config import Config
 from dingbridge.dingtalk.stream import Stream
 from dingbridge.errors import BridgeError, StoreError
 from dingbridge.journal.metrics import Metrics
 from dingbridge.service import Notifier
+from dingbridge.settings import Config
 from dingbridge.store.store import Store
 
 log = structlog.get_logger("dingbridge.daemon")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dingbridge.config import Config, load
+from dingbridge.config import load
 from dingbridge.errors import ConfigError
+from dingbridge.settings import Config
 
 HIDDEN = "Zq7-hidden-Zq7"
 ENV = {

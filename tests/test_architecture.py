@@ -18,7 +18,7 @@ FUNCTION_LINES = 60
 # Rows of the house, lowest first. A part is a module or a folder right below dingbridge/; it may always import its own.
 NOUNS = frozenset({"model", "errors"})
 GROUND = frozenset(
-    {"net", "decode", "reading", "secrets", "config", "log", "texts", "service", "store", "trail", "causes"}
+    {"net", "decode", "reading", "secrets", "settings", "config", "log", "texts", "service", "store", "trail", "causes"}
 )
 GROUND |= {"redaction", "disguise", "outage", "clock", "bucket"}
 CENTRE = frozenset({"router", "commands", "answerer", "notices", "dispatch", "setup", "lease", "watched"})

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import trustme
 
-from dingbridge.config import SCHEMA, Config, find, load
+from dingbridge.config import SCHEMA, find, load
 from dingbridge.errors import ConfigError
 from dingbridge.model import Secret
 from dingbridge.net import Network
+from dingbridge.settings import Config
 from tests.configurations import ENV, HIDDEN, faults, loaded, toml
 
 NOBODY = 65_534

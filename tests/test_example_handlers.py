@@ -12,8 +12,8 @@ import pytest
 from dingbridge import Answer, Conversation, Message, Person, config
 from dingbridge.answerer import Answerer
 from dingbridge.building import import_handlers_from
-from dingbridge.config import Config
 from dingbridge.model import ConversationKind, MessageKind, Outcome
+from dingbridge.settings import Config
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 HANDLERS = EXAMPLES / "handlers"

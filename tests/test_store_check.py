@@ -11,9 +11,9 @@ import psycopg
 import pytest
 
 from dingbridge.building import postgres_address
-from dingbridge.config import StoreConfig
 from dingbridge.errors import StoreUnavailable
 from dingbridge.model import Outcome, Secret, Task
+from dingbridge.settings import StoreConfig
 from dingbridge.store.checking import RULES, check_postgres, check_sqlite
 from dingbridge.store.migrating import migrate_postgres, migrate_sqlite
 from dingbridge.store.postgres import PostgresStore

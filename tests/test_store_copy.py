@@ -20,9 +20,9 @@ import psycopg
 import pytest
 
 from dingbridge.building import postgres_address
-from dingbridge.config import StoreConfig
 from dingbridge.errors import StoreUnavailable
 from dingbridge.model import Secret
+from dingbridge.settings import StoreConfig
 from dingbridge.store.postgres import PostgresStore, Rhythm
 from dingbridge.store.schema import MIGRATIONS
 from tests.filled import ROBOT, fill

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dingbridge import config
-from dingbridge.config import Config
 from dingbridge.errors import ConfigError
+from dingbridge.settings import Config
 
 SYSTEMD = Path(__file__).parents[1] / "systemd"
 UNIT = SYSTEMD / "dingbridge.service"

@@ -17,8 +17,9 @@ import pytest
 from dingbridge import model
 from dingbridge.cli.helps import HELPS
 from dingbridge.cli.root import help_locale, show
-from dingbridge.config import Located, StoreConfig
+from dingbridge.config import Located
 from dingbridge.operations import NotFound
+from dingbridge.settings import StoreConfig
 from dingbridge.store.checking import RULES
 from dingbridge.verbs import columns, moments, reach, trace
 from dingbridge.verbs.words import WORDS, Words

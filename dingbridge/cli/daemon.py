@@ -18,7 +18,7 @@ from dingbridge.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from dingbridge.app import App
-    from dingbridge.config import Config
+    from dingbridge.settings import Config
 
 EXIT_S = 2.0
 

@@ -20,7 +20,8 @@ from dingbridge.cli.helps import HELPS
 from dingbridge.errors import BridgeError, ConfigError
 
 if TYPE_CHECKING:
-    from dingbridge.config import Config, Located
+    from dingbridge.config import Located
+from dingbridge.settings import Config
 
 FAILED = 1
 CONFIGURATION = 78

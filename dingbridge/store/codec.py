@@ -12,6 +12,7 @@ from dingbridge.model import (
     Answer,
     Conversation,
     ConversationKind,
+    File,
     Message,
     MessageKind,
     Person,
@@ -41,6 +42,8 @@ def encode_message(message: Message) -> str:
             "text": message.text,
             "sent_at": message.sent_at.timestamp(),
             "frame": message.frame,
+            "quoted": message.quoted,
+            "files": [[file.kind, file.code, file.name] for file in message.files],
         }
     )
 
@@ -64,6 +67,8 @@ def decode_message(*, robot: str, key: str, body: str, webhook: str, webhook_exp
         webhook=Secret(webhook),
         webhook_expires=datetime.fromtimestamp(webhook_expires, UTC) if webhook_expires is not None else None,
         frame=fields.get("frame", ""),
+        quoted=fields.get("quoted", ""),
+        files=tuple(File(MessageKind(kind), code, name) for kind, code, name in fields.get("files", ())),
     )
 
 
@@ -81,6 +86,7 @@ def decode_answer(text: str) -> Answer:
         question_cut=fields.get("question_cut", False),
         tries=fields.get("tries", 1),
         first_token_s=fields.get("first_token_s"),
+        origin=fields.get("origin", ""),
     )
 
 

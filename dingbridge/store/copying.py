@@ -39,6 +39,11 @@ TABLES: dict[str, tuple[str, ...]] = {
     "lane": ("key",),
     "context": ("robot", "conversation", "person"),
     "webhook": ("robot", "conversation"),
+    "person": ("robot", "person"),
+    "vote": ("robot", "key", "person"),
+    "handover": ("robot", "key"),
+    "page": ("hash",),
+    "spent": ("robot", "month", "day", "pool", "kind"),
 }
 _BOOLEAN = 16  # PostgreSQL's number of the type
 Raw = psycopg.Connection[Any]
@@ -91,7 +96,7 @@ def copy(source: Path, where: Address, robot: str, tell: Tell = lambda *_: None)
             _fill(lite, raw, table, lambda done: tell("copy", done, total))
         rows, digest = _compare_all(lite, raw, tables, lambda done: tell("verify", done, total))
         returned = _finish(lite, raw, where, rows, digest)
-        raw.execute("ANALYZE message, lane, context, webhook")
+        raw.execute(f"ANALYZE {", ".join(TABLES)}")
         return Copied(source, rows, digest, returned)
 
 

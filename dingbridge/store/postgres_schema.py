@@ -113,7 +113,62 @@ _FIRST = """
         claimed_until double precision NOT NULL
     );
 """
-MIGRATIONS: dict[int, str] = {3: _FIRST}
+_SECOND = """
+    ALTER TABLE message ADD COLUMN card text NOT NULL DEFAULT '';
+    ALTER TABLE context ADD COLUMN last_at double precision NOT NULL DEFAULT 0;
+    CREATE INDEX message_turns ON message (lane, id) WHERE outcome IN ('answered', 'partial');
+    CREATE INDEX message_cards ON message (id) WHERE card = 'open';
+    CREATE TABLE person (
+        robot text NOT NULL,
+        person text NOT NULL,
+        met_at double precision NOT NULL,
+        PRIMARY KEY (robot, person)
+    );
+    CREATE TABLE vote (
+        robot text NOT NULL,
+        key text NOT NULL,
+        person text NOT NULL,
+        code text NOT NULL,
+        verdict text NOT NULL,
+        comment text NOT NULL,
+        voted_at double precision NOT NULL,
+        route text NOT NULL,
+        question text NOT NULL,
+        answer text NOT NULL,
+        PRIMARY KEY (robot, key, person)
+    );
+    CREATE INDEX vote_time ON vote (voted_at);
+    CREATE TABLE handover (
+        robot text NOT NULL,
+        key text NOT NULL,
+        code text NOT NULL,
+        contact text NOT NULL,
+        opened_at double precision NOT NULL,
+        closed_at double precision,
+        reply text NOT NULL,
+        route text NOT NULL,
+        body text NOT NULL,
+        answer text NOT NULL,
+        PRIMARY KEY (robot, key)
+    );
+    CREATE INDEX handover_code ON handover (code);
+    CREATE TABLE page (
+        hash text PRIMARY KEY,
+        message bigint NOT NULL,
+        until double precision NOT NULL
+    );
+    CREATE INDEX page_until ON page (until);
+    CREATE TABLE spent (
+        robot text NOT NULL,
+        month text NOT NULL,
+        day integer NOT NULL,
+        pool text NOT NULL,
+        kind text NOT NULL,
+        count bigint NOT NULL,
+        PRIMARY KEY (robot, month, day, pool, kind)
+    );
+"""
+MIGRATIONS: dict[int, str] = {3: _FIRST, 4: _SECOND}
 NEWEST = max(MIGRATIONS)
 _NEEDED = "UTF8"
 _ALL = ("SELECT", "INSERT", "UPDATE", "DELETE")

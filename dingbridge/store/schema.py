@@ -13,6 +13,13 @@ from dingbridge.model import trace_code
 # lane.owner: the daemon that holds its lease (token), or keeps a suspect for itself; until when.
 # context: the generation that `/new` raises.
 # webhook: the newest live session webhook of a conversation, for replies to older messages.
+# context.last_at: when it was last spoken in; after a pause it begins anew.
+# message.card: "open" while its card shows that something is to come, "closed" when it does so no more.
+# person: who has been answered before. vote: what somebody thinks of an answer; the texts are copied, because a vote
+#   outlives its message. person is empty for a vote from a page.
+# handover: a question that went to a colleague; body as in message, by which the asker is told.
+# page: where an answer can be read; hash: SHA-256 of the token in its address.
+# spent: DingTalk's monthly pools, by day and kind; a correction by hand is a kind, too.
 # message.code: the 编号 of failure texts, what an operator is asked about. message.trail: its steps as JSON lines.
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -90,6 +97,61 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE lane ADD COLUMN leased_until REAL NOT NULL DEFAULT 0;
     DROP INDEX lane_suspect;
     CREATE INDEX lane_suspect ON lane (head) WHERE suspect;
+    """,
+    """
+    ALTER TABLE message ADD COLUMN card TEXT NOT NULL DEFAULT '';
+    ALTER TABLE context ADD COLUMN last_at REAL NOT NULL DEFAULT 0;
+    CREATE INDEX message_turns ON message (lane, id) WHERE outcome IN ('answered', 'partial');
+    CREATE INDEX message_cards ON message (id) WHERE card = 'open';
+    CREATE TABLE person (
+        robot TEXT NOT NULL,
+        person TEXT NOT NULL,
+        met_at REAL NOT NULL,
+        PRIMARY KEY (robot, person)
+    ) WITHOUT ROWID;
+    CREATE TABLE vote (
+        robot TEXT NOT NULL,
+        key TEXT NOT NULL,
+        person TEXT NOT NULL,
+        code TEXT NOT NULL,
+        verdict TEXT NOT NULL,
+        comment TEXT NOT NULL,
+        voted_at REAL NOT NULL,
+        route TEXT NOT NULL,
+        question TEXT NOT NULL,
+        answer TEXT NOT NULL,
+        PRIMARY KEY (robot, key, person)
+    ) WITHOUT ROWID;
+    CREATE INDEX vote_time ON vote (voted_at);
+    CREATE TABLE handover (
+        robot TEXT NOT NULL,
+        key TEXT NOT NULL,
+        code TEXT NOT NULL,
+        contact TEXT NOT NULL,
+        opened_at REAL NOT NULL,
+        closed_at REAL,
+        reply TEXT NOT NULL,
+        route TEXT NOT NULL,
+        body TEXT NOT NULL,
+        answer TEXT NOT NULL,
+        PRIMARY KEY (robot, key)
+    ) WITHOUT ROWID;
+    CREATE INDEX handover_code ON handover (code);
+    CREATE TABLE page (
+        hash TEXT PRIMARY KEY,
+        message INTEGER NOT NULL,
+        until REAL NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX page_until ON page (until);
+    CREATE TABLE spent (
+        robot TEXT NOT NULL,
+        month TEXT NOT NULL,
+        day INTEGER NOT NULL,
+        pool TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        PRIMARY KEY (robot, month, day, pool, kind)
+    ) WITHOUT ROWID;
     """,
 )
 

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dingbridge import commands
-from dingbridge.config import Config
 from dingbridge.model import Conversation, ConversationKind, Message, MessageKind, Person
 from dingbridge.router import judge
+from dingbridge.settings import Config
 from dingbridge.verbs.columns import padded, width
 from dingbridge.verbs.words import Words
 

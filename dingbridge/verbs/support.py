@@ -18,11 +18,12 @@ from typing import Any
 
 from dingbridge import __version__, checks
 from dingbridge.building import redactor_for
-from dingbridge.config import Config, Located
+from dingbridge.config import Located
 from dingbridge.errors import BridgeError
 from dingbridge.log import pseudonym
 from dingbridge.model import Secret
 from dingbridge.redaction import Redactor
+from dingbridge.settings import Config
 from dingbridge.verbs.reach import ask
 
 PACKAGES = (
