@@ -21,6 +21,7 @@ GROUND = frozenset(
     {"net", "decode", "reading", "secrets", "settings", "config", "log", "texts", "service", "store", "trail", "causes"}
 )
 GROUND |= {"redaction", "disguise", "outage", "clock", "bucket"}
+GROUND |= {"shape", "emphasis", "passages"}
 CENTRE = frozenset({"router", "commands", "answerer", "notices", "dispatch", "setup", "lease", "watched"})
 EDGES = frozenset({"dingtalk", "backends", "journal", "web"})
 BUILDERS = frozenset(
