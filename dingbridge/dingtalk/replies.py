@@ -159,7 +159,8 @@ class Replies:
         """One try; the error it ended with, None where the part has arrived."""
         mark = part.mark or self._texts("repeat_mark")
         try:
-            with trail.timed("send.tried", part=part.number, rung=name, marked=marked or None):
+            buttons = bool(part.buttons) or None
+            with trail.timed("send.tried", part=part.number, rung=name, marked=marked or None, buttons=buttons):
                 await rung(part, mark if marked else "")
         except ReplyError as error:
             return error
