@@ -132,7 +132,8 @@ def _examples(shape: Shape) -> str:
 def _sources(sources: tuple[Source, ...], texts: Texts) -> str:
     """Names what the answer came from, numbered for who wants to see the passage."""
     if len(sources) == 1:
-        return texts("sources") + _named(sources[0])
+        label = texts("sources")
+        return label + ("" if label.endswith("：") else " ") + _named(sources[0])
     listed = "\n".join(f"{at}. {_named(source)}" for at, source in enumerate(sources[:SHOWN_SOURCES], start=1))
     more = len(sources) - SHOWN_SOURCES
     rest = "\n\n" + texts("sources_more", count=more) if more > 0 else ""
