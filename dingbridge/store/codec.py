@@ -87,6 +87,7 @@ def decode_answer(text: str) -> Answer:
         tries=fields.get("tries", 1),
         first_token_s=fields.get("first_token_s"),
         origin=fields.get("origin", ""),
+        unread=tuple(fields.get("unread", ())),
     )
 
 
