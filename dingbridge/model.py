@@ -70,7 +70,10 @@ class Person:
 
 
 class MessageKind(StrEnum):
-    """What the message consists of; only TEXT and RICH_TEXT carry text, AUDIO its recognition."""
+    """What the message consists of; TEXT, RICH_TEXT and MARKDOWN carry text, AUDIO its recognition.
+
+    CARD and CHAT_RECORD were forwarded: their words are what is `quoted`.
+    """
 
     TEXT = "text"
     RICH_TEXT = "richText"
@@ -78,6 +81,9 @@ class MessageKind(StrEnum):
     AUDIO = "audio"
     VIDEO = "video"
     FILE = "file"
+    MARKDOWN = "markdown"
+    CARD = "interactiveCard"
+    CHAT_RECORD = "chatRecord"
     UNKNOWN = "unknown"
     QUOTA = "quota"  # DingTalk's notice that the organisation's monthly allowance is spent
 
@@ -106,7 +112,7 @@ class Message:
 
     `id` is stable over redeliveries and restarts: use it as the key for anything that must happen once.
     `frame` is the id of the frame that brought it, another one at each redelivery.
-    `quoted`: what it replies to, as far as DingTalk tells. `files`: what was sent along.
+    `quoted`: what it replies to, as far as DingTalk tells. `files`: the pictures and documents sent along.
     """
 
     id: str
@@ -162,6 +168,7 @@ class Answer:
     question_cut: the question was too long and only its beginning was asked.
     origin: the workspace it came from; empty where a handler of one's own found it.
     first: its asker has had none before.
+    unread: names of attached documents that the backend did not look at.
     """
 
     text: str = ""
@@ -173,6 +180,7 @@ class Answer:
     first_token_s: float | None = None
     origin: str = ""
     first: bool = False
+    unread: tuple[str, ...] = ()
 
 
 class Reply(Protocol):
