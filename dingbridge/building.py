@@ -174,6 +174,7 @@ class Setups:
             uncertain=config.reply.uncertain,
             timeout_s=self._reply_s,
             pace=self._pace,
+            links=config.sources,
         )
         stack.callback(replies.close)
         return replies
