@@ -142,6 +142,12 @@ class OpenAPI:
         if result.get("flowControlledStaffIdList"):
             raise ReplyPaced("DingTalk limits messages to this person", retry_after=60.0)
 
+    async def call(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The object of an answer. Raises ReplyError."""
+        if method != "POST":
+            raise NotImplementedError(method)
+        return await self._call(path, body)
+
     async def token(self) -> Secret:
         """The current access token; raises ReplyError, the same for all who waited for one fetch."""
         fetches = self._fetches
@@ -292,6 +298,7 @@ _CODE_CAUSES = {
     "invalidParameter.robotCode.invalid": "chat.robot",
     "invalidParameter.robotCode.notExsit": "chat.robot",  # DingTalk's spelling
     "resource.not.found": "chat.robot",
+    "invalidParameter.downloadCode": "media.expired",
 }
 
 
