@@ -164,7 +164,7 @@ def test_a_page_is_wanted_where_it_shows_more(answer: Answer, parts: int, wanted
 
 
 CITED = Answer(
-    "800 元", (Source("差旅.md", "住宿标准：\n    每晚 800 元。", f"{DOC}/a"), Source("空.md"), Source("乙", "乙文"))
+    "800 元", (Source("差旅.md", "住宿标准：\n\n    每晚 800 元。", f"{DOC}/a"), Source("空.md"), Source("乙", "乙文"))
 )
 
 
