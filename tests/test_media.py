@@ -266,6 +266,7 @@ ORIGINS = [
     ("https://api.dingtalk.com", "https://evilaliyuncs.com/a", False),
     ("https://api.dingtalk.com", "https://x.aliyuncs.com.evil.example/a", False),
     ("https://api.dingtalk.com", "https://x.aliyuncs.com@evil.example/a", False),
+    ("https://api.dingtalk.com", "https://user:pw@x.aliyuncs.com/a", False),
     ("https://api.dingtalk.com", "https://evil.example\\.aliyuncs.com/a", False),
     ("https://api.dingtalk.com", "https://evil.example#.aliyuncs.com/a", False),
     ("https://api.dingtalk.com", "https://x。aliyuncs.com/a", False),
@@ -319,6 +320,9 @@ async def test_memory_is_bounded_while_files_are_held() -> None:
         storage.content["a"] = PNG
         async with files.hold(message(File(PICTURE, "a"))):
             assert (await refused(files, File(PICTURE, "a"))).cause == "media.busy"
+        storage.content["a"] = PNG[:50]
+        async with files.hold(message(File(PICTURE, "a"))):
+            assert await files.fetch(message(File(PICTURE, "a")))
         assert await files.fetch(message(File(PICTURE, "a")))
         storage.content["a"] = b"no picture"
         for _ in range(3):
