@@ -167,6 +167,7 @@ class Answer:
     partial: the text broke off; it is shown and marked.
     question_cut: the question was too long and only its beginning was asked.
     origin: the workspace it came from; empty where a handler of one's own found it.
+    first: its asker has had none before.
     unread: names of attached documents that the backend did not look at.
     """
 
@@ -178,6 +179,7 @@ class Answer:
     tries: int = 1
     first_token_s: float | None = None
     origin: str = ""
+    first: bool = False
     unread: tuple[str, ...] = ()
 
 
@@ -226,13 +228,17 @@ class Outcome(StrEnum):
 
 
 class Task(StrEnum):
-    """What has to be done for a stored message. Everything but QUESTION takes the express path."""
+    """What has to be done for a stored message. Everything but QUESTION takes the express path.
+
+    TELL: nobody wrote it; it is to be told to somebody by ourselves.
+    """
 
     QUESTION = "question"
     COMMAND = "command"
     BUSY = "busy"
     LIMITED = "limited"
     UNREADABLE = "unreadable"
+    TELL = "tell"
 
 
 class State(StrEnum):
@@ -248,6 +254,14 @@ class State(StrEnum):
     SENDING = "sending"
     DONE = "done"
     DEAD = "dead"
+
+
+class CardState(StrEnum):
+    """NONE: there is no card. OPEN: there may be one that shows that something is to come. CLOSED: it does no more."""
+
+    NONE = ""
+    OPEN = "open"
+    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +289,39 @@ class Delivery:
     answered_at: float | None
     reason: str = ""
     route: str = ""
+    card: CardState = CardState.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A question that was answered before in the same context, and where the answer came from; see `Answer.origin`."""
+
+    question: str
+    answer: str
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An answer that was given: what somebody may come back to. row: of the message in the store."""
+
+    row: int
+    message: Message
+    answer: Answer
+    outcome: Outcome
+    route: str
+    at: float
+
+    @property
+    def code(self) -> str:
+        return self.message.code
+
+
+class Verdict(StrEnum):
+    """What somebody thinks of an answer."""
+
+    GOOD = "good"
+    BAD = "bad"
 
 
 @dataclass(frozen=True, slots=True)

@@ -336,7 +336,7 @@ class AnythingLLM:
             question_cut=question_cut,
             tries=asking.tries,
             first_token_s=asking.first_token_s,
-            origin=asking.slug,
+            origin=asking.workspace,
             unread=unread,
         )
 

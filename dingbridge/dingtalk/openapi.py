@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -115,12 +115,16 @@ class OpenAPI:
         self._fetches = 0
         self._fetch_failed: ReplyError | None = None
 
-    async def send(self, message: Message, title: str, text: str) -> None:
-        """A markdown message to the message's conversation; no mention is possible here. Raises ReplyError."""
-        param = json.dumps({"title": title, "text": text}, ensure_ascii=False)
+    async def send(self, message: Message, title: str, text: str, buttons: Sequence[tuple[str, str]] = ()) -> None:
+        """A markdown message to the message's conversation; no mention is possible here. Raises ReplyError.
+
+        buttons: up to five, each a title and an address.
+        """
+        kind, more = _form(buttons)
+        param = json.dumps({"title": title, "text": text, **more}, ensure_ascii=False)
         if len(param.encode()) > MSG_PARAM_BYTES:
             raise ReplyTooLong("longer than the OpenAPI takes")
-        body: dict[str, Any] = {"robotCode": self._client_id, "msgKey": "sampleMarkdown", "msgParam": param}
+        body: dict[str, Any] = {"robotCode": self._client_id, "msgKey": kind, "msgParam": param}
         if message.conversation.is_group:
             body["openConversationId"] = message.conversation.id
             await self._call("/v1.0/robot/groupMessages/send", body)
@@ -248,6 +252,17 @@ class OpenAPI:
             headers=headers,
             timeout_s=self._timeout_s,
         )
+
+
+def _form(buttons: Sequence[tuple[str, str]]) -> tuple[str, dict[str, str]]:
+    """The message's kind and its fields beside title and text: a card of one button has names of its own."""
+    if not buttons:
+        return "sampleMarkdown", {}
+    if len(buttons) == 1:
+        return "sampleActionCard", {"singleTitle": buttons[0][0], "singleURL": buttons[0][1]}
+    more = {f"actionTitle{at}": title for at, (title, _) in enumerate(buttons, start=1)}
+    more |= {f"actionURL{at}": url for at, (_, url) in enumerate(buttons, start=1)}
+    return f"sampleActionCard{len(buttons)}", more
 
 
 def _lifetime(value: Any) -> float:
