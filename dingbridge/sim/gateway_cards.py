@@ -33,10 +33,9 @@ from dingbridge.sim.gateway_card_records import (
     Template,
 )
 from dingbridge.sim.gateway_openapi import OpenApiSide, required
-from dingbridge.sim.gateway_records import Sent
+from dingbridge.sim.gateway_records import CARD_TOPIC, Sent
 from dingbridge.sim.gateway_sends import Refused
 
-CARD_TOPIC: Final = "/v1.0/card/instances/callback"
 SPACES: Final = {"IM_ROBOT": "imRobotOpenDeliverModel", "IM_GROUP": "imGroupOpenDeliverModel"}
 SPACE_MODELS: Final = ("imRobotOpenSpaceModel", "imGroupOpenSpaceModel")
 CARD_LIMIT: Final = 100_000
