@@ -40,7 +40,7 @@ PLACES: Final[dict[str, tuple[re.Pattern[str], range]]] = {
     "open": (re.compile("hang|reset|html|empty|no_ticket|no_endpoint|refused"), STATUS),
     "handshake": (re.compile("hang|reset|html"), STATUS),
     "webhook": (re.compile(_SENT), ERRCODE),
-    "openapi": (re.compile(_SENT), STATUS),
+    "openapi": (re.compile(f"{_SENT}|qps|permission"), STATUS),
     "connection": (FAULT, range(0)),
 }
 KNOBS: Final[dict[str, type | tuple[type, ...]]] = {
@@ -191,6 +191,7 @@ class Control:
                 "sent": len(gateway.sent),
                 "held": len(gateway.held),
                 "posts": len(gateway.posts),
+                "cards": len(gateway.cards),
                 "acks": len(gateway.acks),
                 "ack_on_wrong_connection": len(gateway.wrong_socket_acks),
                 **self._faults(),
