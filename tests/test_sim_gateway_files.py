@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from dingbridge.sim.gateway import Gateway
+from dingbridge.sim.gateway import Button, Gateway
 from dingbridge.sim.gateway_quotes import SHAPES
 from tests.gateway_client import oto, post, text, token, webhook
 
@@ -132,6 +132,7 @@ async def test_each_shape_of_a_quote(gateway: Gateway, shape: str) -> None:
 
 async def test_buttons_of_an_action_card(gateway: Gateway, http: aiohttp.ClientSession) -> None:
     """Every form of action card becomes buttons; a quick reply says its words as the user, a link says nothing."""
+    assert Button("深入", "dtmd://DingTalkClient/sendMessage?content=x").says is None
     says, link = "dtmd://dingtalkclient/sendMessage?content=%E5%86%8D%E6%B7%B1%E5%85%A5%20%26", "https://example.com/"
     sent = await gateway.say("你好", user="007")
     card = {
