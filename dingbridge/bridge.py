@@ -13,12 +13,12 @@ import structlog
 
 from dingbridge import commands, questions, trail
 from dingbridge.answerer import Found
-from dingbridge.desk import Desk, Press
+from dingbridge.desk import Desk
 from dingbridge.dispatch import Dispatcher, Pauses
 from dingbridge.errors import BridgeError, LeaseLost, ReplyError, StoreError
 from dingbridge.inquiry import Inquiry, worded
 from dingbridge.lease import Lease, keep
-from dingbridge.model import Answer, CardState, Delivery, Entry, Message, MessageKind, Outcome, Task
+from dingbridge.model import Answer, CardState, Delivery, Entry, Message, MessageKind, Outcome, Press, Task
 from dingbridge.notices import Notices
 from dingbridge.sending import Sending
 from dingbridge.setup import Setup

@@ -115,8 +115,8 @@ def _instead(shape: Shape) -> Iterator[str]:
     """The page's link, and what a user can send, each in a line."""
     if address := _page(shape):
         yield markdown.phrase(shape.texts("whole_answer"), address, link_hosts=frozenset({_host(address)}))
-    if shape.code and not shape.card:
-        yield shape.texts("commands_deep" if shape.deep else "commands", code=shape.code)
+    if shape.commands and not shape.card:
+        yield shape.texts("commands_deep" if shape.deep else "commands")
 
 
 def _page(shape: Shape) -> str:
