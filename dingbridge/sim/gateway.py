@@ -30,27 +30,33 @@ from typing import Self, TextIO
 
 from aiohttp import web
 
+from dingbridge.sim.gateway_card_records import Card, Change, Press, Template
+from dingbridge.sim.gateway_cards import CARD_TOPIC, CardSide
 from dingbridge.sim.gateway_control import Control
 from dingbridge.sim.gateway_link import Connection
-from dingbridge.sim.gateway_openapi import OpenApiSide
 from dingbridge.sim.gateway_records import BOT_TOPIC, MISSING, Ack, Open, Post, Push, Sent, build_frame
 from dingbridge.sim.gateway_tape import Tape
 
 __all__ = [
     "BOT_TOPIC",
+    "CARD_TOPIC",
     "MISSING",
     "Ack",
+    "Card",
+    "Change",
     "Connection",
     "Gateway",
     "Open",
     "Post",
+    "Press",
     "Push",
     "Sent",
+    "Template",
     "build_frame",
 ]
 
 
-class Gateway(OpenApiSide):
+class Gateway(CardSide):
     """One DingTalk for one robot. With `ssl_context` it speaks https and wss; `public_host` names it in URLs.
 
     `control` adds the HTTP API below `/_sim/`. `record` gets the traffic as JSON lines, without secrets. `keep` is how
@@ -133,13 +139,11 @@ class Gateway(OpenApiSide):
             web.get("/gettoken", self._get_token),
             web.post("/v1.0/robot/oToMessages/batchSend", self._send_oto),
             web.post("/v1.0/robot/groupMessages/send", self._send_group),
-            web.post("/v1.0/robot/messageFiles/download", self._download),
-            web.get("/files/{code}", self._file),
             web.post("/v1.0/card/instances", self._create_card),
             web.post("/v1.0/card/instances/createAndDeliver", self._create_card),
-            web.post("/v1.0/card/instances/deliver", self._change_card),
-            web.put("/v1.0/card/instances", self._change_card),
-            web.put("/v1.0/card/streaming", self._change_card),
+            web.post("/v1.0/card/instances/deliver", self._deliver_card),
+            web.put("/v1.0/card/instances", self._update_card),
+            web.put("/v1.0/card/streaming", self._stream_card),
         ]
 
     async def _own_tasks(self, ready: asyncio.Event) -> None:
