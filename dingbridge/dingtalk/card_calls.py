@@ -26,6 +26,7 @@ CREATE = "/v1.0/card/instances/createAndDeliver"
 STREAM = "/v1.0/card/streaming"
 CHANGE = "/v1.0/card/instances"
 POOL = "api"
+FINALIZED = "param.stream.finalized"
 PAUSE_S = 2.0  # after "too fast", for all cards
 
 
@@ -100,6 +101,7 @@ class CardCalls:
         return True
 
     async def stream(self, track: str, frame: Frame, *, has_turn: bool = False) -> None:
+        """A frame of a guid that was taken before is taken again and changes nothing."""
         body = {
             "outTrackId": track,
             "guid": frame.guid,
@@ -176,38 +178,32 @@ def _undelivered(answer: dict[str, Any]) -> str | None:
     return markdown.plain(said, limit=100) if isinstance(said, str) and said else "no reason given"
 
 
-_Row = tuple[type[ReplyError], str]
-_KEY: _Row = ReplyRejected, "card.key"
-_PLACE: _Row = ReplyRejected, "card.undelivered"
-_GONE: _Row = ReplyRejected, "card.gone"
-_TEMPLATE: _Row = ReplyRejected, "card.template"
-_ROWS: dict[str, _Row] = {  # code: kind and cause
-    "param.templateNotExist": _TEMPLATE,
-    "param.templateUnpublished": _TEMPLATE,
+# code: kind and cause
+_CARD_CAUSES: dict[str, tuple[type[ReplyError], str]] = {
+    "param.templateNotExist": (ReplyRejected, "card.template"),
+    "param.templateUnpublished": (ReplyRejected, "card.template"),
     "Forbidden.AccessDenied.AccessTokenPermissionDenied": (ReplyRejected, "card.permission"),
-    "param.openSpaceIdInvalid": _PLACE,
-    "param.openDeliverModelError": _PLACE,
-    "param.openDeliverModelEmpty": _PLACE,
+    "param.openSpaceIdInvalid": (ReplyRejected, "card.undelivered"),
+    "param.openDeliverModelError": (ReplyRejected, "card.undelivered"),
+    "param.openDeliverModelEmpty": (ReplyRejected, "card.undelivered"),
     "param.userIdNotExist": (ReplyRejected, "chat.person"),
     "param.contentUnsafe": (ReplyUnsafe, "chat.unsafe"),
     "param.stream.content": (ReplyTooLong, "card.too_large"),
-    "param.stream.keyEmpty": _KEY,
-    "invalid.content": _KEY,
-    "unknownError": _KEY,  # an HTTP 500; all that DingTalk says of a variable that the template does not have
-    "param.stream.outTrackId": _GONE,
-    "param.cardNotExist": _GONE,
+    "param.stream.keyEmpty": (ReplyRejected, "card.key"),
+    "invalid.content": (ReplyRejected, "card.key"),
+    # An HTTP 500; all that DingTalk says of a variable that the template does not have.
+    "unknownError": (ReplyRejected, "card.key"),
+    "param.stream.outTrackId": (ReplyRejected, "card.gone"),
+    "param.cardNotExist": (ReplyRejected, "card.gone"),
 }
 
 
 def _of_cards(error: ReplyError) -> ReplyError:
     """The same refusal with the cause that fits a card."""
-    kind: type[ReplyError] = type(error)
-    cause = error.cause
-    if error.code in _ROWS:
-        kind, cause = _ROWS[error.code]
-    elif isinstance(error, ReplyTooLong):
+    kind, cause = _CARD_CAUSES.get(error.code, (type(error), error.cause))
+    if kind is ReplyTooLong:
         cause = "card.too_large"
-    elif error.status >= 500 and isinstance(error, ReplyUncertain | ReplyUnavailable):
+    elif error.status >= 500 and kind in (ReplyUncertain, ReplyUnavailable):
         cause = "card.busy"
     told = kind(error.detail, retry_after=error.retry_after, cause=cause)
     told.code, told.status = error.code, error.status

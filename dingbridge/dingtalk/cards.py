@@ -22,9 +22,9 @@ import structlog
 from dingbridge import trail
 from dingbridge.causes import explain
 from dingbridge.dingtalk import card_text
-from dingbridge.dingtalk.card_calls import PAUSE_S, STREAM, Budget, CardCalls, Frame, Unlimited
+from dingbridge.dingtalk.card_calls import FINALIZED, PAUSE_S, STREAM, Budget, CardCalls, Frame, Unlimited
 from dingbridge.dingtalk.openapi import OpenAPI
-from dingbridge.errors import ReplyError, ReplyPaced, ReplyTooLong, ReplyUnavailable, ReplyUncertain
+from dingbridge.errors import ReplyError, ReplyPaced, ReplyRejected, ReplyTooLong, ReplyUnavailable, ReplyUncertain
 from dingbridge.model import CROCKFORD, Message
 
 log = structlog.get_logger("dingbridge.card")
@@ -211,6 +211,7 @@ class Card:
         self._newest = ""
         self._changed = asyncio.Event()
         self._ending = False
+        self._closed = False
         self._sending = False
         self._task: asyncio.Task[None] | None = None
 
@@ -249,8 +250,7 @@ class Card:
             with trail.timed("card.finished", frames=self.frames, broken=self.broken or None):
                 if not card_text.fits(written):
                     raise ReplyTooLong("longer than a card takes", cause="card.too_large")
-                frame = Frame(self._guid("final", written), written, last=True)
-                await self._cards.tried(lambda: self._cards.calls.stream(self.track, frame), FINISH_S)
+                await self._close(Frame(self._guid("final", written), written, last=True))
         except ReplyError as error:
             self._cards.refused(error, self.code)
             raise
@@ -273,9 +273,19 @@ class Card:
         frame = Frame(self._guid("error", written), written, failed=True)
         try:
             with trail.timed("card.failed", frames=self.frames, broken=self.broken or None):
-                await self._cards.tried(lambda: self._cards.calls.stream(self.track, frame), FINISH_S)
+                await self._close(frame)
         except ReplyError as error:
             log.warning("card.left_open", code=self.code, why=error.detail, cause=error.cause)
+
+    async def _close(self, frame: Frame) -> None:
+        """One that was closed in another life is closed; what it shows then is what was to be shown."""
+        try:
+            await self._cards.tried(lambda: self._cards.calls.stream(self.track, frame), FINISH_S)
+        except ReplyRejected as error:
+            if error.code != FINALIZED or self._closed:
+                raise
+            trail.note("card.closed_before")
+        self._closed = True
 
     def give_up(self, error: ReplyError) -> None:
         self.broken = error.cause
