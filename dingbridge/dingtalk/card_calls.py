@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dingbridge.dingtalk import markdown
-from dingbridge.dingtalk.openapi import OpenAPI
+from dingbridge.dingtalk.rate import Rate
 from dingbridge.errors import (
     ReplyError,
     ReplyPaced,
@@ -26,7 +26,10 @@ CREATE = "/v1.0/card/instances/createAndDeliver"
 STREAM = "/v1.0/card/streaming"
 CHANGE = "/v1.0/card/instances"
 POOL = "api"
+# DingTalk does not bill what it refuses for these, nor what comes too fast.
+_UNBILLED_CAUSES = ("chat.quota", "token.refused")
 FINALIZED = "param.stream.finalized"
+CREATE_TURN_S = 3.0
 PAUSE_S = 2.0  # after "too fast", for all cards
 
 
@@ -40,6 +43,15 @@ class Budget(Protocol):
 
     def count(self, pool: str, kind: str) -> None:
         """A call that DingTalk bills; kinds: card.create, card.frame, card.final, card.update."""
+
+
+class Api(Protocol):
+    """DingTalk's API with this robot's token: `openapi.OpenAPI`."""
+
+    @property
+    def rate(self) -> Rate: ...
+
+    async def call(self, method: str, path: str, body: dict[str, Any], *, has_turn: bool = False) -> dict[str, Any]: ...
 
 
 class Unlimited:
@@ -68,7 +80,7 @@ class Frame:
 class CardCalls:
     """Calls for the cards of one template. Every error is a ReplyError with a cause that names the remedy."""
 
-    def __init__(self, openapi: OpenAPI, *, robot: str, template_id: str, content_key: str, budget: Budget) -> None:
+    def __init__(self, openapi: Api, *, robot: str, template_id: str, content_key: str, budget: Budget) -> None:
         self._openapi = openapi
         self._robot = robot
         self._template_id = template_id
@@ -90,8 +102,10 @@ class CardCalls:
             "userIdType": 1,
             **_space(self._robot, message, text, forward=forward),
         }
+        # Who would wait longer gets no card: nothing was sent yet, so that is certain.
+        await self.turn(CREATE, CREATE_TURN_S)
         try:
-            answer = await self._call("POST", CREATE, body, "card.create")
+            answer = await self._call("POST", CREATE, body, "card.create", has_turn=True)
         except ReplyRejected as error:
             if error.code == "param.cardAlreadyExist":
                 return False
@@ -135,10 +149,10 @@ class CardCalls:
         else:
             self._budget.count(POOL, kind)
             return answer
-        if failure.status and not isinstance(failure, ReplyPaced):  # DingTalk bills no limit and no lost connection
-            self._budget.count(POOL, kind)
         if failure.status and isinstance(failure, ReplyPaced):
             self._openapi.rate.pause(path, max(PAUSE_S, failure.retry_after or 0.0))
+        elif failure.status and failure.cause not in _UNBILLED_CAUSES:
+            self._budget.count(POOL, kind)
         raise failure
 
 
@@ -178,7 +192,7 @@ def _undelivered(answer: dict[str, Any]) -> str | None:
     return markdown.plain(said, limit=100) if isinstance(said, str) and said else "no reason given"
 
 
-# code: kind and cause
+# By DingTalk's code.
 _CARD_CAUSES: dict[str, tuple[type[ReplyError], str]] = {
     "param.templateNotExist": (ReplyRejected, "card.template"),
     "param.templateUnpublished": (ReplyRejected, "card.template"),

@@ -10,7 +10,8 @@ import re
 
 from dingbridge.dingtalk import markdown, split
 
-CARD_BYTES = 30_000  # JSON-escaped; DingTalk suggests 3 K, takes far more in practice, and refuses some 200 000
+CARD_BYTES = 20_000  # JSON-escaped; DingTalk suggests 3 K, takes far more in practice, and refuses some 200 000
+_HEAD_BYTES = CARD_BYTES - 2_000  # what is written of it is hardly longer
 MORE = "\n\n…"
 EMPTY = "…"  # DingTalk refuses a frame without a character
 
@@ -20,13 +21,22 @@ _ITEM = re.compile(r"^[ ]*(?:[-*+][ ]|[0-9]{1,9}[.)][ ]|#{1,6}[ ]|>)")
 _DELIMITER = re.compile(r"^[ ]*\|[-:| ]*$")
 _BLOCK_BEGUN = re.compile(r"^[ ]*[-=*+#>]{1,3}[ ]*$")  # behind a line of text, "-" makes a heading of it
 _LINK_BEGUN = re.compile(r"(!?)\[([^\[\]\n]*)\]\([^)\n]{0,2000}\Z")
-_MARK = re.compile(r"\\.|`+|\*+|__|~~", re.DOTALL)
+_MARK = re.compile(r"\\.|`+|\*+|__|~{1,2}", re.DOTALL)
 _BREAK = re.compile(r" {2}\n *(?!> )(?=\S)")
+
+
+def head(text: str) -> str:
+    """As much of an answer as its frames are made of."""
+    if len(text) <= _HEAD_BYTES // 4:
+        return text
+    return text[:_HEAD_BYTES].encode("utf-8", "replace")[:_HEAD_BYTES].decode("utf-8", "ignore")
 
 
 def frame(text: str) -> str:
     """What a card shows of an answer so far; never empty, never more than `CARD_BYTES`. Links stay text."""
-    return capped(final(whole_so_far(text[:CARD_BYTES])))
+    begun = head(text)
+    written = capped(final(whole_so_far(begun)))
+    return written if len(begun) == len(text) or written.endswith(MORE) else written + MORE
 
 
 def final(text: str, *, link_hosts: frozenset[str] = frozenset()) -> str:
@@ -43,7 +53,7 @@ def capped(written: str) -> str:
     """The beginning that fits, and "…" where something is left out."""
     if fits(written):
         return written
-    room = CARD_BYTES - split.encoded(MORE) - 1000  # for the breaks that are written again
+    room = CARD_BYTES - split.encoded(MORE) - 1_000  # for the breaks that are written again
     first = split.split(written, max_bytes=room, max_chars=CARD_BYTES)[0]
     return _with_breaks(first) + MORE
 
@@ -153,7 +163,7 @@ def _whole_line(text: str) -> str:
                 opened.pop()
         elif mark == inner and start > opened[-1][1] and not text[start - 1].isspace():
             opened.pop()
-        elif mark[0] == "`" or (len(mark) <= 3 and (end == len(text) or not text[end].isspace())):
+        elif end == len(text) or mark[0] == "`" or (mark != "~" and len(mark) <= 3 and not text[end].isspace()):
             opened.append((mark, end))
     return _closed(text, opened)
 

@@ -22,8 +22,8 @@ import structlog
 from dingbridge import trail
 from dingbridge.causes import explain
 from dingbridge.dingtalk import card_text
-from dingbridge.dingtalk.card_calls import FINALIZED, PAUSE_S, STREAM, Budget, CardCalls, Frame, Unlimited
-from dingbridge.dingtalk.openapi import OpenAPI
+from dingbridge.dingtalk.card_calls import FINALIZED, PAUSE_S, STREAM, Api, Budget, CardCalls, Frame, Unlimited
+from dingbridge.dingtalk.replies import THREAD_ABOVE
 from dingbridge.errors import ReplyError, ReplyPaced, ReplyRejected, ReplyTooLong, ReplyUnavailable, ReplyUncertain
 from dingbridge.model import CROCKFORD, Message
 
@@ -38,7 +38,6 @@ TRIES = 3
 RETRY_S = 0.5
 SETTLE_S = 15.0  # a call that has been sent ends sooner
 REFUSED_S = 30 * 60.0
-THREAD_ABOVE = 8_000  # characters; parsing takes about 7 ms per 10 KB
 # What will not be better the next time.
 _LASTING_CAUSES = (
     "card.template",
@@ -69,7 +68,7 @@ class Cards:
 
     def __init__(
         self,
-        openapi: OpenAPI,
+        openapi: Api,
         *,
         robot: str,
         template_id: str,
@@ -303,7 +302,8 @@ class Card:
         try:
             await self._stream()
         except ReplyError as error:
-            self._cards.refused(error, self.code)
+            if error.cause != "card.busy":  # one frame in a moment of trouble says nothing of the next card
+                self._cards.refused(error, self.code)
             self.give_up(error)
         except Exception:
             self.broken = "bug"
@@ -315,18 +315,15 @@ class Card:
             await self._changed.wait()
             self._changed.clear()
             interval_s = cards.budget.frame_interval_s()
-            if interval_s is None:
+            if interval_s is None or card_text.head(self._newest) == shown:
                 continue
             await asyncio.sleep(max(0.0, at + max(cards.interval_s, interval_s) - cards.clock()))
             if not await self._has_turn():
                 continue
             self._changed.clear()
-            text = await cards.written(self._newest, card_text.frame)
-            if text == shown:
-                continue
-            at = cards.clock()
-            if await self._show(text):
-                shown = text
+            newest, at = self._newest, cards.clock()
+            if await self._show(await cards.written(newest, card_text.frame)):
+                shown = card_text.head(newest)
 
     async def _has_turn(self) -> bool:
         try:
