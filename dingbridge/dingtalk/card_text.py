@@ -87,9 +87,16 @@ def whole_so_far(text: str) -> str:
     changes. Nothing is added to what is complete.
     """
     fence, at = _open_fence(text)
-    if fence:
-        body = _without_begun(text, _FENCE_BEGUN)
-        return f"{body.rstrip()}\n{fence}"
+    if not fence:
+        text = _whole_prose(text, at)
+        fence, _ = _open_fence(text)  # without what was half a mark, a line may have become a fence
+    else:
+        text = _without_begun(text, _FENCE_BEGUN)
+    return f"{text.rstrip()}\n{fence}" if fence else text
+
+
+def _whole_prose(text: str, at: int) -> str:
+    """at: where the last fence ended."""
     text = _without_begun(_without_begun(text, _FENCE_BEGUN), _BLOCK_BEGUN).rstrip()
     at = max(at, text.rfind("\n\n") + 2 if "\n\n" in text else 0)
     before, tail = text[:at], text[at:]
