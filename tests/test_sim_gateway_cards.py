@@ -12,6 +12,7 @@ import pytest
 
 from dingbridge.sim.gateway import CARD_TOPIC, Card, Gateway, Press
 from tests.gateway_client import connect, token
+from tests.sdk_bots import python_bot
 
 CALLBACKS = [{"type": "CALLBACK", "topic": CARD_TOPIC}]
 VARIABLES = ("content", "sources", "vote")
@@ -269,3 +270,16 @@ async def test_a_press_nobody_takes(gateway: Gateway, http: aiohttp.ClientSessio
     assert (await gateway.press(card, "good")).error == "callbackType is HTTP"
     assert [entry["kind"] for entry in gateway.traffic if entry["kind"].startswith("press")] == ["press", "pressed"] * 2
     await ws.close()
+
+
+async def test_the_sdk_streams_a_card_and_answers_a_press(gateway: Gateway) -> None:
+    """DingTalk's own SDK, untouched, streams a card of a public template, and its ack shows to who pressed."""
+    keys = {"client_id": gateway.client_id, "client_secret": gateway.client_secret}
+    async with python_bot(gateway.url, script="sdk_card.py", **keys):
+        await gateway.connected(timeout_s=30)
+        card = await gateway.next_card(await gateway.say("年假有几天？"), timeout_s=30)
+        await gateway.card_ended(card, timeout_s=30)
+        press = await gateway.press(card, "good", user="043")
+    assert (card.conversation, card.state, card.view()["msgContent"]) == ("cid-042", "finished", "年假 5 天")
+    assert [frame.text for frame in card.frames] == ["年假", "年假 5 天"]
+    assert (press.error, card.view("043")["thanks"], "thanks" in card.view("042")) == ("", "谢谢 043", False)

@@ -16,6 +16,7 @@ from dingbridge.texts import CATALOGUES, NOTICE, Texts
 
 VALUES = {"waiting": 8, "count": 2, "seconds": 30, "code": "0123ABCD", "name": "/help", "about": "…", "commands": "- …"}
 VALUES |= {"person": "manager807", "conversation": "cidAsXSBLnA=="}
+VALUES |= {"quoted": "…", "question": "…", "answer": "…", "names": "报销单.xlsx"}
 LOCALES = sorted(CATALOGUES)
 FAILURES = ["backend_unavailable", "backend_rejected", "backend_failed", "expired", "failed", "dead", "unsafe"]
 

@@ -25,6 +25,9 @@ class Template:
         return self.variables is None or key in self.variables
 
 
+# What `flowStatus` says in templates that have it: PROCESSING, INPUTING, FINISHED, EXECUTING, FAILED.
+FLOW: Final = {"1": PROCESSING, "2": STREAMING, "3": FINISHED, "4": PROCESSING, "5": FAILED}
+
 _AI: Final = frozenset({"msgTitle", "msgContent", "staticMsgContent", "logo", "flowStatus", "config"}) | {
     "sys_full_json_obj",
     "msgTextList",
@@ -112,7 +115,10 @@ class Press:
 
 @dataclass(slots=True, eq=False)
 class Card:
-    """`data` is what everybody sees, `private` and `personal` (from acks to a press) what one person sees instead."""
+    """`data` is what everybody sees, `private` and `personal` (from acks to a press) what one person sees instead.
+
+    `state` is processing, streaming, finished or failed; `finalized` once a last frame came.
+    """
 
     out_track_id: str
     template_id: str
@@ -123,6 +129,7 @@ class Card:
     private: dict[str, dict[str, str]] = field(default_factory=dict)
     personal: dict[str, dict[str, str]] = field(default_factory=dict)
     state: str = PROCESSING
+    finalized: bool = False
     spaces: list[Space] = field(default_factory=list)
     support_forward: bool = True
     last_message: str = ""

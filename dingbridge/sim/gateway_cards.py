@@ -24,6 +24,7 @@ from dingbridge.sim.gateway_base import conversation_of
 from dingbridge.sim.gateway_card_records import (
     FAILED,
     FINISHED,
+    FLOW,
     PUBLIC,
     STREAMING,
     Card,
@@ -33,10 +34,9 @@ from dingbridge.sim.gateway_card_records import (
     Template,
 )
 from dingbridge.sim.gateway_openapi import OpenApiSide, required
-from dingbridge.sim.gateway_records import Sent
+from dingbridge.sim.gateway_records import CARD_TOPIC, Sent
 from dingbridge.sim.gateway_sends import Refused
 
-CARD_TOPIC: Final = "/v1.0/card/instances/callback"
 SPACES: Final = {"IM_ROBOT": "imRobotOpenDeliverModel", "IM_GROUP": "imGroupOpenDeliverModel"}
 SPACE_MODELS: Final = ("imRobotOpenSpaceModel", "imGroupOpenSpaceModel")
 CARD_LIMIT: Final = 100_000
@@ -308,9 +308,16 @@ class CardSide(OpenApiSide):
         options = _object(body.get("cardUpdateOptions"))
         if data:
             card.merge(data, by_key=options.get("updateCardDataByKey") is True)
+            self._flow(card, data)
         for user, part in private.items():
             card.merge_private(user, part, by_key=options.get("updatePrivateDataByKey") is True)
         self._changed_card(card, "update", data=data, private=private)
+
+    def _flow(self, card: Card, data: dict[str, str]) -> None:
+        """In public templates a variable says how far the card is."""
+        variables = self.templates.get(card.template_id, Template()).variables
+        if variables is not None and "flowStatus" in variables:
+            card.state = FLOW.get(data.get("flowStatus", ""), card.state)
 
     def _stream(self, card: Card, body: dict[str, Any]) -> None:
         key, guid = (required(body, field, f"param.stream.{field}Empty") for field in ("key", "guid"))
@@ -328,17 +335,18 @@ class CardSide(OpenApiSide):
         text = content if full else card.data.get(key, "") + content
         if self.card_content_limit is not None and len(text.encode()) > self.card_content_limit:
             raise Refused("param.stream.content", TOO_LARGE)
-        if card.ended:
+        if card.finalized:
             raise Refused("param.stream.finalized", "card streaming is finalized")
         card.guids.add(guid)
         card.merge({key: text}, by_key=True)
+        card.finalized = final or error
         card.state = FAILED if error else FINISHED if final else STREAMING
         self._changed_card(card, "stream", **facts)
 
     def _changed_card(self, card: Card, kind: str, **facts: Any) -> None:
         card.history.append(Change(time.monotonic(), self._noted + 1, kind, **facts))
         if self.keep is not None:
-            del card.history[: -self.keep]
+            del card.history[: -self.keep], card.presses[: -self.keep]
         self.note("card", card=card.out_track_id, change=kind, state=card.state, **facts)
 
 

@@ -30,6 +30,13 @@ class Meter:
     def count(self, pool: str, kind: str) -> None:
         self.used[pool][kind] += 1
 
+    def frame(self, kind: str) -> None:
+        """One delivery; what still comes once the pool is used up is not billed."""
+        if self.spent(WEBHOOK_STREAM):
+            self.free[kind] += 1
+        else:
+            self.count(WEBHOOK_STREAM, kind)
+
     def total(self, pool: str) -> int:
         return self.used[pool].total()
 

@@ -129,12 +129,12 @@ class OpenApiSide(SendSide):
                 raise Refused("miss.param.userIds")
             if len(users) > 20:
                 raise Refused("receivers.exceed")
-            refused = self.invalid_staff | self.flow_controlled
+            refused, key = self.invalid_staff | self.flow_controlled, secrets.token_urlsafe(24)
             for user in users:
                 if user not in refused:
-                    self._post("oto", self._direct_conversation(user), user, body)
+                    self._post("oto", self._direct_conversation(user), user, body, key=key)
             return {
-                "processQueryKey": secrets.token_urlsafe(24),
+                "processQueryKey": key,
                 "invalidStaffIdList": [user for user in users if user in self.invalid_staff],
                 "flowControlledStaffIdList": [user for user in users if user in self.flow_controlled],
             }
@@ -147,8 +147,9 @@ class OpenApiSide(SendSide):
             conversation = body.get("openConversationId")
             if not conversation or not isinstance(conversation, str):
                 raise Refused("miss.openConversationId")
-            self._post("group", conversation, "", body)
-            return {"processQueryKey": secrets.token_urlsafe(24)}
+            key = secrets.token_urlsafe(24)
+            self._post("group", conversation, "", body, key=key)
+            return {"processQueryKey": key}
 
         return await self._call(request, accept)
 
