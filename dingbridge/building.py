@@ -25,7 +25,7 @@ from dingbridge.setup import Setup
 from dingbridge.store.intake import Limits
 from dingbridge.store.sqlite import SQLiteStore
 from dingbridge.store.store import Store
-from dingbridge.texts import Texts
+from dingbridge.texts import CATALOGUES, Texts
 
 if TYPE_CHECKING:
     from dingbridge.store.postgres_engine import Address
@@ -142,11 +142,14 @@ class Setups:
         texts = Texts(config.reply.locale)
         answerer = Answerer(config.routes, backend, handler_s=config.anythingllm.total_timeout_s)
         return Setup(
+            robot=config.dingtalk.client_id,
             answerer=answerer,
             replies=await self._open_replies(stack, config, texts),
             texts=texts,
             notice_after_s=config.reply.notice_after_s,
-            notice=config.reply.notice == "text",
+            notice=config.reply.notice,
+            quick_replies=config.reply.quick_replies,
+            locales={locale: Texts(locale) for locale in CATALOGUES},
             waiting_per_lane=config.limits.waiting_per_lane,
             workers=config.limits.workers,
         )

@@ -168,6 +168,7 @@ class Answer:
     question_cut: the question was too long and only its beginning was asked.
     origin: the workspace it came from; empty where a handler of one's own found it.
     first: its asker has had none before.
+    question: what was asked, where the message itself does not say it.
     unread: names of attached documents that the backend did not look at.
     """
 
@@ -180,6 +181,7 @@ class Answer:
     first_token_s: float | None = None
     origin: str = ""
     first: bool = False
+    question: str = ""
     unread: tuple[str, ...] = ()
 
 
@@ -257,10 +259,14 @@ class State(StrEnum):
 
 
 class CardState(StrEnum):
-    """NONE: there is no card. OPEN: there may be one that shows that something is to come. CLOSED: it does no more."""
+    """NONE: there is no card. OPEN: there may be one that says that something is to come.
+
+    SHOWN: it shows the answer's first part. CLOSED: it says that the answer stands elsewhere.
+    """
 
     NONE = ""
     OPEN = "open"
+    SHOWN = "shown"
     CLOSED = "closed"
 
 
@@ -315,6 +321,10 @@ class Told:
     @property
     def code(self) -> str:
         return self.message.code
+
+    @property
+    def question(self) -> str:
+        return self.answer.question or self.message.text
 
 
 class Verdict(StrEnum):

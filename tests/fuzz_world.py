@@ -187,7 +187,7 @@ class Documents:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def ask(self, question: str, *, workspace: str, session: str) -> Answer:
+    async def ask(self, question: str, *, workspace: str, session: str, **_: Any) -> Answer:
         world = self._world
         said = world.said[question.partition(" ")[0]]
         fault = "down" if world.down else said.asks[0] if said.asks else ""

@@ -72,6 +72,7 @@ def compose(answer: Answer, shape: Shape, links: Mapping[str, str]) -> list[Part
         texts("answer_cut") if cut else "",
         texts("partial") if answer.partial else "",
         texts("question_cut") if answer.question_cut else "",
+        texts("file_unread", names=" / ".join(_named(Source(name)) for name in answer.unread)) if answer.unread else "",
         _examples(shape) if answer.refused else "",
         *([] if buttons else _instead(shape)),
         texts("hint") if shape.hint else "",
