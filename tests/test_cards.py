@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from dingbridge import trail
+from dingbridge import setup, trail
 from dingbridge.dingtalk.cards import Card, Cards, track_id
 from dingbridge.errors import ReplyError, ReplyPaced, ReplyRejected, ReplyTooLong, ReplyUncertain, ReplyUnsafe
 from dingbridge.model import Message
@@ -88,6 +88,7 @@ async def desk_at(gateway: Gateway, chat: Chat, **settings: Any) -> AsyncIterato
     budget, clock = Frugal(), Drifting()
     given: dict[str, Any] = {"robot": gateway.client_id, "template_id": TEMPLATE, "interval_s": 0.02} | settings
     cards = Cards(chat.openapi, budget=budget, clock=clock, **given)
+    _: setup.Cards = cards  # what the centre asks for
     try:
         yield Desk(gateway, chat, cards, budget, clock)
     finally:
@@ -173,6 +174,7 @@ async def test_where_the_budget_leaves_only_the_last_frame(desk: Desk) -> None:
         await asyncio.sleep(0)
     await card.finish("一二三", params=PARAMS)
     assert [change.text for change in desk.shown(message).frames] == ["一二三"]
+    assert not card.broken
 
 
 async def test_a_stranger_cannot_act_through_a_card(desk: Desk) -> None:

@@ -322,6 +322,21 @@ def test_too_fast_pauses_all_cards_and_goes_on_with_the_newest() -> None:
         assert budget.counted["card.frame"] == len(api.taken) - 1
 
 
+def test_a_card_that_was_given_up_runs_no_task() -> None:
+    """Whoever turns away from a card leaves nothing running; with the next text it goes on, at its distance."""
+    with still() as (loop, api, cards, _):
+        card = opened(cards, 0)
+        updated(loop, card, "一")
+        loop.advance(61.0)
+        assert not cards._running
+        updated(loop, card, "二")
+        loop.advance(0.1)
+        updated(loop, card, "三")
+        loop.advance(2.0)
+        assert [body["content"] for _, body in api.taken] == ["一", "二", "三"]
+        assert api.taken[2][0] - api.taken[1][0] > 0.999
+
+
 def test_no_frame_comes_after_settling() -> None:
     """Settling waits for the frame on its way, drops the one that waits for its turn, and lets none begin."""
     with still() as (loop, api, cards, _):

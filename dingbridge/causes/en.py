@@ -268,13 +268,11 @@ TEXTS: Mapping[str, Explanation] = MappingProxyType(
         ),
         "card.undelivered": Explanation(
             "The card was made, but DingTalk did not show it in the chat.",
-            "Nothing is to do, the answer comes as a message; if it stays so, see that the robot is in the group and "
-            "the template is one for AI cards.",
+            "The answer comes as a message; if it stays so, see that the robot is in the group.",
         ),
         "card.gone": Explanation(
             "DingTalk does not know the card that was to be updated.",
-            "Nothing is to do, the answer comes as a message; if it happens often, see whether two apps share one "
-            "store.",
+            "The answer comes as a message; if it happens often, see whether two apps share one store.",
         ),
         "card.busy": Explanation(
             "DingTalk's card service fails, so cards rest for half an hour.",

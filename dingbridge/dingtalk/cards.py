@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 import structlog
@@ -36,6 +37,7 @@ OPEN_S = 6.0
 FINISH_S = 10.0  # as long as tries for a last frame are begun
 TRIES = 3
 RETRY_S = 0.5
+IDLE_S = 60.0  # who shows nothing new for so long has perhaps been given up
 SETTLE_S = 15.0  # a call that has been sent ends sooner
 REFUSED_S = 30 * 60.0
 # What will not be better the next time.
@@ -208,6 +210,8 @@ class Card:
         self._cards = cards
         self._opened = opened
         self._newest = ""
+        self._shown = ""
+        self._shown_at = -math.inf
         self._changed = asyncio.Event()
         self._ending = False
         self._closed = False
@@ -220,7 +224,7 @@ class Card:
             return
         self._newest = text
         self._changed.set()
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._task = self._cards.start(self)
 
     async def settle(self) -> None:
@@ -310,20 +314,27 @@ class Card:
             log.exception("card.frame_failed", code=self.code)
 
     async def _stream(self) -> None:
-        cards, shown, at = self._cards, "", -math.inf
-        while not self._ending:
-            await self._changed.wait()
-            self._changed.clear()
+        cards = self._cards
+        while not self._ending and await self._has_news():
             interval_s = cards.budget.frame_interval_s()
-            if interval_s is None or card_text.head(self._newest) == shown:
+            if interval_s is None or card_text.head(self._newest) == self._shown:
                 continue
-            await asyncio.sleep(max(0.0, at + max(cards.interval_s, interval_s) - cards.clock()))
+            await asyncio.sleep(max(0.0, self._shown_at + max(cards.interval_s, interval_s) - cards.clock()))
             if not await self._has_turn():
                 continue
             self._changed.clear()
-            newest, at = self._newest, cards.clock()
+            newest, self._shown_at = self._newest, cards.clock()
             if await self._show(await cards.written(newest, card_text.frame)):
-                shown = card_text.head(newest)
+                self._shown = card_text.head(newest)
+
+    async def _has_news(self) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_S):
+                await self._changed.wait()
+        if not self._changed.is_set():
+            return False
+        self._changed.clear()
+        return True
 
     async def _has_turn(self) -> bool:
         try:

@@ -142,12 +142,6 @@ class OpenAPI:
         if result.get("flowControlledStaffIdList"):
             raise ReplyPaced("DingTalk limits messages to this person", retry_after=60.0)
 
-    async def call(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The object of an answer. Raises ReplyError."""
-        if method != "POST":
-            raise NotImplementedError(method)
-        return await self._call(path, body)
-
     async def token(self) -> Secret:
         """The current access token; raises ReplyError, the same for all who waited for one fetch."""
         fetches = self._fetches
