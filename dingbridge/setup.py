@@ -22,6 +22,9 @@ class Part(Protocol):
     @property
     def text(self) -> str: ...
 
+    @property
+    def link_hosts(self) -> frozenset[str]: ...
+
 
 P = TypeVar("P", bound=Part)
 
@@ -64,8 +67,8 @@ class Cards(Protocol):
     async def open(self, message: Message, text: str, *, forward: bool, params: Mapping[str, str]) -> Card | None:
         """None: there is none, and none will appear."""
 
-    def resume(self, message: Message) -> Card:
-        """One that was opened before, by whichever process."""
+    def resume(self, track: str, code: str) -> Card:
+        """One that was opened before, by whichever process. code: of its message."""
 
 
 class Files(Protocol):

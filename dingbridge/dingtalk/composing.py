@@ -37,6 +37,7 @@ class Part:
     """One message of a reply, already safe markdown. `number` from 1; part 1 mentions the asker in groups.
 
     mark: what a repetition begins with. instead: said at the end where DingTalk takes no buttons.
+    link_hosts: where its links may lead, for who writes it once more.
     """
 
     number: int
@@ -45,6 +46,7 @@ class Part:
     mark: str = ""
     buttons: tuple[Button, ...] = ()
     instead: str = ""
+    link_hosts: frozenset[str] = frozenset()
 
     def without_buttons(self) -> Part:
         text = f"{self.text}\n\n{self.instead}" if self.instead else self.text
@@ -80,7 +82,10 @@ def compose(answer: Answer, shape: Shape, links: Mapping[str, str]) -> list[Part
     ]
     whole = "\n\n".join(filter(None, said))
     numbered = split.number(split.split(whole or title, max_bytes=PART_BYTES))
-    parts = [Part(number, title, text, texts("repeat_mark")) for number, text in enumerate(numbered, start=1)]
+    if page := _page(shape):
+        hosts |= {_host(page)}
+    mark = texts("repeat_mark")
+    parts = [Part(number, title, text, mark, link_hosts=hosts) for number, text in enumerate(numbered, start=1)]
     if buttons:
         parts[-1] = replace(parts[-1], buttons=buttons, instead="\n\n".join(_instead(shape)))
     return parts
