@@ -76,6 +76,7 @@ class Metrics:
         )
         self._daemons()
         self._reloads()
+        self._quotas()
         Gauge("dingbridge_build_info", "Constant 1", ["version"], registry=self.registry).labels(version).set(1)
 
     def _daemons(self) -> None:
@@ -92,6 +93,17 @@ class Metrics:
             "dingbridge_config_last_reload_success_timestamp_seconds",
             "When the configuration in use was read",
             registry=self.registry,
+        )
+
+    def _quotas(self) -> None:
+        self.quota = Counter(
+            "dingbridge_quota_total", "What this daemon has taken of a pool", ["pool", "kind"], registry=self.registry
+        )
+        self.quota_used = Gauge(
+            "dingbridge_quota_used", "Of this month's pool, by all daemons", ["pool"], registry=self.registry
+        )
+        self.quota_limit = Gauge(
+            "dingbridge_quota_limit", "What a month's pool holds, 0: no limit", ["pool"], registry=self.registry
         )
 
     def reloaded(self, *, ok: bool) -> None:

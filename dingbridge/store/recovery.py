@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from dingbridge.model import Answer, Outcome, State
-from dingbridge.store import work
+from dingbridge.store import spent, work
 from dingbridge.store.codec import APPEND_TRAIL, encode_answer, encode_steps
 from dingbridge.store.engine import Connection
 from dingbridge.trail import Step
@@ -136,6 +136,7 @@ def release_all(c: Connection, *, owner: str, now: float) -> int:
 def forget(c: Connection, batch: int, *, now: float) -> int:
     """Drop up to `batch` rows that ended more than seven days ago; how many there were."""
     c.execute("DELETE FROM webhook WHERE expires < ?", (now,))
+    spent.forget(c, now=now)
     before = now - SEEN_S
     # Asked twice: PostgreSQL, having waited for who brings one of them back, looks at the outer condition again.
     return c.execute(

@@ -21,6 +21,7 @@ from dingbridge.store.operate import Depth, LaneSeen, Row, Waiting, Which
 from dingbridge.store.recovery import Recovered
 from dingbridge.store.replicas import Replica
 from dingbridge.store.shared import Shared
+from dingbridge.store.spent import Spent
 from dingbridge.store.work import Leased
 from dingbridge.trail import Step
 
@@ -74,6 +75,7 @@ class Store:
         self._lease_s = lease_s
         self._settled_at = 0.0
         self.shared: Shared | None = None
+        self.spent = Spent(engine)
 
     @property
     def place(self) -> str:
