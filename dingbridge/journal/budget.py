@@ -164,10 +164,7 @@ class Budget:
 
     def notice_allowed(self, pool: str = WEBHOOK_STREAM) -> bool:
         """Whether a waiting notice may be sent. pool: that pays for it; API for an emotion or by OpenAPI."""
-        today = self._today()
-        if self._level(pool, today) >= Level.NO_NOTICE:
-            return False
-        return thrift.slack(self._pool(pool, today)) >= thrift.SCARCE
+        return self._level(pool, self._today()) < Level.NO_NOTICE
 
     def frame_interval_s(self) -> float | None:
         """Seconds between two frames of a card; None: only the final one. Ask before each frame."""
@@ -178,7 +175,7 @@ class Budget:
 
     def _level(self, pool: str, today: Day) -> Level:
         before = self._levels[pool]
-        now = thrift.level(thrift.pressure(self._pool(pool, today)), before)
+        now = thrift.level(self._pool(pool, today), before)
         if now is not before:
             self._levels[pool] = now
             used, limit = self._used[pool], self._limit(pool)

@@ -15,6 +15,7 @@ from itertools import pairwise
 API = "api"
 WEBHOOK_STREAM = "webhook_stream"
 POOLS = (API, WEBHOOK_STREAM)
+MOST = 10**9  # calls of a month
 
 # What is planned with. The rest is for what we do not count, and with webhook and stream for questions: nobody can
 # hold them back, and a busy day may be the month's last.
@@ -103,11 +104,20 @@ def pressure(pool: PoolNow) -> float:
     return (pool.used / pool.planned - pool.elapsed) / allowance
 
 
-def level(pressure: float, before: Level) -> Level:
-    """The level now, where the one before this holds on until the pressure is BAND below its beginning."""
+def level_at(pressure: float, before: Level) -> Level:
+    """The one before holds on until the pressure is BAND below its beginning."""
     up = max((one for one, start in FROM.items() if pressure >= start), default=Level.FULL)
     down = max((one for one, start in FROM.items() if pressure >= start - BAND), default=Level.FULL)
     return up if up >= before else min(before, down)
+
+
+def level(pool: PoolNow, before: Level) -> Level:
+    """Webhook and stream pay for no cards, and save notices also where questions would not last."""
+    now = level_at(pressure(pool), before)
+    if pool.name != WEBHOOK_STREAM:
+        return now
+    enough = SCARCE * PREFER if before else SCARCE
+    return Level.NO_NOTICE if slack(pool) < enough else min(now, Level.NO_NOTICE)
 
 
 def interval_s(level: Level) -> float | None:
@@ -158,3 +168,9 @@ def runs_out(pool: PoolNow, daily: float, today: int, fraction: float) -> int | 
         return None
     day = int(today + fraction + (pool.limit - pool.used) / daily)
     return day if day <= pool.days else None
+
+
+def decode_used(text: str) -> int | None:
+    """What an operator says was used of a pool; None where it is no such number."""
+    whole = text.isascii() and text.isdecimal() and len(text) <= len(str(MOST))
+    return int(text) if whole and int(text) <= MOST else None
