@@ -74,9 +74,8 @@ class Metrics:
             buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5),
             registry=self.registry,
         )
-        self._daemons()
-        self._reloads()
-        self._quotas()
+        for more in (self._daemons, self._reloads, self._quotas):
+            more()
         Gauge("dingbridge_build_info", "Constant 1", ["version"], registry=self.registry).labels(version).set(1)
 
     def _daemons(self) -> None:
