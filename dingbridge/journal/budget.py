@@ -33,6 +33,7 @@ log = structlog.get_logger("dingbridge.budget")
 Path = Literal["webhook", "openapi"]
 FLUSH_S = 2.0
 READ_S = 30.0  # with nothing to keep, what others have spent can wait so long
+CLOSE_S = 5.0
 WARN_AT = (80, 95)
 # What may be counted, by pool. A correction is made by hand.
 KINDS: dict[str, tuple[str, ...]] = {
@@ -175,7 +176,8 @@ class Budget:
 
     def _level(self, pool: str, today: Day) -> Level:
         before = self._levels[pool]
-        now = thrift.level(self._pool(pool, today), before)
+        aside = thrift.lacking(self._pool(WEBHOOK_STREAM, today)) if pool == API else 0.0
+        now = thrift.level(self._pool(pool, today), before, aside)
         if now is not before:
             self._levels[pool] = now
             used, limit = self._used[pool], self._limit(pool)
@@ -212,9 +214,10 @@ class Budget:
             await asyncio.sleep(self._flush_s)
 
     async def close(self) -> None:
-        """Before the store is closed."""
-        with suppress(StoreError):
-            await self.flush()
+        """Before the store is closed; a database that hangs does not keep it."""
+        with suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self.flush()
 
     async def flush(self) -> None:
         """Keep what was counted, and see what all have spent. Raises StoreError; then nothing is forgotten."""

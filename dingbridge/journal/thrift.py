@@ -17,9 +17,10 @@ WEBHOOK_STREAM = "webhook_stream"
 POOLS = (API, WEBHOOK_STREAM)
 MOST = 10**9  # calls of a month
 
-# What is planned with. The rest is for what we do not count, and with webhook and stream for questions: nobody can
-# hold them back, and a busy day may be the month's last.
-PLANNED: Mapping[str, float] = {API: 0.97, WEBHOOK_STREAM: 0.92}
+# What is planned with; the rest is for what we do not count.
+PLANNED: Mapping[str, float] = {API: 0.97, WEBHOOK_STREAM: 0.95}
+# Questions cannot be held back, and a busy day may be the month's last: for it so much is kept until the end.
+SPARE_DAYS: Mapping[str, float] = {API: 0.0, WEBHOOK_STREAM: 3.0}
 # So far a pool may be ahead of an even pace. Work happens on five days of seven and by day, so even use is 2.3 days
 # ahead on a Friday evening; 3 leaves that in peace, and a first day cannot take the whole month.
 AHEAD_DAYS = 3.0
@@ -89,9 +90,14 @@ class PoolNow:
             return 0.0
         return max(0.0, self.planned - self.used) if self.limit else float("inf")
 
+    @property
+    def needed(self) -> float:
+        """Until the month's end, if days go on like that; the spare days, too."""
+        return self.daily * (self.days * (1.0 - self.elapsed) + SPARE_DAYS[self.name])
 
-def pressure(pool: PoolNow) -> float:
-    """0 and less: at an even pace or below. 1: as far ahead as it may be. More is possible.
+
+def pressure(pool: PoolNow, aside: float = 0.0) -> float:
+    """aside: calls that are to be left for something else. 0 and less: at an even pace or below. 1: as far ahead as it may be. More is possible.
 
     Near the month's end the allowance ahead melts to half of what an even pace has left, so that it ends inside.
     """
@@ -101,7 +107,7 @@ def pressure(pool: PoolNow) -> float:
         return 0.0
     allowance = max(AHEAD_DAYS / pool.days, min(AHEAD_CALLS / pool.planned, 0.25))
     allowance = max(min(allowance, (1.0 - pool.elapsed) / 2), 1e-9)
-    return (pool.used / pool.planned - pool.elapsed) / allowance
+    return ((pool.used + aside) / pool.planned - pool.elapsed) / allowance
 
 
 def level_at(pressure: float, before: Level) -> Level:
@@ -111,11 +117,15 @@ def level_at(pressure: float, before: Level) -> Level:
     return up if up >= before else min(before, down)
 
 
-def level(pool: PoolNow, before: Level) -> Level:
-    """Webhook and stream pay for no cards, and save notices also where questions would not last."""
+def level(pool: PoolNow, before: Level, aside: float = 0.0) -> Level:
+    """Webhook and stream pay for no cards, and save notices also where questions would not last.
+
+    aside: what webhook and stream will lack, so that the API has to pay for it: cards yield to that as far as their
+    last frame only, for a card, too, is an answer that needs no webhook.
+    """
     now = level_at(pressure(pool), before)
     if pool.name != WEBHOOK_STREAM:
-        return now
+        return max(now, min(level_at(pressure(pool, aside), before), Level.FINAL_ONLY))
     enough = SCARCE * PREFER if before else SCARCE
     return Level.NO_NOTICE if slack(pool) < enough else min(now, Level.NO_NOTICE)
 
@@ -129,8 +139,12 @@ def slack(pool: PoolNow) -> float:
     """What is left, by what would be needed until the month's end; at most PLENTY."""
     if not pool.left:
         return 0.0
-    needed = pool.daily * pool.days * (1.0 - pool.elapsed)
-    return min(PLENTY, pool.left / needed) if needed > 0 else PLENTY
+    return min(PLENTY, pool.left / pool.needed) if pool.needed > 0 else PLENTY
+
+
+def lacking(pool: PoolNow) -> float:
+    """What will not be there at the month's end, if things go on like that."""
+    return max(0.0, pool.needed * SCARCE - pool.left)
 
 
 def choose(webhook_stream: PoolNow, api: PoolNow, before: str) -> str:
