@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
+import structlog
+
 from dingbridge import __version__, bucket
 from dingbridge.dingtalk import rate
 from dingbridge.errors import BridgeError, StoreError
@@ -18,6 +20,8 @@ from dingbridge.store.operate import Row, Which
 from dingbridge.store.replicas import Replica
 from dingbridge.store.store import Store
 from dingbridge.trail import Step
+
+log = structlog.get_logger("dingbridge.budget")
 
 LANES = 20
 FAILURES = 10
@@ -109,6 +113,8 @@ class Operations:
         if self._budget is None:
             raise NotPossible("nothing is counted here")
         await self._budget.set_used(used)
+        if self.live is not None:
+            log.info("budget.corrected", **used)
         return self._budget.facts()
 
     async def _stored(self) -> dict[str, Any]:

@@ -172,13 +172,13 @@ def played(habits: Habits, seed: int, config: BudgetConfig, spent: Spent) -> Res
 
 
 async def lived(habits: Habits, seed: int, config: BudgetConfig, spent: Spent, robot: str) -> Result:
-    """Kept in the store each quarter of an hour, and read back; started anew on each tenth day."""
+    """Kept in the store each hour, and read back; started anew on each tenth day."""
     clock = Clock(BEGIN.timestamp())
     month = Month(Budget(config, robot, spent, clock=clock), clock)
     kept_at, started = 0.0, 0
     for one in month_of(habits, seed):
         month.ask(one)
-        if one.at > kept_at + 900:
+        if one.at > kept_at + 3600:
             await month.budget.flush()
             kept_at = one.at
         if (tenth := int(one.at // (10 * DAY_S))) > started:

@@ -175,9 +175,7 @@ class Budget:
         return self._level(API, self._today()) < Level.NO_CARD
 
     def _level(self, pool: str, today: Day) -> Level:
-        before = self._levels[pool]
-        aside = thrift.lacking(self._pool(WEBHOOK_STREAM, today)) if pool == API else 0.0
-        now = thrift.level(self._pool(pool, today), before, aside)
+        before, now = self._levels[pool], self._level_now(pool, today)
         if now is not before:
             self._levels[pool] = now
             used, limit = self._used[pool], self._limit(pool)
@@ -185,6 +183,10 @@ class Budget:
                 "budget.level", pool=pool, level=now.name.lower(), before=before.name.lower(), used=used, limit=limit
             )
         return now
+
+    def _level_now(self, pool: str, today: Day) -> Level:
+        aside = thrift.lacking(self._pool(WEBHOOK_STREAM, today)) if pool == API else 0.0
+        return thrift.level(self._pool(pool, today), self._levels[pool], aside)
 
     def _limit(self, pool: str) -> int:
         return self._config.api_calls_per_month if pool == API else self._config.webhook_stream_per_month
@@ -240,9 +242,7 @@ class Budget:
                 await self._spent.set_used(self._robot, self._month, today.day, pool, value)
                 await self._spent.unnote(self._robot, self._month, pool, _REFUSED)
                 self._refused.discard(pool)
-                log.info("budget.corrected", pool=pool, used=value, before=self._used[pool])
             await self._read()
-            await self._warn()
 
     async def _keep(self) -> None:
         self._today()
@@ -315,7 +315,7 @@ class Budget:
             "forecast": round(used + daily * today.days * (1.0 - today.elapsed)),
             "runs_out_day": self._runs_out(pool, today),
             "refused": pool in self._refused,
-            "level": self._level(pool, today).name.lower(),
+            "level": self._level_now(pool, today).name.lower(),
             "kinds": {kind: n for kind, n in sorted(self._by_kind[pool].items()) if n},
         }
 

@@ -97,8 +97,9 @@ class PoolNow:
 
 
 def pressure(pool: PoolNow, aside: float = 0.0) -> float:
-    """aside: calls that are to be left for something else. 0 and less: at an even pace or below. 1: as far ahead as it may be. More is possible.
+    """0 and less: at an even pace or below. 1: as far ahead as it may be. More is possible.
 
+    aside: calls that are to be left for something else.
     Near the month's end the allowance ahead melts to half of what an even pace has left, so that it ends inside.
     """
     if pool.refused:

@@ -73,13 +73,11 @@ def _add(c: Connection, robot: str, counts: Counts) -> None:
 
 def _set_used(c: Connection, robot: str, month: str, day: int, pool: str, value: int) -> None:
     (others,) = c.execute(
-        "SELECT coalesce(sum(count), 0) FROM spent WHERE robot = ? AND month = ? AND pool = ? AND day > 0"
-        " AND NOT (day = ? AND kind = ?)",
+        "SELECT CAST(coalesce(sum(count), 0) AS BIGINT) FROM spent"
+        " WHERE robot = ? AND month = ? AND pool = ? AND day > 0 AND NOT (day = ? AND kind = ?)",
         (robot, month, pool, day, CORRECTION),
     ).fetchone()
-    c.execute(
-        f"{_UPSERT} UPDATE SET count = excluded.count", (robot, month, day, pool, CORRECTION, value - int(others))
-    )
+    c.execute(f"{_UPSERT} UPDATE SET count = excluded.count", (robot, month, day, pool, CORRECTION, value - others))
 
 
 def forget(c: Connection, *, now: float) -> None:
