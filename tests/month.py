@@ -231,15 +231,15 @@ def capacity(config: BudgetConfig, api: int, webhook_stream: int) -> int:
     return by_webhook if by_api is None else min(by_api, by_webhook)
 
 
-def adapted(config: BudgetConfig) -> int:
-    """So many questions of the simulated kind stay inside, found by halving."""
+def simulated(edition: BudgetConfig, config: BudgetConfig) -> int:
+    """So many questions of the simulated kind stay inside the edition, found by halving; follow-ups come on top."""
     spent = unopened()
-    scale = config.webhook_stream_per_month
+    scale = edition.webhook_stream_per_month
     low, high = 0, scale
-    while high - low > scale // 100:
+    while high - low > scale // 300:
         middle = (low + high) // 2
         result = played(Habits(questions=middle, burst=middle // 5), 1, config, spent)
-        fits = result.used(API) <= config.api_calls_per_month and result.used(WEBHOOK_STREAM) <= scale
+        fits = result.used(API) <= edition.api_calls_per_month and result.used(WEBHOOK_STREAM) <= scale
         low, high = (middle, high) if fits else (low, middle)
     return low
 
@@ -249,7 +249,8 @@ def print_capacity() -> None:
     for style, api, webhook_stream in styles():
         cells = (f"{capacity(config, api, webhook_stream):,}" for config in EDITIONS.values())
         print(f"{style:36}" + "".join(f"{cell:>24}" for cell in cells))
-    print(f"{'as simulated, adapting':36}{adapted(STANDARD):>24,}")
+    for name, config in (("mixed as simulated, adapting", STANDARD), ("the same without adapting", WITHOUT)):
+        print(f"{name:36}{simulated(STANDARD, config):>24,}")
 
 
 # -- telling
