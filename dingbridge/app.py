@@ -218,6 +218,7 @@ class App:
             api_base=config.dingtalk.api_base,
             network=config.dingtalk.network,
             accept=self._receiving.accept,
+            press=self._receiving.press,
             on_event=self.metrics.link_event,
             timing=self._timings.stream,
         )

@@ -25,11 +25,12 @@ from dingbridge.setup import Setup
 from dingbridge.store.intake import Limits
 from dingbridge.store.sqlite import SQLiteStore
 from dingbridge.store.store import Store
-from dingbridge.texts import Texts
+from dingbridge.texts import CATALOGUES, Texts
 
 if TYPE_CHECKING:
     from dingbridge.store.postgres_engine import Address
 
+DAY_S = 24 * 3600.0
 OnRetry = Callable[[BridgeError, int, float], None]
 
 
@@ -65,6 +66,9 @@ def store_limits(config: Config) -> Limits:
         waiting_per_lane=limits.waiting_per_lane,
         per_user_per_minute=limits.per_user_per_minute,
         answer_deadline_s=limits.answer_deadline_min * 60.0,
+        idle_s=config.context.idle_min * 60.0,
+        by_group=config.context.scope == "group",
+        keep_s=config.pages.ttl_days * DAY_S if config.pages.enabled else 0.0,
     )
 
 
@@ -138,11 +142,14 @@ class Setups:
         texts = Texts(config.reply.locale)
         answerer = Answerer(config.routes, backend, handler_s=config.anythingllm.total_timeout_s)
         return Setup(
+            robot=config.dingtalk.client_id,
             answerer=answerer,
             replies=await self._open_replies(stack, config, texts),
             texts=texts,
             notice_after_s=config.reply.notice_after_s,
-            notice=config.reply.notice == "text",
+            notice=config.reply.notice,
+            quick_replies=config.reply.quick_replies,
+            locales={locale: Texts(locale) for locale in CATALOGUES},
             waiting_per_lane=config.limits.waiting_per_lane,
             workers=config.limits.workers,
         )
@@ -170,6 +177,7 @@ class Setups:
             uncertain=config.reply.uncertain,
             timeout_s=self._reply_s,
             pace=self._pace,
+            links=config.sources,
         )
         stack.callback(replies.close)
         return replies

@@ -13,6 +13,7 @@
     │   ├── BackendUnavailable  retryable: down, overloaded, timed out
     │   ├── BackendRejected     configuration: key, workspace, model
     │   └── BackendMalformed    an answer nobody can read
+    ├── MediaError              what was sent along cannot be fetched or read
     ├── HandlerError            a handler raised; or could not be loaded
     └── ReplyError
         ├── SessionExpired      the session webhook is gone: next rung
@@ -134,13 +135,21 @@ class BackendMalformed(BackendError):
     cause = "backend.unreadable"
 
 
+class MediaError(BridgeError):
+    public = "file_unavailable"
+    cause = "media.unavailable"
+
+
 class HandlerError(BridgeError):
     public = "failed"
     cause = "handler.raised"
 
 
 class ReplyError(BridgeError):
-    pass
+    """code, status: how DingTalk's OpenAPI named a refusal, and its HTTP status; "" and 0 where it did not refuse."""
+
+    code: str = ""
+    status: int = 0
 
 
 class SessionExpired(ReplyError):

@@ -70,7 +70,10 @@ class Person:
 
 
 class MessageKind(StrEnum):
-    """What the message consists of; only TEXT and RICH_TEXT carry text, AUDIO its recognition."""
+    """What the message consists of; TEXT, RICH_TEXT and MARKDOWN carry text, AUDIO its recognition.
+
+    CARD and CHAT_RECORD were forwarded: their words are what is `quoted`.
+    """
 
     TEXT = "text"
     RICH_TEXT = "richText"
@@ -78,6 +81,9 @@ class MessageKind(StrEnum):
     AUDIO = "audio"
     VIDEO = "video"
     FILE = "file"
+    MARKDOWN = "markdown"
+    CARD = "interactiveCard"
+    CHAT_RECORD = "chatRecord"
     UNKNOWN = "unknown"
     QUOTA = "quota"  # DingTalk's notice that the organisation's monthly allowance is spent
 
@@ -106,7 +112,7 @@ class Message:
 
     `id` is stable over redeliveries and restarts: use it as the key for anything that must happen once.
     `frame` is the id of the frame that brought it, another one at each redelivery.
-    `quoted`: what it replies to, as far as DingTalk tells. `files`: what was sent along.
+    `quoted`: what it replies to, as far as DingTalk tells. `files`: the pictures and documents sent along.
     """
 
     id: str
@@ -131,6 +137,31 @@ class Message:
 def trace_code(robot: str, message_id: str) -> str:
     digest = int.from_bytes(hashlib.sha256(f"{robot}\0{message_id}".encode()).digest()[:5], "big")
     return "".join(CROCKFORD[(digest >> shift) & 31] for shift in range(35, -1, -5))
+
+
+def card_track(robot: str, message_id: str) -> str:
+    """What DingTalk knows a message's card by: the same after a restart, and to be guessed by nobody."""
+    digest = hashlib.sha256(f"card\0{robot}\0{message_id}".encode()).hexdigest()
+    return f"dingbridge-{trace_code(robot, message_id)}-{digest[:32]}"
+
+
+_TRACK = re.compile(rf"dingbridge-([{CROCKFORD}]{{8}})-[0-9a-f]{{32}}")
+
+
+def code_of_track(track: str) -> str:
+    """The code of the message that a card belongs to; "" where it is no card of ours."""
+    found = _TRACK.fullmatch(track)
+    return found[1] if found else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Press:
+    """A button of a card. track: the card. chat: the group it was pressed in, "" one to one."""
+
+    track: str
+    person: str
+    chat: str
+    action: str
 
 
 def typed_code(written: str) -> str:
@@ -161,6 +192,10 @@ class Answer:
     partial: the text broke off; it is shown and marked.
     question_cut: the question was too long and only its beginning was asked.
     origin: the workspace it came from; empty where a handler of one's own found it.
+    first: its asker has had none before.
+    question: what was asked, where the message itself does not say it.
+    page_url: a page that is to be opened.
+    unread: names of attached documents that the backend did not look at.
     """
 
     text: str = ""
@@ -171,6 +206,10 @@ class Answer:
     tries: int = 1
     first_token_s: float | None = None
     origin: str = ""
+    first: bool = False
+    question: str = ""
+    page_url: str = ""
+    unread: tuple[str, ...] = ()
 
 
 class Reply(Protocol):
@@ -218,13 +257,17 @@ class Outcome(StrEnum):
 
 
 class Task(StrEnum):
-    """What has to be done for a stored message. Everything but QUESTION takes the express path."""
+    """What has to be done for a stored message. Everything but QUESTION takes the express path.
+
+    TELL: nobody wrote it; it is to be told to somebody by ourselves.
+    """
 
     QUESTION = "question"
     COMMAND = "command"
     BUSY = "busy"
     LIMITED = "limited"
     UNREADABLE = "unreadable"
+    TELL = "tell"
 
 
 class State(StrEnum):
@@ -240,6 +283,18 @@ class State(StrEnum):
     SENDING = "sending"
     DONE = "done"
     DEAD = "dead"
+
+
+class CardState(StrEnum):
+    """NONE: there is no card. OPEN: there may be one that says that something is to come.
+
+    SHOWN: it shows the answer's first part. CLOSED: it says that the answer stands elsewhere.
+    """
+
+    NONE = ""
+    OPEN = "open"
+    SHOWN = "shown"
+    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +322,43 @@ class Delivery:
     answered_at: float | None
     reason: str = ""
     route: str = ""
+    card: CardState = CardState.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A question that was answered before in the same context, and where the answer came from; see `Answer.origin`."""
+
+    question: str
+    answer: str
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An answer that was given: what somebody may come back to. row: of the message in the store."""
+
+    row: int
+    message: Message
+    answer: Answer
+    outcome: Outcome
+    route: str
+    at: float
+
+    @property
+    def code(self) -> str:
+        return self.message.code
+
+    @property
+    def question(self) -> str:
+        return self.answer.question or self.message.text
+
+
+class Verdict(StrEnum):
+    """What somebody thinks of an answer."""
+
+    GOOD = "good"
+    BAD = "bad"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 NOTICE = "notice"
+# What AnythingLLM says where a workspace has no refusal of its own.
+UNSAID = "There is no relevant information in this workspace to answer your query."
 
 _ZH: Mapping[str, str] = MappingProxyType(
     {
@@ -13,6 +15,17 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "title": "回复",
         "sources": "来源：",
         "sources_more": "另有 {count} 篇",
+        "whole_answer": "查看全文（需公司网络/VPN）",
+        "button_deep": "再深入",
+        "commands": "有用请发 /good，没用请发 /bad 和原因。",
+        "commands_deep": "有用请发 /good，没用请发 /bad 和原因，想要更仔细的回答请发 /deep。",
+        "examples": "您可以这样问：",
+        "hint": "提示：可以接着追问；发送 /new 开始新的话题，发送 /help 看看我还能做什么。",
+        "passage": "来源 {count} 的原文：",
+        "passage_none": "这个回答没有注明来源，没有原文可以看。",
+        "passage_one": "这个回答只有 1 篇来源，发送 /出处 1 可以看它的原文。",
+        "passage_range": "这个回答有 {count} 篇来源，请发送 /出处 加上 1 到 {count} 之间的数字。",
+        "passage_empty": "这篇来源没有附带原文，我只知道它的名字。",
         "repeat_mark": "（可能重复）",
         "partial": "（回答到这里中断了，以上是已经收到的部分，您可以再问一次。）",
         "question_cut": "（您的问题比较长，这次只查询了前面的部分，其余内容请另外再问。）",
@@ -22,7 +35,24 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "busy": "您还有 {waiting} 个问题在排队，这个问题暂时没有收下。"
         "请等前面的答完后再发一次，或者发送 /cancel 取消排队的问题。",
         "limited": "您问得有点快，这个问题暂时没有收下。请过一分钟再发一次。",
-        "unreadable": "抱歉，我暂时只能看懂文字消息。请把问题用文字发给我。",
+        "unreadable": "抱歉，这种消息我看不懂。我能看文字、图片、语音，以及 PDF、Word、Excel 等文件，"
+        "请换一种方式发给我。",
+        "unreadable_group": "抱歉，这种消息我看不懂。在群里我能看文字和图片；语音和文件请在单聊里发给我。",
+        "unreadable_voice": "抱歉，这段语音没有转成文字，我没听懂。请再说一次，或者用文字发给我。",
+        "picture_question": "请看这张图片，说明里面的内容，并回答其中提出的问题。",
+        "file_question": "请概括这份文件的主要内容。",
+        "quoted_front": "「引用的消息」\n{quoted}",
+        "turn_front": "「之前的对话」\n问：{question}\n答：{answer}",
+        "question_front": "「现在的问题」\n{question}",
+        "file_too_large": "抱歉，这个文件太大，我看不了。图片不能超过 10 MB，文件不能超过 20 MB"
+        "（一次发几个时合起来算），请压缩或者拆开后再发。",
+        "file_kind": "抱歉，这种文件我看不了。我能看的图片有 PNG、JPG、GIF、WebP、BMP，能看的文件有 PDF、DOCX、XLSX、"
+        "PPTX、TXT、MD、CSV、HTML、JSON、ODT、EPUB。旧版的 DOC、XLS、PPT 请另存为新版再发。",
+        "file_expired": "抱歉，这个文件已经过期，钉钉不再提供下载，所以没能看到。请重新发一次。",
+        "file_unavailable": "抱歉，没能从钉钉取到您发的文件，这个问题没能答上来。"
+        "请过一会儿重新发一次；如果还是不行，请把下面的编号告诉管理员。",
+        "file_unread": "（知识库这次没有读到您发的文件“{names}”，上面的回答没有参考它。"
+        "请稍后重新发一次，或者告诉管理员。）",
         "quota": "本组织的钉钉消息额度已经用完，我暂时看不到消息内容，再发也无法回答。请告诉管理员处理，谢谢。",
         "trouble": "抱歉，知识库暂时没有回应。您的问题已经记下，恢复后我会自动回答，不用重新发送。",
         "backend_unavailable": "抱歉，知识库一直没有回应，这个问题没能答上来。"
@@ -40,6 +70,14 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "help": "直接把问题发给我就可以，我会在公司资料里查找答案，并注明来源。\n\n您还可以发送：\n\n{commands}",
         "help_line": "- **{name}** {about}",
         "about_help": "看看我能做什么（也可以发“帮助”）",
+        "about_deep": "换更仔细的方式再回答一次：不带文字是上一个问题，也可以在后面写新的问题",
+        "about_sources": "看第几篇来源的原文，例如 /出处 1",
+        "about_full": "查看上一个回答的全文",
+        "about_human": "把上一个问题转给同事处理（也可以发“转人工”）",
+        "about_good": "上一个回答有用",
+        "about_bad": "上一个回答没用，后面可以写原因",
+        "about_reply": "回复转给您的问题：/回复 编号 内容",
+        "about_solved": "转给您的问题已经解决：/已解决 编号",
         "about_new": "开始新的话题，不再参考前面的对话（也可以发“新对话”）",
         "about_cancel": "取消还没有回答的问题（也可以发“取消”）",
         "about_status": "看看您的问题排到哪里了（也可以发“状态”）",
@@ -49,6 +87,40 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "nothing_to_cancel": "您现在没有等待回答的问题。",
         "status_idle": "一切正常，您现在没有等待回答的问题。",
         "status_waiting": "您有 {count} 个问题在等待回答，最早的一个已经等了 {seconds} 秒。",
+        "status_running": "它正在回答中。",
+        "status_ahead": "它前面还有 {count} 个问题。",
+        "nothing_told": "我还没有在这里给您回答过问题，或者那个回答已经过期。请先提一个问题。",
+        "deep_none": "目前没有为您开通深入回答。您可以换个说法再问一次，或者发送 /转人工。",
+        "thanks_good": "谢谢，已记下。",
+        "thanks_bad": "已记下。方便的话，请发送 /bad 加上原因，帮助我们改进。",
+        "thanks_reason": "谢谢，原因已记下。",
+        "no_page": "这个回答没有网页版。",
+        "page_here": "“{question}”的回答：",
+        "no_contact": "这个问题没有指定负责的同事。请换个说法再问一次，或者联系管理员。",
+        "hand_over_done": "好的，问题和回答已经转给负责的同事，有结果我会在这里告诉您。",
+        "hand_over_before": "这个问题已经转给同事了，请再等一等。",
+        "one_to_one": "单聊",
+        "handed_over": "**转人工**：{who}（{where}）的问题需要您处理。\n\n**问题**\n\n{question}\n\n"
+        "**机器人的回答**\n\n{answer}\n\n引用本条消息回复，或者发送 `/回复 {code} 内容`，我会转告提问的人；"
+        "已经处理好的话，发送 `/已解决 {code}`。\n\n编号 {code}",
+        "handover_reply": "您转人工的问题有答复了。\n\n**问题**\n\n{question}\n\n**{who} 的答复**\n\n{reply}",
+        "handover_solved": "您转人工的问题，{who} 已经处理好了。\n\n**问题**\n\n{question}",
+        "handover_closed": "已转告提问的人，谢谢。",
+        "handover_closed_before": "这个问题之前已经处理过了。",
+        "handover_unknown": "没有找到转给您的这个编号，请核对一下。",
+        "reply_how": "请这样回复：/回复 编号 内容",
+        "solved_how": "请带上编号：/已解决 编号",
+        "card_below": "回答见下面的消息。",
+        "card_cancelled": "已取消。",
+        "card_ended": "这个问题没有答上来。",
+        "press_gone": "这个回答已经过期。",
+        "press_not_yours": "这个按钮只有能看到这个回答的人可以用。",
+        "press_deep": "正在深入回答…",
+        "press_full": "全文链接马上发到聊天里。",
+        "press_human": "正在转给同事…",
+        "next_steps": "您可以换个说法再问一次。",
+        "next_deep": "发送 /deep 换更仔细的方式再找一次。",
+        "next_human": "发送 /转人工，交给负责的同事。",
         "whoami_single": '这是您的用户编号，请转给管理员填入配置：\n\n`users = ["{person}"]`',
         "whoami_group": '这是本群和您的编号，请转给管理员，按需要填入配置：\n\n`conversations = ["{conversation}"]`\n\n'
         '`users = ["{person}"]`',
@@ -61,6 +133,17 @@ _EN: Mapping[str, str] = MappingProxyType(
         "title": "Reply",
         "sources": "Sources:",
         "sources_more": "and {count} more",
+        "whole_answer": "Whole answer (company network/VPN)",
+        "button_deep": "Dig deeper",
+        "commands": "Helpful? Send /good. If not, send /bad and why.",
+        "commands_deep": "Helpful? Send /good. If not, send /bad and why; /deep answers more thoroughly.",
+        "examples": "You could ask, for example:",
+        "hint": "Tip: you can ask on; /new starts a new topic, /help lists all I can do.",
+        "passage": "What source {count} says:",
+        "passage_none": "This answer names no sources, so there is no passage to show.",
+        "passage_one": "This answer has one source; /sources 1 shows its passage.",
+        "passage_range": "This answer has {count} sources; send /sources and a number from 1 to {count}.",
+        "passage_empty": "This source came without its text; its name is all I have.",
         "repeat_mark": "(possibly repeated)",
         "partial": "(The answer broke off; this is what arrived. You can ask again.)",
         "question_cut": "(The question was too long; only its beginning was looked up.)",
@@ -70,7 +153,27 @@ _EN: Mapping[str, str] = MappingProxyType(
         "busy": "You already have {waiting} questions waiting, so this one was not taken. "
         "Please send it again when they are answered; /cancel drops them.",
         "limited": "That was a bit fast, so this question was not taken. Please send it again in a minute.",
-        "unreadable": "I can only read text for now. Please send your question as text.",
+        "unreadable": "I cannot read this kind of message. I can read text, pictures, voice, and files such as PDF, "
+        "Word and Excel; please send it that way.",
+        "unreadable_group": "I cannot read this kind of message. In a group I can read text and pictures; please send "
+        "voice and files to me one to one.",
+        "unreadable_voice": "This voice message was not turned into text, so I did not get it. Please say it again, or "
+        "send it as text.",
+        "picture_question": "Please look at this picture, say what it shows, and answer any question in it.",
+        "file_question": "Please sum up the main points of this document.",
+        "quoted_front": "[Quoted message]\n{quoted}",
+        "turn_front": "[Earlier in this conversation]\nQuestion: {question}\nAnswer: {answer}",
+        "question_front": "[The question now]\n{question}",
+        "file_too_large": "This file is too large. Pictures may have 10 MB, files 20 MB (several in one message "
+        "together); please make it smaller or split it.",
+        "file_kind": "I cannot read this kind of file. Pictures may be PNG, JPG, GIF, WebP or BMP; documents PDF, "
+        "DOCX, XLSX, PPTX, TXT, MD, CSV, HTML, JSON, ODT or EPUB. Please save old DOC, "
+        "XLS and PPT files in the new format.",
+        "file_expired": "This file has expired: DingTalk does not hand it out any more. Please send it again.",
+        "file_unavailable": "Your file could not be fetched from DingTalk, so this question stays unanswered. "
+        "Please send it again a little later; if that does not help, tell your administrator.",
+        "file_unread": "(The knowledge base did not read your file “{names}”, so the answer above does not take it "
+        "into account. Please send it again later, or tell your administrator.)",
         "quota": "Your organisation's DingTalk message allowance is spent, so the robot cannot read messages. "
         "Please tell your administrator.",
         "trouble": "The knowledge base does not respond. Your question is kept and will be answered by itself; "
@@ -91,6 +194,14 @@ _EN: Mapping[str, str] = MappingProxyType(
         "help": "Just type your question; I look it up in the company's documents and name the source.\n\n{commands}",
         "help_line": "- **{name}** {about}",
         "about_help": "what I can do",
+        "about_deep": "answer more thoroughly: the last question, or a new one written behind it",
+        "about_sources": "what a source says, for example /sources 1",
+        "about_full": "read the last answer whole",
+        "about_human": "hand the last question to a colleague",
+        "about_good": "the last answer was helpful",
+        "about_bad": "the last answer was not; you may add why",
+        "about_reply": "answer what was handed to you: /reply CODE text",
+        "about_solved": "what was handed to you is solved: /solved CODE",
         "about_new": "start a new topic and forget what was said",
         "about_cancel": "drop my unanswered questions",
         "about_status": "where my questions are",
@@ -100,6 +211,43 @@ _EN: Mapping[str, str] = MappingProxyType(
         "nothing_to_cancel": "No question is waiting.",
         "status_idle": "All is well; no question of yours is waiting.",
         "status_waiting": "{count} of your questions are waiting, the oldest for {seconds} seconds.",
+        "status_running": "It is being answered.",
+        "status_ahead": "{count} questions are ahead of it.",
+        "nothing_told": "I have not answered a question of yours here yet, or the answer has expired. "
+        "Please ask first.",
+        "deep_none": "Deeper answers are not open to you. Try other words, or send /human.",
+        "thanks_good": "Thank you, noted.",
+        "thanks_bad": "Noted. If you like, send /bad and the reason, so that we can do better.",
+        "thanks_reason": "Thank you, the reason is noted.",
+        "no_page": "This answer has no page.",
+        "page_here": "The answer to “{question}”:",
+        "no_contact": "No colleague is named for this question. Try other words, or ask your administrator.",
+        "hand_over_done": "All right: the question and its answer went to a colleague. "
+        "I will tell you here what comes of it.",
+        "hand_over_before": "This question is with a colleague already; please wait a little.",
+        "one_to_one": "one to one",
+        "handed_over": "**Handed over**: {who} ({where}) needs your help.\n\n**Question**\n\n{question}\n\n"
+        "**The robot's answer**\n\n{answer}\n\nQuote this message in your reply, or send `/reply {code} text`, and I "
+        "pass it on; if it is dealt with, send `/solved {code}`.\n\nCode {code}",
+        "handover_reply": "There is a reply to what you handed over.\n\n**Question**\n\n{question}\n\n"
+        "**{who} says**\n\n{reply}",
+        "handover_solved": "{who} has dealt with what you handed over.\n\n**Question**\n\n{question}",
+        "handover_closed": "Passed on to who asked, thank you.",
+        "handover_closed_before": "This was dealt with before.",
+        "handover_unknown": "Nothing with that code was handed to you; please check it.",
+        "reply_how": "Please write: /reply CODE text",
+        "solved_how": "Please name the code: /solved CODE",
+        "card_below": "The answer is in the messages below.",
+        "card_cancelled": "Cancelled.",
+        "card_ended": "This question was not answered.",
+        "press_gone": "This answer has expired.",
+        "press_not_yours": "Only those who may read this answer can use its buttons.",
+        "press_deep": "Looking deeper…",
+        "press_full": "The link is on its way into the chat.",
+        "press_human": "Handing it over…",
+        "next_steps": "You could try other words.",
+        "next_deep": "Send /deep for a more thorough search.",
+        "next_human": "Send /human to hand it to a colleague.",
         "whoami_single": "Your user id (for the administrator, `users` in the configuration):\n\n"
         '`users = ["{person}"]`',
         "whoami_group": "This group's id and yours (for the administrator, into the configuration):\n\n"
@@ -114,10 +262,19 @@ class Texts:
     """`texts("busy", waiting=8)` in the configured locale."""
 
     def __init__(self, locale: str) -> None:
+        self.locale = locale
         self._catalogue = CATALOGUES[locale]
 
     def __call__(self, key: str, **values: object) -> str:
         return self._catalogue[key].format(**values)
+
+    @property
+    def chinese(self) -> bool:
+        return self.locale.startswith("zh")
+
+    def listed(self, key: str, lines: Iterable[str]) -> str:
+        """A heading and a list; the lines are markdown."""
+        return "\n".join([self(key), "", *(f"- {line}" for line in lines)])
 
     def failure(self, key: str, code: str) -> str:
         """What failed in plain words, whether asking again helps, and the code to trace it by, last."""

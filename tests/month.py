@@ -148,18 +148,18 @@ class Month:
         self.result.seen["group parts"] += 0 if one.one_to_one else one.parts
 
     def _card(self, one: Asked) -> None:
-        self.spend(API, "create")
+        self.spend(API, "card.create")
         written, frames = 0.0, 0
         while (pause := self.budget.frame_interval_s()) is not None and (written := written + pause) < one.answer_s:
             self.clock.tick(pause)
-            self.spend(API, "frame")
+            self.spend(API, "card.frame")
             frames += 1
-        self.spend(API, "final")
+        self.spend(API, "card.final")
         self.result.seen["cards"] += 1
         self.result.seen["cards that grow"] += frames > 0
         if one.callback:
             self.spend(WEBHOOK_STREAM, "callback")
-            self.spend(API, "update")
+            self.spend(API, "card.update")
 
 
 def played(habits: Habits, seed: int, config: BudgetConfig, spent: Spent) -> Result:

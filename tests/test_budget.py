@@ -63,14 +63,17 @@ async def test_counts_add_up_over_daemons(place: Place) -> None:
     async with place.opened(clock) as store:
         one, two = budget_of(store, clock), budget_of(store, clock)
         for _ in range(5):
-            one.count(API, "frame", 2)
-            two.count(API, "frame")
+            one.count(API, "card.frame", 2)
+            two.count(API, "card.frame")
             two.count(WEBHOOK_STREAM, "inbound")
             await asyncio.gather(one.flush(), two.flush())
         for budget in (one, two):
             await budget.read()
             assert used(budget) == (15, 5)
-        assert await store.spent.month(ROBOT, "2026-09") == {(10, API, "frame"): 15, (10, WEBHOOK_STREAM, "inbound"): 5}
+        assert await store.spent.month(ROBOT, "2026-09") == {
+            (10, API, "card.frame"): 15,
+            (10, WEBHOOK_STREAM, "inbound"): 5,
+        }
         assert await store.spent.month("other", "2026-09") == {}
 
 
@@ -145,17 +148,17 @@ async def test_what_the_store_does_not_take_is_not_lost(tmp_path: Path) -> None:
     """A flush that fails leaves the counts for the next one; meanwhile decisions know them."""
     clock = Clock(at("2026-09-10 09:00"))
     budget = Budget(STANDARD, ROBOT, unopened(), clock=clock)
-    budget.count(API, "frame", 9)
+    budget.count(API, "card.frame", 9)
     with pytest.raises(StoreError):
         await budget.flush()
-    budget.count(API, "frame")
+    budget.count(API, "card.frame")
     assert used(budget) == (10, 0)
     await budget.close()
     async with opened(tmp_path / "x.db", clock) as store:
         budget._spent = store.spent
         await budget.flush()
         assert used(budget) == (10, 0)
-        assert await store.spent.month(ROBOT, "2026-09") == {(10, API, "frame"): 10}
+        assert await store.spent.month(ROBOT, "2026-09") == {(10, API, "card.frame"): 10}
 
 
 async def test_a_running_budget_keeps_by_itself(tmp_path: Path) -> None:
@@ -167,8 +170,8 @@ async def test_a_running_budget_keeps_by_itself(tmp_path: Path) -> None:
         try:
             async with asyncio.timeout(60):
                 for n in (1, 2):
-                    budget.count(API, "final")
-                    while (await store.spent.month(ROBOT, "2026-09")).get((10, API, "final")) != n:
+                    budget.count(API, "card.final")
+                    while (await store.spent.month(ROBOT, "2026-09")).get((10, API, "card.final")) != n:
                         await asyncio.sleep(0.005)
         finally:
             running.cancel()
@@ -217,13 +220,13 @@ async def test_metrics_tell_both_pools(tmp_path: Path) -> None:
     metrics = Metrics("1")
     async with opened(tmp_path / "x.db", clock) as store:
         budget = Budget(STANDARD, ROBOT, store.spent, clock=clock, metrics=metrics)
-        budget.count(API, "frame", 3)
+        budget.count(API, "card.frame", 3)
         await budget.set_used({WEBHOOK_STREAM: 40})
     text = metrics.text().decode()
     assert 'dingbridge_quota_used{pool="api"} 3.0' in text
     assert 'dingbridge_quota_used{pool="webhook_stream"} 40.0' in text
     assert 'dingbridge_quota_limit{pool="api"} 5000.0' in text
-    assert 'dingbridge_quota_total{kind="frame",pool="api"} 3.0' in text
+    assert 'dingbridge_quota_total{kind="card.frame",pool="api"} 3.0' in text
 
 
 @pytest.mark.parametrize("locale", sorted(WORDS))

@@ -89,6 +89,36 @@ TEXTS: Mapping[str, Explanation] = MappingProxyType(
             "Without blanks and invisible characters nothing is left of the question, so nothing was asked.",
             "Nothing is to mend; ask the person to write it as text.",
         ),
+        # -- files
+        "media.too_large": Explanation(
+            "Somebody sent a picture of more than 10 MB or a file of more than 20 MB.",
+            "Nothing is to mend; the person was told the limits.",
+        ),
+        "media.kind": Explanation(
+            "Somebody sent a file of a kind that AnythingLLM cannot read, or one that is not what its name says.",
+            "Nothing is to mend; the person was told which kinds work.",
+        ),
+        "media.expired": Explanation(
+            "DingTalk does not hand the file out any more: its code is valid for a while only.",
+            "Ask the person to send it again; if new files expire too, look at how long questions wait in dingbridge "
+            "status.",
+        ),
+        "media.foreign": Explanation(
+            "The address DingTalk gave for a file is not on its own or its storage's hosts, or sends on elsewhere.",
+            "Check [dingtalk] api_base and whatever stands between here and DingTalk; the address was not followed.",
+        ),
+        "media.busy": Explanation(
+            "So many files are being asked about that no memory was left for another within a minute.",
+            "It is tried again by itself; if it happens often, look at why AnythingLLM answers slowly.",
+        ),
+        "media.unavailable": Explanation(
+            "DingTalk's file storage did not hand a file over.",
+            "Allow outbound 80 and 443 to *.aliyuncs.com in the firewall, or name a proxy in [dingtalk] proxy.",
+        ),
+        "backend.collector": Explanation(
+            "AnythingLLM did not look at a document that was sent along: its collector is down or could not read it.",
+            "See whether AnythingLLM's collector process runs (port 8888 in its container) and what its log says.",
+        ),
         # -- the network
         "proxy.auth": Explanation(
             "The proxy does not accept the user name or the password (407).",
@@ -218,6 +248,35 @@ TEXTS: Mapping[str, Explanation] = MappingProxyType(
             "The message was sent, but DingTalk did not confirm it: it may have arrived or not.",
             "Look into the chat; [reply] uncertain decides whether it is sent again, and if it happens often, check "
             "the network to DingTalk.",
+        ),
+        "card.template": Explanation(
+            "DingTalk does not know the card template, or it is not published; answers are plain messages meanwhile.",
+            "Publish the template on the card platform (卡片平台), linked to this app, and copy its id into [dingtalk] "
+            "card_template_id.",
+        ),
+        "card.permission": Explanation(
+            "The app may not write cards: Card.Instance.Write or Card.Streaming.Write is missing.",
+            "Search both in the developer console (权限管理) and grant them; AIInteraction.Card.Write is another one.",
+        ),
+        "card.key": Explanation(
+            "The template has no streaming variable of the name that was given, or card streaming is not permitted.",
+            "See [dingtalk] card_content_key: it names the markdown variable whose streaming switch (流式组件) is on.",
+        ),
+        "card.too_large": Explanation(
+            "The answer is longer than a card takes.",
+            "Nothing is to do, the rest comes as messages; shorter answers are a matter of the workspace's prompt.",
+        ),
+        "card.undelivered": Explanation(
+            "The card was made, but DingTalk did not show it in the chat.",
+            "The answer comes as a message; if it stays so, see that the robot is in the group.",
+        ),
+        "card.gone": Explanation(
+            "DingTalk does not know the card that was to be updated.",
+            "The answer comes as a message; if it happens often, see whether two apps share one store.",
+        ),
+        "card.busy": Explanation(
+            "DingTalk's card service fails, so cards rest for half an hour.",
+            "Nothing is to do, answers are plain messages meanwhile; if it lasts, look at DingTalk's service status.",
         ),
         "token.refused": Explanation(
             "DingTalk gives no access token, or does not know the one it gave: the credentials are wrong.",

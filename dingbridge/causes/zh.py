@@ -80,6 +80,35 @@ TEXTS: Mapping[str, Explanation] = MappingProxyType(
             "这个问题去掉空白和不可见字符后什么也不剩，没有送去查询。",
             "不用处理，请提问的人用文字重新发一次。",
         ),
+        # -- files
+        "media.too_large": Explanation(
+            "有人发来的图片超过 10 MB，或者文件超过 20 MB。",
+            "不用处理，已经把上限告诉对方。",
+        ),
+        "media.kind": Explanation(
+            "有人发来的文件 AnythingLLM 读不了，或者内容和扩展名不符。",
+            "不用处理，已经告诉对方哪些文件可以读。",
+        ),
+        "media.expired": Explanation(
+            "钉钉不再提供这个文件，下载码只在一段时间内有效。",
+            "请对方重新发送；如果刚发的文件也过期，用 dingbridge status 看问题排队多久。",
+        ),
+        "media.foreign": Explanation(
+            "钉钉给出的文件地址不在钉钉或其存储的域名下，或者又跳转到别处。",
+            "核对 [dingtalk] api_base 以及到钉钉之间的设备；这个地址没有被访问。",
+        ),
+        "media.busy": Explanation(
+            "同时要看的文件太多，一分钟内没有空出内存。",
+            "会自动重试；如果经常这样，看看 AnythingLLM 为什么答得慢。",
+        ),
+        "media.unavailable": Explanation(
+            "钉钉的文件存储没有把文件交出来。",
+            "在防火墙放行到 *.aliyuncs.com 的 80 和 443 端口，或者在 [dingtalk] proxy 写上代理。",
+        ),
+        "backend.collector": Explanation(
+            "AnythingLLM 没有读随问题发来的文件，它的 collector 没有运行，或者读不了这个文件。",
+            "看看 AnythingLLM 的 collector 进程（容器里的 8888 端口）是否在运行，它的日志说了什么。",
+        ),
         # -- the network
         "proxy.auth": Explanation(
             "代理不接受用户名或密码（407）。",
@@ -201,6 +230,34 @@ TEXTS: Mapping[str, Explanation] = MappingProxyType(
         "chat.unknown_outcome": Explanation(
             "消息已经发出，但钉钉没有确认收到，不知道有没有送达。",
             "到会话里看一眼有没有这条回答；要不要重发由 [reply] uncertain 决定，经常发生时检查到钉钉的网络。",
+        ),
+        "card.template": Explanation(
+            "钉钉找不到卡片模板，或者模板还没有发布；这段时间回答改用普通消息。",
+            "在“卡片平台”里把模板关联到这个应用并发布，再把模板 ID 填进 [dingtalk] card_template_id。",
+        ),
+        "card.permission": Explanation(
+            "应用没有写卡片的权限 Card.Instance.Write 或 Card.Streaming.Write。",
+            "在开发者后台的“权限管理”里搜索这两个权限并开通；AIInteraction.Card.Write 是另一个权限。",
+        ),
+        "card.key": Explanation(
+            "卡片模板里没有这个名字的流式变量，或者没有流式更新的权限。",
+            "核对 [dingtalk] card_content_key：它要和模板里打开了“流式组件”的 markdown 变量同名。",
+        ),
+        "card.too_large": Explanation(
+            "回答太长，一张卡片放不下。",
+            "不用处理，其余内容会用消息发送；想让回答短一些，请调整工作区的提示词。",
+        ),
+        "card.undelivered": Explanation(
+            "卡片已经创建，但是钉钉没有把它投放到会话里。",
+            "回答会用消息发送；一直这样时，确认机器人在群里，并且模板仍然有效。",
+        ),
+        "card.gone": Explanation(
+            "钉钉不认识要更新的这张卡片。",
+            "回答会用消息发送；经常出现时，检查是不是两个应用共用了一个存储。",
+        ),
+        "card.busy": Explanation(
+            "钉钉的卡片服务出错，卡片停用半小时。",
+            "不用处理，这段时间回答改用普通消息；持续很久时，看钉钉的服务状态。",
         ),
         "token.refused": Explanation(
             "钉钉不给 access token，或者不认刚给的 token，多半是凭据不对。",

@@ -37,7 +37,7 @@ CLOSE_S = 5.0
 WARN_AT = (80, 95)
 # What may be counted, by pool. A correction is made by hand.
 KINDS: dict[str, tuple[str, ...]] = {
-    API: ("send", "create", "frame", "final", "update", "emotion", "download"),
+    API: ("send", "card.create", "card.frame", "card.final", "card.update", "emotion", "download"),
     WEBHOOK_STREAM: ("inbound", "callback", "reply", "notice", "alert"),
 }
 NOTICES = frozenset({"notice", "emotion"})  # can be left out, so no forecast has to carry them
