@@ -14,7 +14,7 @@ from dingbridge.dingtalk.stream import Stream
 from dingbridge.outage import Condition
 from dingbridge.store.store import Store
 from dingbridge.watched import Outages
-from dingbridge.web.server import Health
+from dingbridge.web.listening import Health
 
 
 class Vitals:

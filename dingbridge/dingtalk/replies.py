@@ -20,7 +20,6 @@ from yarl import URL
 
 from dingbridge import trail
 from dingbridge.dingtalk import errcodes, markdown, split
-from dingbridge.dingtalk.inert import clean
 from dingbridge.dingtalk.openapi import OpenAPI
 from dingbridge.dingtalk.pace import NOTICE_RESERVE, Pace
 from dingbridge.dingtalk.post import post_json
@@ -33,6 +32,7 @@ from dingbridge.errors import (
     ReplyUnsafe,
     StoreError,
 )
+from dingbridge.markup import clean
 from dingbridge.model import Answer, Message, Secret, Source
 from dingbridge.net import Network
 from dingbridge.texts import NOTICE, Texts

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from dingbridge.model import Answer, Outcome, State
-from dingbridge.store import work
+from dingbridge.store import pages, work
 from dingbridge.store.codec import APPEND_TRAIL, encode_answer, encode_steps
 from dingbridge.store.engine import Connection
 from dingbridge.trail import Step
@@ -134,11 +134,13 @@ def release_all(c: Connection, *, owner: str, now: float) -> int:
 
 
 def forget(c: Connection, batch: int, *, now: float) -> int:
-    """Drop up to `batch` rows that ended more than seven days ago; how many there were."""
+    """Drop up to `batch` rows that ended more than seven days ago and are on no page; how many there were."""
     c.execute("DELETE FROM webhook WHERE expires < ?", (now,))
+    pages.forget(c, now=now)
     before = now - SEEN_S
     # Asked twice: PostgreSQL, having waited for who brings one of them back, looks at the outer condition again.
     return c.execute(
-        "DELETE FROM message WHERE finished_at < ? AND id IN (SELECT id FROM message WHERE finished_at < ? LIMIT ?)",
+        "DELETE FROM message WHERE finished_at < ? AND id IN (SELECT id FROM message WHERE finished_at < ?"
+        " AND id NOT IN (SELECT message FROM page) LIMIT ?)",
         (before, before, batch),
     ).rowcount
