@@ -96,7 +96,7 @@ def copy(source: Path, where: Address, robot: str, tell: Tell = lambda *_: None)
             _fill(lite, raw, table, lambda done: tell("copy", done, total))
         rows, digest = _compare_all(lite, raw, tables, lambda done: tell("verify", done, total))
         returned = _finish(lite, raw, where, rows, digest)
-        raw.execute(f"ANALYZE {", ".join(TABLES)}")
+        raw.execute(f"ANALYZE {', '.join(TABLES)}")
         return Copied(source, rows, digest, returned)
 
 

@@ -28,6 +28,7 @@ class Listener:
         self._host = host
         self._port = port
         self._name = name
+        self._listening, self._not_listening = f"{name}.listening", f"{name}.not_listening"
         self._retry_s = retry_s
         self.health = Health(False, "not listening yet")
         self.address: tuple[str, int] | None = None
@@ -50,11 +51,11 @@ class Listener:
                 await site.stop()
                 why = f"{self._host}:{self._port}: {error.strerror}; name another one in [{self._name}] listen"
                 if self.health.why != why:
-                    log.warning(f"{self._name}.not_listening", why=why)
+                    log.warning(self._not_listening, why=why)
                 self.health = Health(False, why)
                 await asyncio.sleep(self._retry_s)
             else:
                 self.address = runner.addresses[0][:2]
                 self.health = Health(True)
-                log.info(f"{self._name}.listening", address=f"{self.address[0]}:{self.address[1]}")
+                log.info(self._listening, address=f"{self.address[0]}:{self.address[1]}")
                 return
