@@ -141,6 +141,6 @@ def forget(c: Connection, batch: int, *, now: float) -> int:
     # Asked twice: PostgreSQL, having waited for who brings one of them back, looks at the outer condition again.
     return c.execute(
         "DELETE FROM message WHERE finished_at < ? AND id IN (SELECT id FROM message WHERE finished_at < ?"
-        " AND id NOT IN (SELECT message FROM page) LIMIT ?)",
+        " AND NOT EXISTS (SELECT 1 FROM page WHERE page.message = message.id) LIMIT ?)",
         (before, before, batch),
     ).rowcount

@@ -19,6 +19,7 @@ CHINA: Final = timezone(timedelta(hours=8))
 GAP: Final = "\n…\n"  # between the passages of one document
 _LONG_QUESTION: Final = 60  # characters
 _TITLE: Final = 60
+_LONG_ANSWER: Final = 2_000
 
 _UP = "M7 11v9H4v-9zm3 9h7.3a2 2 0 0 0 2-1.6l1.3-6A2 2 0 0 0 18.6 10H14V5.5A2.5 2.5 0 0 0 11.5 3L7 11"
 _DOWN = "M7 13V4H4v9zm3-9h7.3a2 2 0 0 1 2 1.6l1.3 6a2 2 0 0 1-2 2.4H14v4.5a2.5 2.5 0 0 1-2.5 2.5L7 13"
@@ -100,8 +101,17 @@ def _facts(page: AnswerPage, texts: Texts) -> str:
     return (
         f'<p class="facts"><span>{escape(texts("page_answered", when=_china(page.answered_at)))}</span>\n{route}'
         f'<span>{escape(texts("page_code"))} <code id="code">{escape(page.code)}</code>'
-        f"{copy}{escape(texts('page_copy'))}</button></span></p>\n"
+        f"{copy}{escape(texts('page_copy'))}</button></span>{_jumps(page, texts)}</p>\n"
     )
+
+
+def _jumps(page: AnswerPage, texts: Texts) -> str:
+    """Past an answer of many screens."""
+    if len(page.answer.text) <= _LONG_ANSWER:
+        return ""
+    count = len(grouped(page.answer.sources))
+    sources = f'\n<a href="#sources">{escape(texts("page_sources", count=count))}</a>' if count else ""
+    return f'{sources}\n<a href="#feedback">{escape(texts("page_feedback"))}</a>'
 
 
 def grouped(sources: Sequence[Source]) -> tuple[Source, ...]:
