@@ -19,6 +19,7 @@ from dingbridge.lease import Lease, keep
 from dingbridge.model import Answer, Delivery, Entry, Message, MessageKind, Outcome, State, Task
 from dingbridge.notices import Notices, Progress
 from dingbridge.setup import Setup
+from dingbridge.shape import Shape
 from dingbridge.store.store import Store
 from dingbridge.store.work import Leased
 from dingbridge.texts import Texts
@@ -195,7 +196,7 @@ class Bridge:
     async def _tell_trouble(self, lease: Lease) -> None:
         replies, text = lease.setup.replies, lease.setup.texts.failure("trouble", lease.code)
         try:
-            for part in await replies.compose(Answer(text)):
+            for part in await replies.compose(Answer(text), Shape(lease.setup.texts)):
                 await replies.send(lease.delivery.message, part)
         except ReplyError as error:
             log.warning("message.trouble_untold", code=lease.code, why=error.detail)
@@ -212,7 +213,7 @@ class Bridge:
     async def _send(self, lease: Lease, found: Found) -> int | None:
         """Send what has not been sent; the number of parts, or None where it was given back or given up."""
         delivery, replies = lease.delivery, lease.setup.replies
-        parts = await replies.compose(found.answer or Answer(""))
+        parts = await replies.compose(found.answer or Answer(""), Shape(lease.setup.texts))
         first = delivery.part if delivery.state is State.SENDING else delivery.part + 1
         for part in parts[first - 1 :]:
             uncertain = delivery.uncertain and part.number == first

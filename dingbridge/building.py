@@ -30,6 +30,7 @@ from dingbridge.texts import Texts
 if TYPE_CHECKING:
     from dingbridge.store.postgres_engine import Address
 
+DAY_S = 24 * 3600.0
 OnRetry = Callable[[BridgeError, int, float], None]
 
 
@@ -65,6 +66,9 @@ def store_limits(config: Config) -> Limits:
         waiting_per_lane=limits.waiting_per_lane,
         per_user_per_minute=limits.per_user_per_minute,
         answer_deadline_s=limits.answer_deadline_min * 60.0,
+        idle_s=config.context.idle_min * 60.0,
+        by_group=config.context.scope == "group",
+        keep_s=config.pages.ttl_days * DAY_S if config.pages.enabled else 0.0,
     )
 
 
@@ -170,6 +174,7 @@ class Setups:
             uncertain=config.reply.uncertain,
             timeout_s=self._reply_s,
             pace=self._pace,
+            links=config.sources,
         )
         stack.callback(replies.close)
         return replies

@@ -13,6 +13,7 @@
     │   ├── BackendUnavailable  retryable: down, overloaded, timed out
     │   ├── BackendRejected     configuration: key, workspace, model
     │   └── BackendMalformed    an answer nobody can read
+    ├── MediaError              what was sent along cannot be fetched or read
     ├── HandlerError            a handler raised; or could not be loaded
     └── ReplyError
         ├── SessionExpired      the session webhook is gone: next rung
@@ -132,6 +133,11 @@ class BackendRejected(BackendError):
 class BackendMalformed(BackendError):
     public = "backend_failed"
     cause = "backend.unreadable"
+
+
+class MediaError(BridgeError):
+    public = "file_unavailable"
+    cause = "media.unavailable"
 
 
 class HandlerError(BridgeError):

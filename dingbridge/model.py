@@ -70,7 +70,10 @@ class Person:
 
 
 class MessageKind(StrEnum):
-    """What the message consists of; only TEXT and RICH_TEXT carry text, AUDIO its recognition."""
+    """What the message consists of; TEXT, RICH_TEXT and MARKDOWN carry text, AUDIO its recognition.
+
+    CARD and CHAT_RECORD were forwarded: their words are what is `quoted`.
+    """
 
     TEXT = "text"
     RICH_TEXT = "richText"
@@ -78,6 +81,9 @@ class MessageKind(StrEnum):
     AUDIO = "audio"
     VIDEO = "video"
     FILE = "file"
+    MARKDOWN = "markdown"
+    CARD = "interactiveCard"
+    CHAT_RECORD = "chatRecord"
     UNKNOWN = "unknown"
     QUOTA = "quota"  # DingTalk's notice that the organisation's monthly allowance is spent
 
@@ -106,7 +112,7 @@ class Message:
 
     `id` is stable over redeliveries and restarts: use it as the key for anything that must happen once.
     `frame` is the id of the frame that brought it, another one at each redelivery.
-    `quoted`: what it replies to, as far as DingTalk tells. `files`: what was sent along.
+    `quoted`: what it replies to, as far as DingTalk tells. `files`: the pictures and documents sent along.
     """
 
     id: str
@@ -161,6 +167,8 @@ class Answer:
     partial: the text broke off; it is shown and marked.
     question_cut: the question was too long and only its beginning was asked.
     origin: the workspace it came from; empty where a handler of one's own found it.
+    first: its asker has had none before.
+    unread: names of attached documents that the backend did not look at.
     """
 
     text: str = ""
@@ -171,6 +179,8 @@ class Answer:
     tries: int = 1
     first_token_s: float | None = None
     origin: str = ""
+    first: bool = False
+    unread: tuple[str, ...] = ()
 
 
 class Reply(Protocol):
@@ -218,13 +228,17 @@ class Outcome(StrEnum):
 
 
 class Task(StrEnum):
-    """What has to be done for a stored message. Everything but QUESTION takes the express path."""
+    """What has to be done for a stored message. Everything but QUESTION takes the express path.
+
+    TELL: nobody wrote it; it is to be told to somebody by ourselves.
+    """
 
     QUESTION = "question"
     COMMAND = "command"
     BUSY = "busy"
     LIMITED = "limited"
     UNREADABLE = "unreadable"
+    TELL = "tell"
 
 
 class State(StrEnum):
@@ -240,6 +254,14 @@ class State(StrEnum):
     SENDING = "sending"
     DONE = "done"
     DEAD = "dead"
+
+
+class CardState(StrEnum):
+    """NONE: there is no card. OPEN: there may be one that shows that something is to come. CLOSED: it does no more."""
+
+    NONE = ""
+    OPEN = "open"
+    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +289,39 @@ class Delivery:
     answered_at: float | None
     reason: str = ""
     route: str = ""
+    card: CardState = CardState.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A question that was answered before in the same context, and where the answer came from; see `Answer.origin`."""
+
+    question: str
+    answer: str
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An answer that was given: what somebody may come back to. row: of the message in the store."""
+
+    row: int
+    message: Message
+    answer: Answer
+    outcome: Outcome
+    route: str
+    at: float
+
+    @property
+    def code(self) -> str:
+        return self.message.code
+
+
+class Verdict(StrEnum):
+    """What somebody thinks of an answer."""
+
+    GOOD = "good"
+    BAD = "bad"
 
 
 @dataclass(frozen=True, slots=True)

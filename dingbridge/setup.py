@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from dingbridge.answerer import Answerer
 from dingbridge.model import Answer, Message
+from dingbridge.shape import Shape
 from dingbridge.texts import Texts
 
 
@@ -23,8 +25,11 @@ P = TypeVar("P", bound=Part)
 class Replies(Protocol[P]):
     """The way into the chat."""
 
-    async def compose(self, answer: Answer) -> list[P]:
-        """The answer as chat messages; the same answer always gives the same parts."""
+    async def compose(self, answer: Answer, shape: Shape) -> list[P]:
+        """The answer as chat messages; the same answer and shape always give the same parts."""
+
+    def wants_page(self, answer: Answer, parts: Sequence[P]) -> bool:
+        """Whether a page would show more than these parts."""
 
     async def send(self, message: Message, part: P, *, uncertain: bool = False) -> bool:
         """False: nobody knows whether it arrived, and it will not be tried again. Raises ReplyError."""

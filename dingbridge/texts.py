@@ -13,6 +13,17 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "title": "回复",
         "sources": "来源：",
         "sources_more": "另有 {count} 篇",
+        "whole_answer": "查看全文（需公司网络/VPN）",
+        "button_deep": "再深入",
+        "commands": "有用 /good {code} · 没用 /bad {code} 原因",
+        "commands_deep": "有用 /good {code} · 没用 /bad {code} 原因 · 再深入 /deep {code}",
+        "examples": "您可以这样问：",
+        "hint": "提示：发送 /出处 1 可以看第 1 篇来源的原文，发送 /new 开始新的话题，发送 /help 看看我还能做什么。",
+        "passage": "来源 {count} 的原文：",
+        "passage_none": "这个回答没有注明来源，没有原文可以看。",
+        "passage_one": "这个回答只有 1 篇来源，发送 /出处 1 可以看它的原文。",
+        "passage_range": "这个回答有 {count} 篇来源，请发送 /出处 加上 1 到 {count} 之间的数字。",
+        "passage_empty": "这篇来源没有附带原文，我只知道它的名字。",
         "repeat_mark": "（可能重复）",
         "partial": "（回答到这里中断了，以上是已经收到的部分，您可以再问一次。）",
         "question_cut": "（您的问题比较长，这次只查询了前面的部分，其余内容请另外再问。）",
@@ -22,7 +33,24 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "busy": "您还有 {waiting} 个问题在排队，这个问题暂时没有收下。"
         "请等前面的答完后再发一次，或者发送 /cancel 取消排队的问题。",
         "limited": "您问得有点快，这个问题暂时没有收下。请过一分钟再发一次。",
-        "unreadable": "抱歉，我暂时只能看懂文字消息。请把问题用文字发给我。",
+        "unreadable": "抱歉，这种消息我看不懂。我能看文字、图片、语音，以及 PDF、Word、Excel 等文件，"
+        "请换一种方式发给我。",
+        "unreadable_group": "抱歉，这种消息我看不懂。在群里我能看文字和图片；语音和文件请在单聊里发给我。",
+        "unreadable_voice": "抱歉，这段语音没有转成文字，我没听懂。请再说一次，或者用文字发给我。",
+        "picture_question": "请看这张图片，说明里面的内容，并回答其中提出的问题。",
+        "file_question": "请概括这份文件的主要内容。",
+        "quoted_front": "「引用的消息」\n{quoted}",
+        "turn_front": "「之前的对话」\n问：{question}\n答：{answer}",
+        "question_front": "「现在的问题」\n{question}",
+        "file_too_large": "抱歉，这个文件太大，我看不了。图片不能超过 10 MB，文件不能超过 20 MB"
+        "（一次发几个时合起来算），请压缩或者拆开后再发。",
+        "file_kind": "抱歉，这种文件我看不了。我能看的图片有 PNG、JPG、GIF、WebP、BMP，能看的文件有 PDF、DOCX、XLSX、"
+        "PPTX、TXT、MD、CSV、HTML、JSON、ODT、EPUB。旧版的 DOC、XLS、PPT 请另存为新版再发。",
+        "file_expired": "抱歉，这个文件已经过期，钉钉不再提供下载，所以没能看到。请重新发一次。",
+        "file_unavailable": "抱歉，没能从钉钉取到您发的文件，这个问题没能答上来。"
+        "请过一会儿重新发一次；如果还是不行，请把下面的编号告诉管理员。",
+        "file_unread": "（知识库这次没有读到您发的文件“{names}”，上面的回答没有参考它。"
+        "请稍后重新发一次，或者告诉管理员。）",
         "quota": "本组织的钉钉消息额度已经用完，我暂时看不到消息内容，再发也无法回答。请告诉管理员处理，谢谢。",
         "trouble": "抱歉，知识库暂时没有回应。您的问题已经记下，恢复后我会自动回答，不用重新发送。",
         "backend_unavailable": "抱歉，知识库一直没有回应，这个问题没能答上来。"
@@ -91,6 +119,17 @@ _EN: Mapping[str, str] = MappingProxyType(
         "title": "Reply",
         "sources": "Sources:",
         "sources_more": "and {count} more",
+        "whole_answer": "Whole answer (company network/VPN)",
+        "button_deep": "Dig deeper",
+        "commands": "Helpful? /good {code} · not? /bad {code} why",
+        "commands_deep": "Helpful? /good {code} · not? /bad {code} why · dig deeper: /deep {code}",
+        "examples": "You could ask, for example:",
+        "hint": "Tip: /source 1 shows the passage of source 1, /new starts a new topic, /help lists all I can do.",
+        "passage": "What source {count} says:",
+        "passage_none": "This answer names no sources, so there is no passage to show.",
+        "passage_one": "This answer has one source; /source 1 shows its passage.",
+        "passage_range": "This answer has {count} sources; send /source and a number from 1 to {count}.",
+        "passage_empty": "This source came without its text; its name is all I have.",
         "repeat_mark": "(possibly repeated)",
         "partial": "(The answer broke off; this is what arrived. You can ask again.)",
         "question_cut": "(The question was too long; only its beginning was looked up.)",
@@ -100,7 +139,27 @@ _EN: Mapping[str, str] = MappingProxyType(
         "busy": "You already have {waiting} questions waiting, so this one was not taken. "
         "Please send it again when they are answered; /cancel drops them.",
         "limited": "That was a bit fast, so this question was not taken. Please send it again in a minute.",
-        "unreadable": "I can only read text for now. Please send your question as text.",
+        "unreadable": "I cannot read this kind of message. I can read text, pictures, voice, and files such as PDF, "
+        "Word and Excel; please send it that way.",
+        "unreadable_group": "I cannot read this kind of message. In a group I can read text and pictures; please send "
+        "voice and files to me one to one.",
+        "unreadable_voice": "This voice message was not turned into text, so I did not get it. Please say it again, or "
+        "send it as text.",
+        "picture_question": "Please look at this picture, say what it shows, and answer any question in it.",
+        "file_question": "Please sum up the main points of this document.",
+        "quoted_front": "[Quoted message]\n{quoted}",
+        "turn_front": "[Earlier in this conversation]\nQuestion: {question}\nAnswer: {answer}",
+        "question_front": "[The question now]\n{question}",
+        "file_too_large": "This file is too large. Pictures may have 10 MB, files 20 MB (several in one message "
+        "together); please make it smaller or split it.",
+        "file_kind": "I cannot read this kind of file. Pictures may be PNG, JPG, GIF, WebP or BMP; documents PDF, "
+        "DOCX, XLSX, PPTX, TXT, MD, CSV, HTML, JSON, ODT or EPUB. Please save old DOC, "
+        "XLS and PPT files in the new format.",
+        "file_expired": "This file has expired: DingTalk does not hand it out any more. Please send it again.",
+        "file_unavailable": "Your file could not be fetched from DingTalk, so this question stays unanswered. "
+        "Please send it again a little later; if that does not help, tell your administrator.",
+        "file_unread": "(The knowledge base did not read your file “{names}”, so the answer above does not take it "
+        "into account. Please send it again later, or tell your administrator.)",
         "quota": "Your organisation's DingTalk message allowance is spent, so the robot cannot read messages. "
         "Please tell your administrator.",
         "trouble": "The knowledge base does not respond. Your question is kept and will be answered by itself; "

@@ -17,7 +17,7 @@ from dingbridge.store.pages import AnswerPages
 from dingbridge.store.store import Store
 from dingbridge.web.pages import Pages
 from tests.places import SQLitePlace
-from tests.stores import UNLIMITED, Clock, head, message
+from tests.stores import Clock, head, message
 
 _numbers = count(1)
 TTL_S = 7 * 24 * 3600.0
@@ -99,7 +99,7 @@ async def serving(folder: Path, *, url: str = "", port: int = 0, **how: Any) -> 
     """Listening by the time it is there."""
     clock = Clock()
     url = url or "http://pages.test"
-    async with SQLitePlace(folder).opened(clock, UNLIMITED, wipe=False) as store:
+    async with SQLitePlace(folder).opened(clock) as store:
         kept = AnswerPages(store._engine, clock, ttl_s=TTL_S)
         pages = Pages(PagesConfig("127.0.0.1", port, url, 7, enabled=True), kept, **{"locale": "zh-CN"} | how)
         task = asyncio.create_task(pages.run())

@@ -42,11 +42,29 @@ def fill(path: Path, rows: int, *, waiting: int = 0, held: int = 0, people: int 
         )
         _hold(connection, held)
         who = [(ROBOT, f"c{one}", f"u{one}") for one in range(people)]
-        connection.executemany("INSERT INTO context VALUES (?, ?, ?, 1)", who)
+        connection.executemany("INSERT INTO context VALUES (?, ?, ?, 1, 0)", who)
         hooks = [(ROBOT, f"c{one}", f"https://oapi.example/session/{one:032x}", START + 5400) for one in range(people)]
         connection.executemany("INSERT INTO webhook VALUES (?, ?, ?, ?)", hooks)
+        if rows:
+            _beside(connection)
         connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _beside(connection: sqlite3.Connection) -> None:
+    """Three rows of what else there is."""
+    for one in range(3):
+        connection.execute("INSERT INTO person VALUES (?, ?, ?)", (ROBOT, f"u{one}", START))
+        connection.execute(
+            "INSERT INTO vote VALUES (?, ?, ?, 'R9RSHDCY', 'bad', '太旧', ?, '人事', '年假有几天？', '{}')",
+            (ROBOT, f"k{one}", f"u{one}", START),
+        )
+        connection.execute(
+            "INSERT INTO handover VALUES (?, ?, 'R9RSHDCY', 'u9', ?, ?, '见新规定', '人事', '{}', '{}')",
+            (ROBOT, f"k{one}", START, START + 60 if one else None),
+        )
+        connection.execute("INSERT INTO page VALUES (?, ?, ?)", (f"{one:064x}", one + 1, START + 86400))
+        connection.execute("INSERT INTO spent VALUES (?, '2026-11', ?, 'api', '甲', 7)", (ROBOT, 9 + one))
 
 
 def _hold(connection: sqlite3.Connection, count: int) -> None:

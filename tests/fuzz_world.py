@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -48,6 +48,7 @@ from dingbridge.model import (
     lane_key,
 )
 from dingbridge.setup import Setup
+from dingbridge.shape import Shape
 from dingbridge.store.intake import Limits
 from dingbridge.store.recovery import CRASHES_DEAD
 from dingbridge.store.sqlite import SQLiteStore
@@ -130,9 +131,12 @@ class Chat:
         self._world = world
         self.alive = True
 
-    async def compose(self, answer: Answer) -> list[Piece]:
+    async def compose(self, answer: Answer, shape: Shape) -> list[Piece]:
         texts = tuple(answer.text.split("|"))
         return [Piece(number, text, texts) for number, text in enumerate(texts, start=1)]
+
+    def wants_page(self, answer: Answer, parts: Sequence[Piece]) -> bool:
+        return False
 
     async def send(self, message: Message, part: Piece, *, uncertain: bool = False) -> bool:
         world = self._world

@@ -15,13 +15,15 @@ from typing import Any, ClassVar
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from dingbridge.dingtalk.composing import Part
 from dingbridge.dingtalk.openapi import OpenAPI
 from dingbridge.dingtalk.pace import Pace
 from dingbridge.dingtalk.payload import parse, webhook_origin_check
-from dingbridge.dingtalk.replies import Part, Replies
+from dingbridge.dingtalk.replies import Replies
 from dingbridge.errors import ReplyError
 from dingbridge.model import Answer, Message, Secret
 from dingbridge.net import Network
+from dingbridge.shape import Shape
 from dingbridge.sim.gateway import Gateway
 from dingbridge.texts import Texts
 
@@ -57,6 +59,7 @@ class Chat:
     replies: Replies
     openapi: OpenAPI
     api_clock: Clock
+    texts: Texts
     errors: list[ReplyError] = field(default_factory=list)
     newest: dict[tuple[str, str], tuple[Secret, float | None]] = field(default_factory=dict)
     newest_fails: Exception | None = None
@@ -87,8 +90,11 @@ class Chat:
             self.errors.append(error)
             return error
 
-    async def part(self, text: str = "答") -> Part:
-        (part,) = await self.replies.compose(Answer(text))
+    async def compose(self, answer: Answer, **shape: Any) -> list[Part]:
+        return await self.replies.compose(answer, Shape(self.texts, **shape))
+
+    async def part(self, text: str = "答", **shape: Any) -> Part:
+        (part,) = await self.compose(Answer(text), **shape)
         return part
 
     async def send(self, message: Message, text: str = "答", **how: Any) -> Any:
@@ -139,7 +145,7 @@ async def chatting(gateway: Gateway, *, network: Network | None = None, **settin
                 pace=settings.pop("pace", None) or Pace(per_minute=1000),
                 **settings,
             )
-            chat = Chat(gateway, replies, openapi, api_clock)
+            chat = Chat(gateway, replies, openapi, api_clock, texts)
             yield chat
             secrets += [*gateway.sessions, openapi._token.reveal()]
     told = [told_by(error) for error in chat.errors] + [json.dumps(event, default=repr) for event in events]

@@ -21,7 +21,8 @@ GROUND = frozenset(
     {"net", "decode", "reading", "secrets", "settings", "config", "log", "texts", "service", "store", "trail", "causes"}
 )
 GROUND |= {"redaction", "disguise", "outage", "clock", "bucket", "markup"}
-CENTRE = frozenset({"router", "commands", "answerer", "notices", "dispatch", "setup", "lease", "watched"})
+CENTRE = frozenset({"router", "commands", "answerer", "notices", "dispatch", "setup", "lease", "watched", "questions"})
+GROUND |= {"shape", "emphasis", "passages"}
 EDGES = frozenset({"dingtalk", "backends", "journal", "web"})
 BUILDERS = frozenset(
     {"app", "asking", "checks", "demo", "building", "reloading", "upkeep", "operations", "control", "vitals", "verbs"}

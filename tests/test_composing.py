@@ -7,17 +7,20 @@ import re
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from dingbridge.dingtalk.replies import Part, Replies
+from dingbridge.dingtalk.composing import Part, compose
 from dingbridge.model import Answer, Source
+from dingbridge.shape import Shape
 from dingbridge.sim.gateway import MISSING, Gateway
+from dingbridge.texts import Texts
 from tests.replying import MARK, Chat, chatting
 
 DOC = "https://docs.corp.example"
+PLAIN = Shape(Texts("zh-CN"))
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ async def chat(gateway: Gateway) -> AsyncIterator[Chat]:
 
 
 async def whole(chat: Chat, answer: Answer) -> str:
-    (part,) = await chat.replies.compose(answer)
+    (part,) = await chat.compose(answer)
     return part.text
 
 
@@ -47,7 +50,7 @@ def links(text: str) -> list[str]:
 async def test_in_a_group_the_asker_is_mentioned_in_part_one(chat: Chat) -> None:
     """Both halves of a mention, the id in the list and the literal @id, on the first part and on no other."""
     message = await chat.hear(group=True)
-    parts = await chat.replies.compose(Answer("字" * 9000))
+    parts = await chat.compose(Answer("字" * 9000))
     assert len(parts) == 3
     for part in parts:
         assert await chat.replies.send(message, part)
@@ -101,18 +104,18 @@ async def test_one_source_stands_in_its_line(chat: Chat) -> None:
 
 
 async def test_several_sources_are_listed(chat: Chat) -> None:
-    """One line each, in order."""
+    """One line each, in order, with the numbers that /出处 takes."""
     sources = (Source("甲"), Source("乙", url=f"{DOC}/b"), Source("丙"))
-    assert await whole(chat, Answer("答", sources)) == f"答\n\n来源：\n\n- 甲\n- [乙]({DOC}/b)\n- 丙"
+    assert await whole(chat, Answer("答", sources)) == f"答\n\n来源：\n\n1. 甲\n2. [乙]({DOC}/b)\n3. 丙"
 
 
 @pytest.mark.parametrize(("count", "rest"), [(5, ""), (6, "另有 1 篇"), (30, "另有 25 篇")])
 async def test_more_than_five_are_counted(chat: Chat, count: int, rest: str) -> None:
     """Five names are enough for a reader; the others are counted."""
     text = await whole(chat, Answer("答", tuple(Source(f"文件{at}") for at in range(count))))
-    lines = [line for line in text.split("\n") if line.startswith("- ")]
-    assert lines[:5] == [f"- 文件{at}" for at in range(5)]
-    assert lines[5:] == ([f"- {rest}"] if rest else [])
+    _, listed, *more = text.split("来源：")[1].split("\n\n")
+    assert listed.split("\n") == [f"{at}. 文件{at - 1}" for at in range(1, 6)]
+    assert more == ([rest] if rest else [])
 
 
 @pytest.mark.parametrize(
@@ -210,15 +213,12 @@ async def test_titles_are_inert(chat: Chat, title: str, url: str) -> None:
         harmless(await whole(chat, Answer("答", sources)), allowed=[url] if url else [])
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60)
 @given(st.text(st.sampled_from("[]()<>!#*_`~|&;@\\/:.-+= \nab1字\u202e\u200b") | st.characters(), max_size=40))
-def test_any_title_is_inert(chat: Chat, title: str) -> None:
+def test_any_title_is_inert(title: str) -> None:
     """Whatever a title consists of, it stays words in one line."""
-    harmless(composed(chat.replies, Answer("答", (Source(title, url=f"{DOC}/a"),)))[0].text, allowed=[f"{DOC}/a"])
-
-
-def composed(replies: Replies, answer: Answer) -> list[Part]:
-    return replies._compose(answer)
+    (part,) = compose(Answer("答", (Source(title, url=f"{DOC}/a"),)), PLAIN, {})
+    harmless(part.text, allowed=[f"{DOC}/a"])
 
 
 def harmless(text: str, *, allowed: list[str]) -> None:
@@ -236,12 +236,12 @@ def harmless(text: str, *, allowed: list[str]) -> None:
             "link_close",
             "softbreak",
         ),
-        *("bullet_list_open", "bullet_list_close", "list_item_open", "list_item_close"),
+        *("ordered_list_open", "ordered_list_close", "list_item_open", "list_item_close"),
     }
     assert set(links(text)) <= set(allowed)
     assert not re.search(r"@(?:all|042)", text)
     assert not re.search("[\u202a-\u202e\u2066-\u2069\u200b-\u200f\ufeff\ud800-\udfff]", text)
-    assert text.rsplit("来源：", 1)[1].strip() not in ("", "- 乙")
+    assert text.rsplit("来源：", 1)[1].strip() not in ("", "2. 乙")
 
 
 # -- marks and title
@@ -272,7 +272,7 @@ async def test_marks_stand_between_answer_and_sources(chat: Chat) -> None:
 )
 async def test_a_title_is_short_plain_and_never_empty(chat: Chat, text: str, title: str | None) -> None:
     """DingTalk shows it in the chat list and refuses an empty one; nothing is ever sent without words."""
-    parts = await chat.replies.compose(Answer(text))
+    parts = await chat.compose(Answer(text))
     assert parts
     message = await chat.hear()
     for part in parts:
@@ -288,7 +288,7 @@ async def test_english_marks(gateway: Gateway) -> None:
     """The other locale has all of it."""
     async with chatting(gateway, locale="en") as chat:
         text = await whole(chat, Answer("It is", tuple(Source(str(at)) for at in range(7)), partial=True))
-    assert "Sources:\n\n- 0" in text
+    assert "Sources:\n\n1. 0" in text
     assert text.endswith("and 2 more")
     assert "ask again" in text
 
@@ -308,7 +308,7 @@ async def test_sixty_thousand_characters_arrive(chat: Chat, way: str, group: boo
     text = sentences(1800)
     assert 55_000 < len(text) < 60_000
     message = await chat.hear(group=group, webhook_ttl_s=5400 if way == "webhook" else -1)
-    parts = await chat.replies.compose(Answer(text, (Source("甲"),)))
+    parts = await chat.compose(Answer(text, (Source("甲"),)))
     for part in parts:
         assert await chat.replies.send(message, part, uncertain=True)
     posts = chat.gateway.posts
@@ -328,7 +328,7 @@ async def test_sixty_thousand_characters_arrive(chat: Chat, way: str, group: boo
 async def test_one_line_without_a_break_arrives(chat: Chat, unit: str) -> None:
     """6 000 characters in one line, of any width in bytes, are still split and taken."""
     message = await chat.hear()
-    for part in await chat.replies.compose(Answer(unit * 6000)):
+    for part in await chat.compose(Answer(unit * 6000)):
         assert await chat.replies.send(message, part)
     assert chat.requests == len(chat.gateway.posts)
 
@@ -336,7 +336,7 @@ async def test_one_line_without_a_break_arrives(chat: Chat, unit: str) -> None:
 async def test_code_and_tables_are_reopened(chat: Chat) -> None:
     """A long code block is a code block in every part."""
     code = "```python\n" + "\n".join(f"line_{at:04d} = {at}" for at in range(800)) + "\n```"
-    parts = await chat.replies.compose(Answer(code))
+    parts = await chat.compose(Answer(code))
     assert len(parts) > 1
     for part in parts:
         assert part.text.startswith("```python\n")
@@ -347,8 +347,8 @@ async def test_code_and_tables_are_reopened(chat: Chat) -> None:
 
 async def test_a_short_answer_has_no_number(chat: Chat) -> None:
     """One part is not numbered."""
-    (part,) = await chat.replies.compose(Answer("五天。"))
-    assert part == Part(1, "五天。", "五天。")
+    (part,) = await chat.compose(Answer("五天。"))
+    assert part == Part(1, "五天。", "五天。", MARK)
 
 
 @pytest.mark.parametrize("text", ["五天。", sentences(1000)])
@@ -356,7 +356,7 @@ async def test_composing_is_deterministic(chat: Chat, text: str) -> None:
     """After a restart the parts are the same, in this process or in another: part 3 is still part 3."""
     sources = tuple(Source(f"文件{at}", url=f"https://d{at}.corp.example/a") for at in range(9))
     answer = Answer(text, sources, partial=True)
-    parts = await chat.replies.compose(answer)
+    parts = await chat.compose(answer)
     assert [part.number for part in parts] == list(range(1, len(parts) + 1))
     async with chatting(chat.gateway) as other:
-        assert await other.replies.compose(answer) == parts
+        assert await other.compose(answer) == parts

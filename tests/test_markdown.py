@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
 
 from dingbridge.dingtalk.markdown import MAX_CHARS, phrase, plain, write
+from tests.acting import READER, faults, flat
 
 HOSTS = frozenset({"kb.example"})
-# A reader that shares nothing with the writer but the grammar, with HTML on so that a tag would be noticed.
-READER = MarkdownIt("commonmark", {"html": True, "maxNesting": 100}).enable(["table", "strikethrough"])
-UNSEEN = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e0fff]"
-)
-E_MAIL = re.compile(r"(?<=[A-Za-z0-9])@(?=(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2})")
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[A-Za-z0-9.@:%-]*|(?<![A-Za-z0-9])www\.[A-Za-z0-9]", re.IGNORECASE)
-
 INJECTIONS = [
     # schemes
     ("[点我](dtmd://dingtalkclient/sendMessage?content=x)", "点我"),
@@ -268,7 +258,7 @@ def test_any_characters(text: str) -> None:
 def test_plain_words_survive(words: str) -> None:
     """Text that is escaped character by character is shown as it was, however much it looks like markup."""
     source = re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", words.replace("\n", "")).strip()
-    shown = "".join(token.content for token in _inline(READER.parse(write(source))))
+    shown = "".join(token.content for token in flat(READER.parse(write(source))))
     twins = str.maketrans("（：＆～＜", "(:&~<")
     assert shown.translate(twins) == words.replace("\n", "").strip()
 
@@ -301,7 +291,7 @@ def _nested(size: int) -> list[str]:
 def test_hostile_repetition_ends(number: int) -> None:
     """Texts made to blow a parser up are written in bounded time and stay inert."""
     text = _nested(8_000)[number]
-    assert _faults(write(text, link_hosts=HOSTS)) == []
+    assert faults(write(text, link_hosts=HOSTS), HOSTS) == []
     assert len(plain(text)) <= 40
 
 
@@ -310,31 +300,5 @@ def _assert_inert(text: str) -> None:
         (written := write(text, link_hosts=HOSTS), write(written, link_hosts=HOSTS)),
         (written := write(text, link_hosts=HOSTS, tables="keep"), write(written, link_hosts=HOSTS, tables="keep")),
     ):
-        assert _faults(once) == []
+        assert faults(once, HOSTS) == []
         assert again == once, "writing what is written changes something"
-
-
-def _faults(written: str) -> list[str]:
-    faults = [f"invisible {found!r}" for found in UNSEEN.findall(written)]
-    if "@" in E_MAIL.sub("", written):
-        faults.append(f"mention in {written!r}")
-    faults += [
-        f"address {found!r}"
-        for found in ADDRESS.findall(written)
-        if re.fullmatch(r"https?://kb\.example(:[0-9]+)?", found.rstrip(".:%-")) is None
-    ]
-    for token in _inline(READER.parse(written)):
-        if token.type == "text" and re.search(r"(?<![\w./-])evil\.example/", token.content):
-            faults.append(f"address in {token.content!r}")
-        if token.type in ("image", "html_inline", "html_block"):
-            faults.append(f"{token.type} {token.content!r}")
-        if token.type == "link_open" and not re.match(r"https?://kb\.example(?=[/:?#]|$)", str(token.attrs["href"])):
-            faults.append(f"link to {token.attrs['href']!r}")
-    return faults
-
-
-def _inline(tokens: Sequence[Token]) -> Iterator[Token]:
-    for token in tokens:
-        if token.type != "inline":
-            yield token
-        yield from _inline(token.children or ())

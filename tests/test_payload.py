@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from dingbridge.dingtalk.payload import MAX_TEXT, parse, webhook_origin_check
+from dingbridge.dingtalk.payload import MAX_CODE, MAX_FILES, MAX_TEXT, parse, webhook_origin_check
+from dingbridge.dingtalk.quotes import MAX_CHARS, words_in
 from dingbridge.errors import PayloadError
-from dingbridge.model import ConversationKind, Message, MessageKind
+from dingbridge.model import ConversationKind, File, Message, MessageKind
 
 SAMPLES = Path(__file__).parent / "samples"
 ALLOWED = webhook_origin_check("https://oapi.dingtalk.com")
@@ -136,7 +137,10 @@ def test_the_frame_stands_in_for_a_missing_id() -> None:
         ({"text": {"content": " \n\t "}}, MessageKind.TEXT, ""),
         ({"msgtype": None}, MessageKind.UNKNOWN, ""),
         ({"msgtype": ["text"]}, MessageKind.UNKNOWN, ""),
-        ({"msgtype": "interactiveCard"}, MessageKind.UNKNOWN, ""),
+        ({"msgtype": "interactiveCard"}, MessageKind.CARD, ""),
+        ({"msgtype": "chatRecord", "content": {"summary": "张三：好"}}, MessageKind.CHAT_RECORD, ""),
+        ({"msgtype": "markdown", "content": {"title": "周报", "text": "# 周报"}}, MessageKind.MARKDOWN, "周报\n# 周报"),
+        ({"msgtype": "unknownMsgType", "content": {"unknownMsgType": "用户…"}}, MessageKind.UNKNOWN, ""),
         ({"msgtype": "quota"}, MessageKind.UNKNOWN, ""),
         ({"msgtype": "richText"}, MessageKind.RICH_TEXT, ""),
         ({"msgtype": "richText", "content": "x"}, MessageKind.RICH_TEXT, ""),
@@ -217,9 +221,13 @@ anything = st.recursive(
 )
 GROUP = sample("text-group")
 known_keys = st.sampled_from(sorted({*GROUP, "content", "errorCode"}))
-inner_keys = st.sampled_from(["content", "recognition", "richText", "text", "isReplyMsg", "repliedMsg"])
+inner_keys = st.sampled_from(
+    ["content", "recognition", "richText", "text", "isReplyMsg", "repliedMsg", "type", "downloadCode", "cardContent"]
+)
+in_a_string = anything.map(json.dumps)
+anything |= in_a_string
 deeper = st.dictionaries(inner_keys, st.lists(st.dictionaries(inner_keys, anything, max_size=2), max_size=2) | anything)
-kinds = st.sampled_from(["text", "richText", "audio", "picture", "quota"])
+kinds = st.sampled_from(["text", "richText", "audio", "picture", "file", "markdown", "chatRecord", "quota"])
 
 
 @settings(deadline=None)
@@ -236,7 +244,121 @@ def test_any_json_at_any_key(changes: dict[str, Any], msgtype: str | None) -> No
     assert message.sender.id
     assert isinstance(message.text, str)
     message.text.encode()
+    message.quoted.encode()
+    assert len(message.quoted) <= MAX_CHARS
+    assert all(file.code.encode() and isinstance(file.name, str) for file in message.files)
     assert not message.webhook or ALLOWED(message.webhook.reveal())
+
+
+# -- what was sent along, and what is replied to
+
+PICTURE, DOCUMENT = MessageKind.PICTURE, MessageKind.FILE
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("picture", (File(PICTURE, "mIof"),)),
+        ("file", (File(DOCUMENT, "LJYY", "报销单.xlsx"),)),
+        ("rich-text", (File(PICTURE, "d"),)),
+        ("rich-text-pictures", (File(PICTURE, "d"),)),
+        ("audio", ()),
+        ("video", ()),
+        ("text-single", ()),
+    ],
+)
+def test_files(name: str, files: tuple[File, ...]) -> None:
+    """Pictures and documents keep their download code; what nothing can read is not fetched."""
+    assert read(sample(name)).files == files
+
+
+@pytest.mark.parametrize(
+    ("content", "files"),
+    [
+        ({"pictureDownloadCode": "p"}, (File(PICTURE, "p"),)),
+        ({"pictureDownloadCode": "p", "downloadCode": ""}, (File(PICTURE, "p"),)),
+        ({"downloadCode": 7}, ()),
+        ({"downloadCode": "x" * (MAX_CODE + 1)}, ()),
+        ("mIof", ()),
+        (None, ()),
+        ({}, ()),
+    ],
+)
+def test_odd_files(content: Any, files: tuple[File, ...]) -> None:
+    """A `downloadCode` is preferred; without a usable code there is no file."""
+    assert read(sample("picture") | {"content": content}).files == files
+
+
+def test_many_pictures_are_some() -> None:
+    """An album of any length costs no more than nine downloads."""
+    parts = [{"type": "picture", "downloadCode": f"d{number}"} for number in range(500)]
+    files = read(sample("rich-text") | {"content": {"richText": parts}}).files
+    assert [file.code for file in files] == [f"d{number}" for number in range(MAX_FILES)]
+
+
+def reply(content: Any, **more: Any) -> dict[str, Any]:
+    return {"text": {"content": "那国外呢？", "isReplyMsg": True, "repliedMsg": {"content": content} | more}}
+
+
+QUOTES = [
+    (reply({"text": "电脑端"}), "电脑端"),
+    (reply({"content": "手机端"}), "手机端"),
+    (reply('{"text":"在字符串里"}'), "在字符串里"),
+    (reply("直接的文字"), "直接的文字"),
+    (
+        reply({"richText": [{"type": "text", "text": "甲"}, {"type": "picture", "downloadCode": "d"}, {"text": "乙"}]}),
+        "甲乙",
+    ),
+    (reply({"richText": [{"msgType": "text", "content": "甲"}, {"msgType": "at", "content": "@李四"}]}), "甲"),
+    (reply([{"msgType": "text", "content": "甲"}, {"msgType": "text", "content": "乙"}]), "甲乙"),
+    (reply('[{"type":"text","text":"甲"}]'), "甲"),
+    (reply(None, cardContent={"rows": [{"title": "标题"}, {"cells": [{"text": "格"}]}]}), "标题\n格"),
+    (reply({"cardContent": '{"elements":[{"type":"markdown","content":"卡片"}]}'}), "卡片"),
+    (reply({"downloadCode": "d", "pictureDownloadCode": "p"}), ""),
+    (reply({"text": "外层", "repliedMsg": {"content": {"text": "更早的"}}}), "外层"),
+    (reply("{broken"), "{broken"),
+    (reply("[" * 50_000), ("[" * 50_000)[:MAX_CHARS]),
+    (reply({"text": 7, "content": [None, 3, []]}), ""),
+    ({"originalMsgId": "msg_orig"}, ""),
+    ({"text": {"content": "好", "isReplyMsg": True}}, ""),
+    ({"text": {"content": "好", "isReplyMsg": True, "repliedMsg": [1]}}, ""),
+    ({"text": {"content": "好", "isReplyMsg": False, "repliedMsg": {"content": {"text": "不是引用"}}}}, ""),
+    (
+        {
+            "msgtype": "richText",
+            "text": None,
+            "content": {
+                "richText": [{"text": "问"}],
+                "isReplyMsg": True,
+                "repliedMsg": {"msgType": "text", "content": {"text": "在 content 里"}},
+            },
+        },
+        "在 content 里",
+    ),
+    ({"msgtype": "chatRecord", "content": {"chatRecord": '[{"content":"甲说"},{"content":"乙说"}]'}}, "甲说\n乙说"),
+    (
+        {"msgtype": "interactiveCard", "content": {"cardContent": {"title": "审批", "body": [{"text": "通过"}]}}},
+        "审批\n通过",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "quoted"), QUOTES)
+def test_quoted_messages(changes: dict[str, Any], quoted: str) -> None:
+    """Every shape seen of a reply gives its words, every other one gives none, and the message is kept."""
+    message = read(sample("text-single") | changes)
+    assert message.quoted == quoted
+    assert message.sender.nick == "张三"
+
+
+def test_quotes_are_bounded() -> None:
+    """Neither a book nor a tree as deep or as wide as JSON allows is read to its end."""
+    assert len(read(sample("text-single") | reply({"text": "长" * 100_000})).quoted) == MAX_CHARS
+    deep: Any = {"text": "底"}
+    for _ in range(500):
+        deep = {"cardContent": deep}
+    assert words_in(deep) == ""
+    assert len(words_in([{"text": "宽"}] * 100_000)) <= 200
 
 
 # -- where a session webhook may point

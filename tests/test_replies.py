@@ -295,7 +295,7 @@ def numbered(count: int) -> str:
 async def test_too_long_is_split_smaller_and_nothing_is_lost(chat: Chat) -> None:
     """460101 sends the part in halves on the same ladder, in order, the mention on the first alone."""
     message = await chat.hear(group=True)
-    (part,) = await chat.replies.compose(Answer(numbered(100)))
+    (part,) = await chat.compose(Answer(numbered(100)))
     chat.gateway.webhook_faults.extend([460101, 101002])
     assert await chat.replies.send(message, part)
     texts = [text for _, text in chat.shown]
@@ -310,7 +310,7 @@ async def test_too_long_is_split_smaller_and_nothing_is_lost(chat: Chat) -> None
 async def test_413_is_too_long_too(chat: Chat) -> None:
     """A front that refuses the size by status is told from a refusal of the message."""
     message = await chat.hear()
-    (part,) = await chat.replies.compose(Answer(numbered(20)))
+    (part,) = await chat.compose(Answer(numbered(20)))
     chat.gateway.webhook_faults.append("http413")
     assert await chat.replies.send(message, part)
     assert len(chat.shown) == 2
@@ -319,7 +319,7 @@ async def test_413_is_too_long_too(chat: Chat) -> None:
 async def test_what_is_always_too_long_ends(chat: Chat) -> None:
     """A DingTalk that finds everything too long gets a handful of requests, then a final refusal."""
     message = await chat.hear()
-    (part,) = await chat.replies.compose(Answer(numbered(100)))
+    (part,) = await chat.compose(Answer(numbered(100)))
     chat.gateway.webhook_fault = 460101
     error = await chat.outcome(chat.replies.send(message, part))
     assert type(error) is ReplyRejected
@@ -330,7 +330,7 @@ async def test_what_is_always_too_long_ends(chat: Chat) -> None:
 async def test_half_a_part_in_the_chat_is_an_unknown_outcome(chat: Chat) -> None:
     """When the second half cannot be sent, the first is there already: the next try will be marked."""
     message = await chat.hear()
-    (part,) = await chat.replies.compose(Answer(numbered(20)))
+    (part,) = await chat.compose(Answer(numbered(20)))
     chat.gateway.webhook_faults.extend([460101, None, 130101])
     error = await chat.outcome(chat.replies.send(message, part))
     assert type(error) is ReplyUncertain
@@ -343,7 +343,7 @@ async def test_halves_remember_that_the_whole_may_have_arrived(chat: Chat) -> No
     """Unknown on one rung, too long on the next, refused as halves: still unknown, and the halves marked."""
     message = await chat.hear()
     await chat.hear(remember=True)
-    (part,) = await chat.replies.compose(Answer(numbered(20)))
+    (part,) = await chat.compose(Answer(numbered(20)))
     chat.gateway.webhook_faults.extend(["reset_before", 460101, 130101])
     error = await chat.outcome(chat.replies.send(message, part))
     assert type(error) is ReplyUncertain
@@ -356,7 +356,7 @@ async def test_halves_remember_that_the_whole_may_have_arrived(chat: Chat) -> No
 async def test_an_unsafe_half_is_unsafe(chat: Chat) -> None:
     """The content check's word about a half reaches the caller: repeating would never help."""
     message = await chat.hear()
-    (part,) = await chat.replies.compose(Answer(numbered(20)))
+    (part,) = await chat.compose(Answer(numbered(20)))
     chat.gateway.webhook_faults.extend([460101, None, 430104])
     assert type(await chat.outcome(chat.replies.send(message, part))) is ReplyUnsafe
 

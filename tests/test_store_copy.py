@@ -32,7 +32,17 @@ from tests.postgres import Server
 from tests.stores import START, Clock, child
 
 SCHEMA = f"dingbridge_{ROBOT}"
-TABLES = {"message": "id", "lane": "key", "context": "robot, conversation, person", "webhook": "robot, conversation"}
+TABLES = {
+    "message": "id",
+    "lane": "key",
+    "context": "robot, conversation, person",
+    "webhook": "robot, conversation",
+    "person": "robot, person",
+    "vote": "robot, key, person",
+    "handover": "robot, key",
+    "page": "hash",
+    "spent": "robot, month, day, pool, kind",
+}
 ROWS = 7_000
 MUCH = 20_000
 
@@ -131,7 +141,8 @@ async def test_every_row_arrives(way: Way) -> None:
     way.lite("UPDATE sqlite_sequence SET seq = 20000")  # the newest were forgotten; their ids never come again
     told = await as_json(*way.arguments)
 
-    assert told["rows"] == {"message": ROWS, "lane": len(way.stored("lane")), "context": 1000, "webhook": 1000}
+    few = dict.fromkeys(("person", "vote", "handover", "page", "spent"), 3)
+    assert told["rows"] == {"message": ROWS, "lane": len(way.stored("lane")), "context": 1000, "webhook": 1000, **few}
     for table in TABLES:
         assert way.kept(table) == way.stored(table)
     assert way.postgres("SELECT nextval(pg_get_serial_sequence('message', 'id'))") == [(20_001,)]
@@ -148,7 +159,7 @@ async def test_odd_texts_arrive(way: Way) -> None:
         way.lite("UPDATE message SET trail = ?, reason = ?, key = key || ? WHERE id = ?", text, text, text[:9], row)
     for text in ("c\0", "c\0a", "cb", "C", "ä", "会话", "😀"):
         way.lite("INSERT INTO webhook VALUES (?, ?, 'https://x', NULL)", ROBOT, text)
-        way.lite("INSERT INTO context VALUES (?, ?, ?, 7)", ROBOT, text, text)
+        way.lite("INSERT INTO context VALUES (?, ?, ?, 7, 0)", ROBOT, text, text)
     await as_json(*way.arguments)
 
     assert [trail for (trail,) in way.postgres("SELECT trail FROM message ORDER BY id LIMIT 8")] == [
@@ -391,7 +402,7 @@ async def test_other_data_is_left_alone(way: Way) -> None:
     fill(other.file, 5)
     async with way.daemon(Clock()) as store:
         await store.probe()
-    way.postgres("INSERT INTO context VALUES ('ding1', 'c', 'p', 1)")
+    way.postgres("INSERT INTO context VALUES ('ding1', 'c', 'p', 1, 0)")
     err = await refused(way)
     assert "holds other data already (table context)" in err
     assert f'DROP SCHEMA "{SCHEMA}" CASCADE (this deletes all messages in it; pg_dump before)' in err

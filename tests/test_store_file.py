@@ -45,7 +45,7 @@ async def _cancelled(store: SQLiteStore) -> None:
 @pytest.mark.parametrize("end", [_done, _dead, _cancelled])
 @pytest.mark.parametrize("wipe", [True, False])
 async def test_texts_are_forgotten_at_the_end(tmp_path: Path, end: End, wipe: bool) -> None:
-    """With its end a message's webhook goes, and its texts where nobody can want it again; unless told otherwise."""
+    """With its end a message's webhook goes, and its texts where nobody will come back to it; unless told otherwise."""
     async with opened(tmp_path / "x.db", Clock(), wipe=wipe) as store:
         await store.put(message("m1", text="机密的问题", webhook="https://a/session"))
         before = str(rows(store.path))
@@ -56,8 +56,8 @@ async def test_texts_are_forgotten_at_the_end(tmp_path: Path, end: End, wipe: bo
     after = str(rows(tmp_path / "x.db"))
     found = [text for text in ("机密的问题", "张三", "https://a/session") if text in after]
     texts = ["机密的问题", "张三"]
-    assert found == ([*texts, "https://a/session"] if not wipe else texts if end is _dead else [])
-    assert ("机密的答案" in after) is (end is _dead or (not wipe and end is not _cancelled))
+    assert found == ([*texts, "https://a/session"] if not wipe else [] if end is _cancelled else texts)
+    assert ("机密的答案" in after) is (end is not _cancelled)
     assert rows(tmp_path / "x.db", "finished_at") == [(START,)]
 
 

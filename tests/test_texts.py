@@ -25,6 +25,7 @@ VALUES: dict[str, object] = {
     "commands": "- …",
 }
 VALUES |= {"person": "manager807", "conversation": "cidAsXSBLnA==", "when": datetime(2026, 9, 3, 8, 5, tzinfo=UTC)}
+VALUES |= {"quoted": "…", "question": "…", "answer": "…", "names": "报销单.xlsx"}
 LOCALES = sorted(CATALOGUES)
 FAILURES = ["backend_unavailable", "backend_rejected", "backend_failed", "expired", "failed", "dead", "unsafe"]
 

@@ -7,7 +7,7 @@ unknown addresses answer 200 with a web page, a stream may never end, an `abort`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,12 +21,13 @@ from tenacity.wait import wait_exponential, wait_random
 from dingbridge import trail
 from dingbridge.backends.api import MAX_BODY, MAX_ERROR_BODY, Api
 from dingbridge.backends.assembly import Assembly
+from dingbridge.backends.attachments import Enclosed, enclose, mode_for
 from dingbridge.backends.faults import KEY_COMES_FROM, WorkspaceUnknown
 from dingbridge.backends.question import clean_question
 from dingbridge.backends.sources import group_sources
 from dingbridge.backends.sse import EventStream, read_object
 from dingbridge.errors import BackendError, BackendMalformed, BackendRejected, BackendUnavailable, BridgeError
-from dingbridge.model import Answer, Secret
+from dingbridge.model import Answer, Attachment, Secret
 from dingbridge.net import BodyTooLarge, Network, read_capped
 
 AFTER_TEXT_S = 5.0  # a whole text is here; `finalize` or the stream's end follow at once, or never
@@ -50,9 +51,9 @@ class Limits:
 class _Asking:
     """One `ask` while it runs."""
 
-    message: str
+    sent: Enclosed
+    mode: str
     workspace: str
-    session: str
     on_text: Callable[[str], None] | None
     began: float
     deadline: float
@@ -127,12 +128,14 @@ class AnythingLLM:
         workspace: str,
         session: str,
         on_text: Callable[[str], None] | None = None,
+        attachments: Sequence[Attachment] = (),
     ) -> Answer:
         """The answer to a question, cleaned here, in a workspace (slug or exact name) and a session.
 
         on_text gets the whole text so far, without reasoning, whenever it has changed; it may also shrink.
         Answer.tries counts the attempts; first_token_s runs from the call, pauses included; partial means that the
-        text broke off and is not asked for again; refused, in query mode, that the documents do not say.
+        text broke off and is not asked for again; refused, in query mode, that the documents do not say; unread names
+        the attached documents that were not looked at.
         Raises BackendUnavailable, BackendRejected or BackendMalformed; a question or session that is empty is
         BackendMalformed and nothing is sent.
         """
@@ -140,7 +143,9 @@ class AnythingLLM:
         if not message or not session:
             raise BackendMalformed("nothing was asked: the question or its session is empty", cause="question.empty")
         now = asyncio.get_running_loop().time()
-        asking = _Asking(message, workspace, session, on_text, now, now + self._limits.total_s)
+        mode = mode_for(self._mode, attachments)
+        sent = await enclose({"message": message, "mode": mode, "sessionId": session}, attachments)
+        asking = _Asking(sent, mode, workspace, on_text, now, now + self._limits.total_s)
         try:
             await self._retrying(asking)(self._attempt, asking)
         except BackendError as error:
@@ -274,10 +279,9 @@ class AnythingLLM:
         now = asyncio.get_running_loop().time
         limit = min(now() + self._limits.first_token_s, asking.deadline)
         path = f"workspace/{quote(slug, safe='')}/stream-chat"
-        body = {"message": asking.message, "mode": self._mode, "sessionId": asking.session}
         async with (
             asyncio.timeout_at(limit) as clock,
-            self._api.request("POST", path, accept="text/event-stream", body=body) as response,
+            self._api.request("POST", path, accept="text/event-stream", body=asking.sent.body) as response,
         ):
             if response.status != 200 or response.content_type != "text/event-stream":
                 await self._read_other(response, asking)
@@ -321,15 +325,19 @@ class AnythingLLM:
 
     def _answer(self, asking: _Asking, *, question_cut: bool) -> Answer:
         assembly = asking.assembly
+        unread = asking.sent.unread(assembly.sources) if assembly.complete else ()  # the sources come at the end
+        if unread:
+            trail.note("backend.unread", documents=len(unread), cause="backend.collector")
         return Answer(
             text=assembly.text.strip(),
-            sources=group_sources(assembly.sources),
-            refused=self._mode == "query" and assembly.refused,
+            sources=group_sources(asking.sent.named(assembly.sources)),
+            refused=asking.mode == "query" and assembly.refused,
             partial=not assembly.complete,
             question_cut=question_cut,
             tries=asking.tries,
             first_token_s=asking.first_token_s,
-            origin=asking.slug,
+            origin=asking.workspace,
+            unread=unread,
         )
 
     def _timed_out(self, asking: _Asking) -> BackendError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 from typing import Any
 
@@ -41,7 +42,7 @@ class Api:
             await self._http.close()
 
     def request(self, method: str, path: str, *, accept: str, body: object = None) -> Any:
-        """An aiohttp request context. `path` is percent-encoded and stands behind `/api/v1/`."""
+        """An aiohttp request context. `path` is percent-encoded and stands behind `/api/v1/`; bytes are JSON."""
         if self._http is None:
             raise RuntimeError("open the client with `async with` first")
         key = self._key.reveal()
@@ -52,8 +53,10 @@ class Api:
         return self._http.request(
             method,
             URL(f"{self._root}/{path}", encoded=True),
-            json=body,
+            json=None if isinstance(body, bytes) else body,
+            data=io.BytesIO(body) if isinstance(body, bytes) else None,  # read in pieces, as a large one must be
             headers={
+                **({"Content-Type": "application/json"} if isinstance(body, bytes) else {}),
                 "Authorization": f"Bearer {key}",
                 "Accept": accept,
                 "Accept-Encoding": "identity",

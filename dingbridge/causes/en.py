@@ -89,6 +89,36 @@ TEXTS: Mapping[str, Explanation] = MappingProxyType(
             "Without blanks and invisible characters nothing is left of the question, so nothing was asked.",
             "Nothing is to mend; ask the person to write it as text.",
         ),
+        # -- files
+        "media.too_large": Explanation(
+            "Somebody sent a picture of more than 10 MB or a file of more than 20 MB.",
+            "Nothing is to mend; the person was told the limits.",
+        ),
+        "media.kind": Explanation(
+            "Somebody sent a file of a kind that AnythingLLM cannot read, or one that is not what its name says.",
+            "Nothing is to mend; the person was told which kinds work.",
+        ),
+        "media.expired": Explanation(
+            "DingTalk does not hand the file out any more: its code is valid for a while only.",
+            "Ask the person to send it again; if new files expire too, look at how long questions wait in dingbridge "
+            "status.",
+        ),
+        "media.foreign": Explanation(
+            "The address DingTalk gave for a file is not on its own or its storage's hosts, or sends on elsewhere.",
+            "Check [dingtalk] api_base and whatever stands between here and DingTalk; the address was not followed.",
+        ),
+        "media.busy": Explanation(
+            "So many files are being asked about that no memory was left for another within a minute.",
+            "It is tried again by itself; if it happens often, look at why AnythingLLM answers slowly.",
+        ),
+        "media.unavailable": Explanation(
+            "DingTalk's file storage did not hand a file over.",
+            "Allow outbound 80 and 443 to *.aliyuncs.com in the firewall, or name a proxy in [dingtalk] proxy.",
+        ),
+        "backend.collector": Explanation(
+            "AnythingLLM did not look at a document that was sent along: its collector is down or could not read it.",
+            "See whether AnythingLLM's collector process runs (port 8888 in its container) and what its log says.",
+        ),
         # -- the network
         "proxy.auth": Explanation(
             "The proxy does not accept the user name or the password (407).",

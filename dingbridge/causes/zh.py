@@ -80,6 +80,35 @@ TEXTS: Mapping[str, Explanation] = MappingProxyType(
             "这个问题去掉空白和不可见字符后什么也不剩，没有送去查询。",
             "不用处理，请提问的人用文字重新发一次。",
         ),
+        # -- files
+        "media.too_large": Explanation(
+            "有人发来的图片超过 10 MB，或者文件超过 20 MB。",
+            "不用处理，已经把上限告诉对方。",
+        ),
+        "media.kind": Explanation(
+            "有人发来的文件 AnythingLLM 读不了，或者内容和扩展名不符。",
+            "不用处理，已经告诉对方哪些文件可以读。",
+        ),
+        "media.expired": Explanation(
+            "钉钉不再提供这个文件，下载码只在一段时间内有效。",
+            "请对方重新发送；如果刚发的文件也过期，用 dingbridge status 看问题排队多久。",
+        ),
+        "media.foreign": Explanation(
+            "钉钉给出的文件地址不在钉钉或其存储的域名下，或者又跳转到别处。",
+            "核对 [dingtalk] api_base 以及到钉钉之间的设备；这个地址没有被访问。",
+        ),
+        "media.busy": Explanation(
+            "同时要看的文件太多，一分钟内没有空出内存。",
+            "会自动重试；如果经常这样，看看 AnythingLLM 为什么答得慢。",
+        ),
+        "media.unavailable": Explanation(
+            "钉钉的文件存储没有把文件交出来。",
+            "在防火墙放行到 *.aliyuncs.com 的 80 和 443 端口，或者在 [dingtalk] proxy 写上代理。",
+        ),
+        "backend.collector": Explanation(
+            "AnythingLLM 没有读随问题发来的文件，它的 collector 没有运行，或者读不了这个文件。",
+            "看看 AnythingLLM 的 collector 进程（容器里的 8888 端口）是否在运行，它的日志说了什么。",
+        ),
         # -- the network
         "proxy.auth": Explanation(
             "代理不接受用户名或密码（407）。",

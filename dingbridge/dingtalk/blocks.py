@@ -194,9 +194,9 @@ def _flanked(runs: list[Run]) -> list[Run]:
     for at, run in enumerate(runs):
         if run.kind not in STYLED:
             continue
-        if at and _needs_air(run.text[0], runs[at - 1].text[-1], runs[at - 1].kind):
+        if at and needs_air(run.text[0], runs[at - 1].text[-1], runs[at - 1].kind):
             runs[at - 1] = runs[at - 1].saying(runs[at - 1].text + " ")
-        if at + 1 == len(runs) or not _needs_air(run.text[-1], runs[at + 1].text[0], runs[at + 1].kind):
+        if at + 1 == len(runs) or not needs_air(run.text[-1], runs[at + 1].text[0], runs[at + 1].kind):
             continue
         air = run.text[-1] if run.text[-1] in _CLAUSE_END else " "
         runs[at] = run.saying(run.text.removesuffix(air))
@@ -204,7 +204,7 @@ def _flanked(runs: list[Run]) -> list[Run]:
     return runs
 
 
-def _needs_air(inside: str, outside: str, neighbour: Kind) -> bool:
+def needs_air(inside: str, outside: str, neighbour: Kind = Kind.TEXT) -> bool:
     """Whether an asterisk between these two is no emphasis; code and links begin and end with punctuation."""
     if neighbour is not Kind.TEXT or outside.isspace() or outside in string.punctuation:
         return False

@@ -84,12 +84,11 @@ def phrase(words: str, url: str = "", *, link_hosts: frozenset[str] = frozenset(
     return render_line(tuple(Run(piece) for piece, _ in spans(words, frozenset())))
 
 
-def titled(text: str, *, link_hosts: frozenset[str] = frozenset()) -> tuple[str, str]:
-    """What `plain` and `write` give for a text, for the price of reading it once."""
-    if len(text) > MAX_CHARS:
-        text = text[:MAX_CHARS] + "…"
-    blocks = read(text, link_hosts, tables="list")
-    return _shortened(blocks, TITLE_CHARS), render(blocks)
+def has_table(text: str) -> bool:
+    """Whether a reader would see a table; a few milliseconds for what fits one message."""
+    if "|" not in text:
+        return False
+    return any(token.type == "table_open" for token in _parser().parse(clean(text[:MAX_CHARS])))
 
 
 def plain(text: str, *, limit: int = TITLE_CHARS, fallback: str = "") -> str:
@@ -97,10 +96,10 @@ def plain(text: str, *, limit: int = TITLE_CHARS, fallback: str = "") -> str:
 
     `fallback` where the text says nothing; DingTalk refuses a markdown message with an empty title.
     """
-    return _shortened(read(text[:_TITLE_FROM], None), limit) or fallback
+    return shortened(read(text[:_TITLE_FROM], None), limit) or fallback
 
 
-def _shortened(blocks: Iterable[Block], limit: int) -> str:
+def shortened(blocks: Iterable[Block], limit: int) -> str:
     words = ""
     for block in blocks:
         words = " ".join(f"{words} {visible(block)}".split())

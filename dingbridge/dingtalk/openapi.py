@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -115,12 +115,16 @@ class OpenAPI:
         self._fetches = 0
         self._fetch_failed: ReplyError | None = None
 
-    async def send(self, message: Message, title: str, text: str) -> None:
-        """A markdown message to the message's conversation; no mention is possible here. Raises ReplyError."""
-        param = json.dumps({"title": title, "text": text}, ensure_ascii=False)
+    async def send(self, message: Message, title: str, text: str, buttons: Sequence[tuple[str, str]] = ()) -> None:
+        """A markdown message to the message's conversation; no mention is possible here. Raises ReplyError.
+
+        buttons: up to five, each a title and an address.
+        """
+        kind, more = _form(buttons)
+        param = json.dumps({"title": title, "text": text, **more}, ensure_ascii=False)
         if len(param.encode()) > MSG_PARAM_BYTES:
             raise ReplyTooLong("longer than the OpenAPI takes")
-        body: dict[str, Any] = {"robotCode": self._client_id, "msgKey": "sampleMarkdown", "msgParam": param}
+        body: dict[str, Any] = {"robotCode": self._client_id, "msgKey": kind, "msgParam": param}
         if message.conversation.is_group:
             body["openConversationId"] = message.conversation.id
             await self._call("/v1.0/robot/groupMessages/send", body)
@@ -137,6 +141,12 @@ class OpenAPI:
             )
         if result.get("flowControlledStaffIdList"):
             raise ReplyPaced("DingTalk limits messages to this person", retry_after=60.0)
+
+    async def call(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The object of an answer. Raises ReplyError."""
+        if method != "POST":
+            raise NotImplementedError(method)
+        return await self._call(path, body)
 
     async def token(self) -> Secret:
         """The current access token; raises ReplyError, the same for all who waited for one fetch."""
@@ -244,6 +254,17 @@ class OpenAPI:
         )
 
 
+def _form(buttons: Sequence[tuple[str, str]]) -> tuple[str, dict[str, str]]:
+    """The message's kind and its fields beside title and text: a card of one button has names of its own."""
+    if not buttons:
+        return "sampleMarkdown", {}
+    if len(buttons) == 1:
+        return "sampleActionCard", {"singleTitle": buttons[0][0], "singleURL": buttons[0][1]}
+    more = {f"actionTitle{at}": title for at, (title, _) in enumerate(buttons, start=1)}
+    more |= {f"actionURL{at}": url for at, (_, url) in enumerate(buttons, start=1)}
+    return f"sampleActionCard{len(buttons)}", more
+
+
 def _lifetime(value: Any) -> float:
     plausible = isinstance(value, int | float) and 0 < value <= 30 * 86_400
     return float(value) if plausible else TOKEN_LIFETIME_S
@@ -277,6 +298,7 @@ _CODE_CAUSES = {
     "invalidParameter.robotCode.invalid": "chat.robot",
     "invalidParameter.robotCode.notExsit": "chat.robot",  # DingTalk's spelling
     "resource.not.found": "chat.robot",
+    "invalidParameter.downloadCode": "media.expired",
 }
 
 

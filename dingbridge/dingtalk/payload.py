@@ -13,10 +13,14 @@ from typing import Any
 
 from yarl import URL
 
+from dingbridge.dingtalk.quotes import quoted_in, words_in
 from dingbridge.errors import PayloadError
-from dingbridge.model import Conversation, ConversationKind, Message, MessageKind, Person, Secret
+from dingbridge.model import Conversation, ConversationKind, File, Message, MessageKind, Person, Secret
 
 MAX_TEXT = 200_000
+MAX_FILES = 9
+MAX_CODE = 4_096
+MAX_NAME = 200
 ID_BYTES = 512  # DingTalk's have about fifty; what PostgreSQL cannot index would look like a store that fails
 _PRINTABLE = re.compile(r"[!-~]+")
 _DINGTALK_HOST = re.compile(r"(?:[a-z0-9-]+\.)+dingtalk\.com")
@@ -59,6 +63,8 @@ def parse(
         webhook=Secret(webhook if webhook and webhook_allowed(webhook) else ""),
         webhook_expires=_expiry(data, now),
         frame=frame_id,
+        quoted=_quoted(data, kind),
+        files=_files(data.get("content"), kind),
     )
 
 
@@ -85,9 +91,36 @@ def _content(data: dict[str, Any]) -> tuple[MessageKind, str]:
         case MessageKind.AUDIO as kind:
             return kind, _inner(content, "recognition")
         case MessageKind.RICH_TEXT as kind:
-            return kind, _rich_text(content.get("richText") if isinstance(content, dict) else None)
+            return kind, "".join(_text(part, "text") for part in _parts(content) if part.get("type") != "at")
+        case MessageKind.MARKDOWN as kind:
+            return kind, words_in(content) or words_in(data.get("markdown"))
         case kind:
             return kind, ""
+
+
+def _quoted(data: dict[str, Any], kind: MessageKind) -> str:
+    """What it replies to; of something forwarded, what that says."""
+    forwarded = kind in (MessageKind.CARD, MessageKind.CHAT_RECORD)
+    return quoted_in(data) or (words_in(data.get("content")) if forwarded else "")
+
+
+def _files(content: Any, kind: MessageKind) -> tuple[File, ...]:
+    """What can be fetched and read: pictures and documents, not video or voice."""
+    match kind:
+        case MessageKind.PICTURE | MessageKind.FILE:
+            found = [_file(content, kind)] if isinstance(content, dict) else []
+        case MessageKind.RICH_TEXT:
+            pictures = (part for part in _parts(content) if part.get("type") in (None, "picture"))
+            found = [_file(part, MessageKind.PICTURE) for part in pictures]
+        case _:
+            return ()
+    return tuple(file for file in found if file.code)[:MAX_FILES]
+
+
+def _file(part: dict[str, Any], kind: MessageKind) -> File:
+    """DingTalk answers 500 to a `pictureDownloadCode`, so that is the last resort."""
+    code = _text(part, "downloadCode") or _text(part, "pictureDownloadCode")
+    return File(kind, code if len(code) <= MAX_CODE else "", _text(part, "fileName")[:MAX_NAME])
 
 
 def _kind(data: dict[str, Any]) -> MessageKind:
@@ -103,10 +136,9 @@ def _inner(part: Any, key: str) -> str:
     return _text(part, key) if isinstance(part, dict) else ""
 
 
-def _rich_text(parts: Any) -> str:
-    if not isinstance(parts, list):
-        return ""
-    return "".join(_text(part, "text") for part in parts if isinstance(part, dict))
+def _parts(content: Any) -> list[dict[str, Any]]:
+    parts = content.get("richText") if isinstance(content, dict) else None
+    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
 
 
 def _text(data: dict[str, Any], key: str) -> str:

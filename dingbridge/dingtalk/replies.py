@@ -7,10 +7,11 @@ bytes, the OpenAPI's at 15 000. (DingTalk's pages on robot message types and cus
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +20,8 @@ import structlog
 from yarl import URL
 
 from dingbridge import trail
-from dingbridge.dingtalk import errcodes, markdown, split
+from dingbridge.dingtalk import composing, errcodes, markdown, split
+from dingbridge.dingtalk.composing import Part
 from dingbridge.dingtalk.openapi import OpenAPI
 from dingbridge.dingtalk.pace import NOTICE_RESERVE, Pace
 from dingbridge.dingtalk.post import post_json
@@ -32,38 +34,30 @@ from dingbridge.errors import (
     ReplyUnsafe,
     StoreError,
 )
-from dingbridge.markup import clean
-from dingbridge.model import Answer, Message, Secret, Source
+from dingbridge.model import Answer, Message, Secret
 from dingbridge.net import Network
+from dingbridge.shape import Shape
 from dingbridge.texts import NOTICE, Texts
 
 log = structlog.get_logger("dingbridge.reply")
 
 TIMEOUT_S = 10.0
-PART_BYTES = 13_000  # JSON-escaped; fits both ways to the chat with title, mention and marks
 THREAD_ABOVE = 8_000  # characters; parsing takes about 7 ms per 10 KB
-SHOWN_SOURCES = 5
-TITLE_CHARS = 120
 HALF_SLACK_BYTES = 100
 EXPIRY_MARGIN_S = 30.0
 NOTICE_CHARS = 500
+PLAIN_S = 1800.0  # without buttons, after DingTalk has refused them
 
 # The newest session webhook of (robot, conversation) and its expiry in epoch seconds.
 NewestWebhook = Callable[[str, str], Awaitable[tuple[Secret, float | None]]]
-Send = Callable[[str], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One message of a reply, already safe markdown. `number` from 1; part 1 mentions the asker in groups."""
-
-    number: int
-    title: str
-    text: str
+Send = Callable[[Part, str], Awaitable[None]]
 
 
 class Replies:
-    """clock: the seconds since the epoch that expiries are compared with. uncertain: "repeat" or "drop"."""
+    """clock: the seconds since the epoch that expiries are compared with. uncertain: "repeat" or "drop".
+
+    links: a document's title → its address, for sources that have none.
+    """
 
     def __init__(
         self,
@@ -77,6 +71,7 @@ class Replies:
         uncertain: str = "repeat",
         timeout_s: float = TIMEOUT_S,
         pace: Pace | None = None,
+        links: Mapping[str, str] | None = None,
     ) -> None:
         self._session = session
         self._network = network
@@ -87,6 +82,8 @@ class Replies:
         self._repeat = uncertain == "repeat"
         self._timeout_s = timeout_s
         self._pace = pace or Pace(clock)
+        self._links = dict(links or {})
+        self._plain_until = -math.inf
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="compose")
 
     def close(self) -> None:
@@ -94,39 +91,17 @@ class Replies:
 
     # -- composing
 
-    async def compose(self, answer: Answer) -> list[Part]:
-        """The answer as parts that fit; the same answer always gives the same parts."""
+    async def compose(self, answer: Answer, shape: Shape) -> list[Part]:
+        """The answer as parts that fit; the same answer and shape always give the same parts."""
         if len(answer.text) > THREAD_ABOVE:
             # Threads of our own: those of the loop may all be busy with somebody's handler.
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._compose, answer)
-        return self._compose(answer)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, composing.compose, answer, shape, self._links)
+        return composing.compose(answer, shape, self._links)
 
-    def _compose(self, answer: Answer) -> list[Part]:
-        hosts = frozenset(host for source in answer.sources if (host := _host(source.url)))
-        title, written = markdown.titled(answer.text, link_hosts=hosts)
-        blocks = [written]
-        if len(answer.text) > markdown.MAX_CHARS:
-            blocks.append(self._texts("answer_cut"))
-        if answer.partial:
-            blocks.append(self._texts("partial"))
-        if answer.question_cut:
-            blocks.append(self._texts("question_cut"))
-        if answer.sources:
-            blocks.append(self._sources(answer.sources, hosts))
-        whole = "\n\n".join(block for block in blocks if block)
-        title = title or self._texts("title")
-        parts = split.number(split.split(whole or title, max_bytes=PART_BYTES))
-        return [Part(number, title, text) for number, text in enumerate(parts, start=1)]
-
-    def _sources(self, sources: tuple[Source, ...], hosts: frozenset[str]) -> str:
-        """Names what the answer came from, each linked where a person can open it."""
-        names = [_named(source, hosts) for source in sources[:SHOWN_SOURCES]]
-        if (more := len(sources) - SHOWN_SOURCES) > 0:
-            names.append(self._texts("sources_more", count=more))
-        if len(names) == 1:
-            return self._texts("sources") + names[0]
-        listed = "\n".join(f"- {name}" for name in names)
-        return f"{self._texts('sources')}\n\n{listed}"
+    def wants_page(self, answer: Answer, parts: Sequence[Part]) -> bool:
+        """Whether a page would show more: the answer was split, has a table, or a source has no link."""
+        return composing.wants_page(answer, len(parts), self._links)
 
     # -- sending
 
@@ -143,9 +118,9 @@ class Replies:
             trail.note("send.paced", part=part.number, wait_s=round(wait_s, 1))
             raise ReplyPaced("this conversation has had its messages of the minute", retry_after=wait_s)
         failure: ReplyError | None = None
-        async with aclosing(self._rungs(message, part)) as rungs:
+        async with aclosing(self._rungs(message)) as rungs:
             async for name, rung in rungs:
-                error = await self._try(name, rung, part, marked=uncertain)
+                error = await self._try_both(name, rung, part, marked=uncertain)
                 if error is None:
                     return True
                 if isinstance(error, ReplyTooLong):
@@ -167,11 +142,26 @@ class Replies:
                     break
         raise failure or ReplyRejected("no way to this chat is left", cause="webhook.none")
 
+    async def _try_both(self, name: str, rung: Send, part: Part, *, marked: bool) -> ReplyError | None:
+        """One rung, with buttons if there are any, else or then without."""
+        if part.buttons and self._clock() >= self._plain_until:
+            error = await self._try(name, rung, part, marked=marked)
+            if error is None or not _may_be_the_buttons(error):
+                return error
+            plain = await self._try(name, rung, part.without_buttons(), marked=marked)
+            if plain is None:
+                log.warning("reply.buttons_refused", rung=name, why=error.detail, pause_s=PLAIN_S)
+                self._plain_until = self._clock() + PLAIN_S
+            return plain
+        return await self._try(name, rung, part.without_buttons(), marked=marked)
+
     async def _try(self, name: str, rung: Send, part: Part, *, marked: bool) -> ReplyError | None:
-        """One rung; the error it ended with, None where the part has arrived."""
+        """One try; the error it ended with, None where the part has arrived."""
+        mark = part.mark or self._texts("repeat_mark")
         try:
-            with trail.timed("send.tried", part=part.number, rung=name, marked=marked or None):
-                await rung(self._texts("repeat_mark") if marked else "")
+            buttons = bool(part.buttons) or None
+            with trail.timed("send.tried", part=part.number, rung=name, marked=marked or None, buttons=buttons):
+                await rung(part, mark if marked else "")
         except ReplyError as error:
             return error
         return None
@@ -192,6 +182,8 @@ class Replies:
         certain = True
         for position, text in enumerate(halves):
             half = replace(part, text=text, number=part.number + position)
+            if position + 1 < len(halves):
+                half = replace(half, buttons=(), instead="")
             try:
                 certain &= await self.send(message, half, uncertain=uncertain)
             except ReplyUnsafe:
@@ -223,17 +215,19 @@ class Replies:
                     return True
         return False
 
-    async def _rungs(self, message: Message, part: Part) -> AsyncGenerator[tuple[str, Send]]:
+    async def _rungs(self, message: Message) -> AsyncGenerator[tuple[str, Send]]:
         async with aclosing(self._webhooks(message)) as webhooks:
             async for rung, url in webhooks:
 
-                async def by_webhook(mark: str, url: Secret = url) -> None:
+                async def by_webhook(part: Part, mark: str, url: Secret = url) -> None:
                     await self._post_webhook(url, _body(message, part, mark))
 
                 yield rung, by_webhook
 
-        async def by_openapi(mark: str) -> None:
-            await self._openapi.send(message, part.title, f"{mark}\n\n{part.text}" if mark else part.text)
+        async def by_openapi(part: Part, mark: str) -> None:
+            text = f"{mark}\n\n{part.text}" if mark else part.text
+            buttons = [(button.title, button.url) for button in part.buttons]
+            await self._openapi.send(message, part.title, text, buttons)
 
         yield "openapi", by_openapi
 
@@ -280,6 +274,11 @@ def _weighed(before: ReplyError | None, error: ReplyError) -> ReplyError:
     return before if before.retryable and not error.retryable else error
 
 
+def _may_be_the_buttons(error: ReplyError) -> bool:
+    """A refusal that says nothing of the chat or the person: the form of the message, or a link's, may be why."""
+    return isinstance(error, ReplyUnsafe) or (isinstance(error, ReplyRejected) and error.cause == ReplyRejected.cause)
+
+
 def _body(message: Message, part: Part, mark: str) -> dict[str, Any]:
     staff_id = message.sender.staff_id
     asker = staff_id if part.number == 1 and message.conversation.is_group else ""
@@ -287,24 +286,10 @@ def _body(message: Message, part: Part, mark: str) -> dict[str, Any]:
     first = " ".join(filter(None, (mark, asker and f"@{asker}")))
     text = f"{first}\n\n{part.text}" if first else part.text
     body: dict[str, Any] = {"msgtype": "markdown", "markdown": {"title": part.title, "text": text}}
+    if part.buttons:
+        buttons = [{"title": button.title, "actionURL": button.url} for button in part.buttons]
+        card = {"title": part.title, "text": text, "btnOrientation": "0", "btns": buttons}
+        body = {"msgtype": "actionCard", "actionCard": card}
     if asker:
         body["at"] = {"atUserIds": [asker], "isAtAll": False}
     return body
-
-
-def _named(source: Source, hosts: frozenset[str]) -> str:
-    """A title is a stranger's text, not markdown; it is linked where a person can open it."""
-    title = " ".join(clean(source.title).split())
-    if len(title) > TITLE_CHARS:
-        title = title[: TITLE_CHARS - 1] + "…"
-    return markdown.phrase(title or "?", str(URL(source.url)) if _host(source.url) else "", link_hosts=hosts)
-
-
-def _host(url: str) -> str:
-    """The host as it stands in the link (punycode), "" where nobody should open it."""
-    try:
-        parsed = URL(url)
-    except ValueError:
-        return ""
-    known = parsed.scheme in ("http", "https") and "@" not in parsed.raw_authority
-    return (parsed.raw_host or "").lower() if known else ""

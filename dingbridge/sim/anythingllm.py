@@ -20,6 +20,7 @@ from typing import Self
 
 from aiohttp import web
 
+from dingbridge.sim.anythingllm_files import Attached, attached, parsed, said_of, source_of
 from dingbridge.sim.anythingllm_reply import (
     BAD_REQUEST_PAGE,
     FRONT_PAGE,
@@ -77,6 +78,7 @@ class Asked:
     headers: Mapping[str, str]
     streamed: bool
     fault: Fault | None = None
+    attachments: tuple[Attached, ...] = ()
     finished: bool = False
     cancelled: bool = False
 
@@ -87,6 +89,7 @@ class AnythingLLM:
     Everything below the constructor's delays may be changed while it runs: `faults` is used up one a chat,
     `fault` stays; `answer` replaces retrieval; `answer_delay_s`, where set, is the whole delay before the
     first text. A sticky down, http*, html or bad_key hits every route, the other faults hit chats only.
+    `collector_down`: documents that are attached are dropped without a word.
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class AnythingLLM:
         self.retry_after_s: float | None = None
         self.faults: deque[Fault] = deque()
         self.fault: Fault | None = None
+        self.collector_down = False
         self.asked: list[Asked] = []
         self.running = self.peak = 0
         self._host, self._port, self._tls = host, port, ssl_context
@@ -263,6 +267,7 @@ class AnythingLLM:
         mode = body.get("mode") or self.workspaces[slug].chat_mode
         fault = self.faults.popleft() if self.faults else self.fault
         asked = Asked(time.time(), slug, session, str(message), mode, request.headers, streamed, fault)
+        asked.attachments = attached(body.get("attachments"))
         return await self._recorded(request, asked)
 
     def _objection(self, slug: str, message: object, mode: object) -> str | None:
@@ -328,13 +333,19 @@ class AnythingLLM:
         workspace = self.workspaces[asked.workspace]
         if asked.fault == "refuse":
             return workspace.refusal, [], True
+        documents = parsed(asked.attachments, collector_down=self.collector_down)
+        attached_sources = [source_of(one, self._started) for one in documents]
         if self.answer is not None:
-            return self.answer(asked.message), [OVERRIDDEN_SOURCE], False
+            return self.answer(asked.message), [*attached_sources, OVERRIDDEN_SOURCE], False
+        index = self._index(asked.workspace)
         query = understand(asked.message, self._earlier(asked))
-        hits = self._index(asked.workspace).search(query, workspace.top_n)
-        if hits:
-            return answer(hits[0].section, query), self._sources(hits), False
-        return (workspace.refusal, [], True) if asked.mode == "query" else (_GENERAL, [], False)
+        hits = index.search(query, workspace.top_n)
+        nothing = not index.sections or not (hits or documents)
+        if nothing and asked.mode == "query":
+            return workspace.refusal, [], True
+        found = [said_of(asked.attachments, documents), answer(hits[0].section, query) if hits else ""]
+        said = "\n\n".join(filter(None, found)) or _GENERAL
+        return said, [*attached_sources, *self._sources(hits)], False
 
     def _earlier(self, asked: Asked) -> list[str]:
         """The questions a follow-up may lean on, newest first, back to one that stood for itself."""

@@ -156,9 +156,14 @@ def history_rows(exchanges: Iterable[Exchange]) -> Iterator[JSON]:
         yield {**said, **shared, "feedbackScore": None, "metrics": row.metrics}
 
 
-def _facts(document: Document, started: datetime) -> JSON:
-    local = started.astimezone()
+def local_time(moment: datetime) -> str:
+    """11/22/2026, 7:27:17 AM, as the server's locale writes it."""
+    local = moment.astimezone()
     clock = f"{local.hour % 12 or 12}:{local:%M:%S} {'AM' if local.hour < 12 else 'PM'}"
+    return f"{local.month}/{local.day}/{local.year}, {clock}"
+
+
+def _facts(document: Document, started: datetime) -> JSON:
     return {
         "url": f"file:///app/collector/hotdir/{document.title}",
         "title": document.title,
@@ -166,7 +171,7 @@ def _facts(document: Document, started: datetime) -> JSON:
         "description": "Unknown",
         "docSource": "a text file uploaded by the user.",
         "chunkSource": f"link://{document.link}" if document.link else "",
-        "published": f"{local.month}/{local.day}/{local.year}, {clock}",
+        "published": local_time(started),
         "wordCount": len(document.text.split()),
         "token_count_estimate": len(document.text),
     }

@@ -22,6 +22,14 @@ OPENAPI_FIELDS: Final = {
     "sampleImageMsg": ("photoURL",),
     "sampleLink": ("title", "text", "messageUrl"),
     "sampleActionCard": ("title", "text", "singleTitle", "singleURL"),
+    **{
+        f"sampleActionCard{count}": (
+            "title",
+            "text",
+            *(f"action{what}{at}" for at in range(1, count + 1) for what in ("Title", "URL")),
+        )
+        for count in range(2, 6)
+    },
     "sampleFile": ("mediaId", "fileName", "fileType"),
 }
 PERMISSION_DENIED: Final = "Forbidden.AccessDenied.AccessTokenPermissionDenied"

@@ -42,8 +42,8 @@ def encode_message(message: Message) -> str:
             "text": message.text,
             "sent_at": message.sent_at.timestamp(),
             "frame": message.frame,
-            "quoted": message.quoted,
-            "files": [[file.kind, file.code, file.name] for file in message.files],
+            **({"quoted": message.quoted} if message.quoted else {}),
+            **({"files": [[file.kind, file.code, file.name] for file in message.files]} if message.files else {}),
         }
     )
 
@@ -87,6 +87,8 @@ def decode_answer(text: str) -> Answer:
         tries=fields.get("tries", 1),
         first_token_s=fields.get("first_token_s"),
         origin=fields.get("origin", ""),
+        first=fields.get("first", False),
+        unread=tuple(fields.get("unread", ())),
     )
 
 

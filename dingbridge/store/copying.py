@@ -45,7 +45,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "page": ("hash",),
     "spent": ("robot", "month", "day", "pool", "kind"),
 }
-_BOOLEAN = 16  # PostgreSQL's number of the type
+_BOOLEAN, _TEXT = 16, 25  # PostgreSQL's numbers of the types
 Raw = psycopg.Connection[Any]
 Tell = Callable[[str, int, int], None]
 
@@ -69,6 +69,7 @@ class _Table:
     name: str
     columns: tuple[str, ...]
     flags: tuple[int, ...]  # places of the booleans, which SQLite keeps as numbers
+    texts: frozenset[str]  # columns that hold text
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -96,7 +97,7 @@ def copy(source: Path, where: Address, robot: str, tell: Tell = lambda *_: None)
             _fill(lite, raw, table, lambda done: tell("copy", done, total))
         rows, digest = _compare_all(lite, raw, tables, lambda done: tell("verify", done, total))
         returned = _finish(lite, raw, where, rows, digest)
-        raw.execute(f"ANALYZE {', '.join(TABLES)}")
+        raw.execute("ANALYZE " + ", ".join(TABLES))
         return Copied(source, rows, digest, returned)
 
 
@@ -170,7 +171,7 @@ def _digest(lite: sqlite3.Connection, tables: Sequence[_Table]) -> str:
 
 def _stored(lite: sqlite3.Connection, table: _Table, behind: int = 0) -> Iterator[tuple[Any, ...]]:
     """In order, as PostgreSQL is to hold them; messages from behind this id on."""
-    order = ", ".join(table.order if table.name == "message" else (f"kept({one})" for one in table.order))
+    order = ", ".join(f"kept({one})" if one in table.texts else one for one in table.order)
     where = f"WHERE id > {behind}" if table.name == "message" else ""
     flags = table.flags
     for row in lite.execute(f"SELECT {', '.join(table.columns)} FROM {table.name} {where} ORDER BY {order}"):
@@ -189,7 +190,8 @@ def _stored(lite: sqlite3.Connection, table: _Table, behind: int = 0) -> Iterato
 def _table(raw: Raw, name: str) -> _Table:
     columns = raw.execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(sql.Identifier(name))).description or []
     flags = tuple(place for place, column in enumerate(columns) if column.type_code == _BOOLEAN)
-    return _Table(name, tuple(column.name for column in columns), flags)
+    texts = frozenset(column.name for column in columns if column.type_code == _TEXT)
+    return _Table(name, tuple(column.name for column in columns), flags, texts)
 
 
 def _begin(raw: Raw, where: Address, source: Path, digest_of: Callable[[], str]) -> Copied | None:
@@ -278,7 +280,7 @@ def _compare_all(
 
 def _equal(lite: sqlite3.Connection, raw: Raw, table: _Table) -> Iterator[tuple[Any, ...]]:
     """The rows of both, one after another. Raises StoreUnavailable at the first one that differs."""
-    order = ", ".join(table.order if table.name == "message" else (f'{one} COLLATE "C"' for one in table.order))
+    order = ", ".join(f'{one} COLLATE "C"' if one in table.texts else one for one in table.order)
     with raw.cursor(name="kept") as kept:
         kept.itersize = FETCH
         kept.execute(f"SELECT {', '.join(table.columns)} FROM {table.name} ORDER BY {order}".encode())

@@ -19,11 +19,23 @@ _OPEN = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a person is held to; 0 means no limit."""
+    """What a person is held to; 0 means no limit.
+
+    idle_s: after such a pause a context begins anew. by_group: a group has one context for all of it.
+    keep_s: ended messages are kept at least so long.
+    """
 
     waiting_per_lane: int = 8
     per_user_per_minute: int = 10
     answer_deadline_s: float = 1800.0
+    idle_s: float = 0.0
+    by_group: bool = False
+    keep_s: float = 0.0
+
+    def context_of(self, message: Message) -> tuple[str, str, str]:
+        """Robot, conversation and person; no person where the group has one context."""
+        person = "" if self.by_group and message.conversation.is_group else message.sender.id
+        return message.robot, message.conversation.id, person
 
 
 def put(
@@ -37,7 +49,8 @@ def put(
         "SELECT id, lane, task, finished_at FROM message WHERE robot = ? AND key = ?", (message.robot, message.id)
     )
     within = _within_limits(c, message, now, limits) if task is Task.QUESTION else lambda: task
-    generation = _generation(c, message)
+    context = limits.context_of(message)
+    generation = _spoken(c, message, context, now, limits.idle_s) if task is Task.QUESTION else lambda: 0
     if (known := found.fetchone()) is not None:
         row, lane, known_task, finished_at = known
         if finished_at is None and message.webhook:
@@ -50,8 +63,8 @@ def put(
         c.execute(f"UPDATE message SET {APPEND_TRAIL} WHERE id = ?", (trail, row))
         return Placed(row, lane, Task(known_task), duplicate=True)
     task = within()
-    number = _raised(c, message) if fresh else generation()
-    lane = lane_key(message.robot, message.conversation.id, message.sender.id, number)
+    number = _raised(c, context, now) if fresh else generation()
+    lane = lane_key(*context, number)
     deadline = now + limits.answer_deadline_s if limits.answer_deadline_s else None
     inserted = _insert(c, message, task, lane, now, deadline, trail)
     if task is not Task.QUESTION:  # a lane of its own: never behind an answer
@@ -116,27 +129,28 @@ def _within_limits(c: Connection, message: Message, now: float, limits: Limits) 
     return within
 
 
-def _generation(c: Connection, message: Message) -> Callable[[], int]:
-    """Ask for the context's."""
+def _spoken(
+    c: Connection, message: Message, context: tuple[str, str, str], now: float, idle_s: float
+) -> Callable[[], int]:
+    """Something new is said in a context, which begins anew after a pause; what is given tells its generation."""
     found = c.execute(
-        "SELECT generation FROM context WHERE robot = ? AND conversation = ? AND person = ?",
-        (message.robot, message.conversation.id, message.sender.id),
+        "INSERT INTO context (robot, conversation, person, generation, last_at) SELECT ?, ?, ?, 0, ?"
+        " WHERE NOT EXISTS (SELECT 1 FROM message WHERE robot = ? AND key = ?)"
+        " ON CONFLICT (robot, conversation, person) DO UPDATE SET last_at = excluded.last_at, generation ="
+        " context.generation + CASE WHEN context.last_at > 0 AND context.last_at < ? THEN 1 ELSE 0 END"
+        " RETURNING generation",
+        (*context, now, message.robot, message.id, now - idle_s if idle_s else 0.0),
     )
-
-    def generation() -> int:
-        known = found.fetchone()
-        return int(known[0]) if known else 0
-
-    return generation
+    return lambda: int(found.fetchone()[0])
 
 
-def _raised(c: Connection, message: Message) -> int:
+def _raised(c: Connection, context: tuple[str, str, str], now: float) -> int:
     """The generation of a context that begins anew."""
     (generation,) = c.execute(
-        "INSERT INTO context VALUES (?, ?, ?, 1)"
-        " ON CONFLICT (robot, conversation, person) DO UPDATE SET generation = context.generation + 1"
-        " RETURNING generation",
-        (message.robot, message.conversation.id, message.sender.id),
+        "INSERT INTO context (robot, conversation, person, generation, last_at) VALUES (?, ?, ?, 1, ?)"
+        " ON CONFLICT (robot, conversation, person)"
+        " DO UPDATE SET generation = context.generation + 1, last_at = excluded.last_at RETURNING generation",
+        (*context, now),
     ).fetchone()
     return int(generation)
 

@@ -9,41 +9,22 @@ import hashlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
-from dingbridge.model import Answer
-from dingbridge.store.codec import decode_answer, decode_message
+from dingbridge.model import Told, Verdict
+from dingbridge.store import answers
 from dingbridge.store.engine import Connection, Engine
-from dingbridge.store.work import UNREADABLE
 
 TOKEN_BYTES = 16
 MAX_COMMENT = 500  # characters
-Verdict = Literal["good", "bad"]
-
-_FIND = """
-    SELECT m.robot, m.key, m.code, m.route, m.body, m.answer, m.answered_at, p.until, v.verdict, v.comment
-    FROM page p JOIN message m ON m.id = p.message
-    LEFT JOIN vote v ON v.robot = m.robot AND v.key = m.key AND v.person = ?
-    WHERE p.hash = ? AND p.until > ? AND m.outcome IN ('answered', 'partial', 'refused')
-"""
-_VOTE = """
-    INSERT INTO vote (robot, key, person, code, verdict, comment, voted_at, route, question, answer)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (robot, key, person)
-    DO UPDATE SET verdict = excluded.verdict, comment = excluded.comment, voted_at = excluded.voted_at
-"""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerPage:
-    """What one page shows. Times are seconds of the store's clock. verdict: this page's vote, empty without one."""
+    """What one page shows. until: seconds of the store's clock. verdict: this page's vote, None without one."""
 
-    code: str
-    route: str
-    question: str
-    answer: Answer
-    answered_at: float
+    told: Told
     until: float
-    verdict: str = ""
+    verdict: Verdict | None = None
     comment: str = ""
 
 
@@ -67,25 +48,17 @@ class AnswerPages:
     async def open(self, token: str) -> AnswerPage | None:
         """None where there is no such page, or no longer."""
         now = self._clock()
-        found = await self._engine.run(lambda c: _find(c, _hash(token), now))
-        return found[2] if found is not None else None
+        return await self._engine.run(lambda c: _find(c, _hash(token), now))
 
     async def vote(self, token: str, verdict: Verdict, comment: str = "") -> bool:
         """This page's one vote, instead of the one before; nobody is named. False where there is no such page."""
         now, digest = self._clock(), _hash(token)
 
         def run(c: Connection) -> bool:
-            found = _find(c, digest, now)
-            if found is None:
+            page = _find(c, digest, now)
+            if page is None:
                 return False
-            message, answer, page = found
-            c.execute(
-                _VOTE,
-                (
-                    *(*message, _person(digest), page.code, verdict, comment[:MAX_COMMENT], now, page.route),
-                    *(page.question, answer),
-                ),
-            )
+            answers.judge(c, page.told, _person(digest), verdict, comment[:MAX_COMMENT], now=now, whole=True)
             return True
 
         return await self._engine.run(run)
@@ -104,24 +77,18 @@ def _person(digest: str) -> str:
     return f"page:{digest[:16]}"
 
 
-def _find(c: Connection, digest: str, now: float) -> tuple[tuple[str, str], str, AnswerPage] | None:
-    """(robot, key), the answer as it is stored, and the page."""
-    found = c.execute(_FIND, (_person(digest), digest, now)).fetchone()
-    if found is None:
+def _find(c: Connection, digest: str, now: float) -> AnswerPage | None:
+    page = c.execute("SELECT message, until FROM page WHERE hash = ? AND until > ?", (digest, now)).fetchone()
+    if page is None:
         return None
-    robot, key, code, route, body, answer, answered_at, until, verdict, comment = found
-    try:
-        message = decode_message(robot=robot, key=key, body=body, webhook="", webhook_expires=None)
-        page = AnswerPage(
-            code=code,
-            route=route or "",
-            question=message.text,
-            answer=decode_answer(answer),
-            answered_at=float(answered_at),
-            until=until,
-            verdict=verdict or "",
-            comment=comment or "",
-        )
-    except UNREADABLE:  # wiped, or asked again and not answered yet
+    row, until = page
+    # Gone, wiped, or asked again and not answered yet, there is nothing to show.
+    found = c.execute(f"SELECT {answers.COLUMNS} FROM message WHERE id = ? AND {answers.GIVEN}", (row,)).fetchone()
+    told = answers.read(found) if found is not None else None
+    if told is None:
         return None
-    return (robot, key), answer, page
+    vote = c.execute(
+        "SELECT verdict, comment FROM vote WHERE robot = ? AND key = ? AND person = ?",
+        (told.message.robot, told.message.id, _person(digest)),
+    ).fetchone()
+    return AnswerPage(told, until, Verdict(vote[0]), vote[1]) if vote is not None else AnswerPage(told, until)

@@ -158,7 +158,6 @@ _SECOND = """
         until double precision NOT NULL
     );
     CREATE INDEX page_until ON page (until);
-    CREATE INDEX page_message ON page (message);
     CREATE TABLE spent (
         robot text NOT NULL,
         month text NOT NULL,

@@ -12,6 +12,7 @@ from dingbridge.store.engine import Connection
 from dingbridge.trail import Step
 
 SEEN_S = 7 * 24 * 3600.0
+JUDGED_S = 400 * 24 * 3600.0  # a year can be looked back on
 CRASHES_ALONE = 2
 CRASHES_DEAD = 3
 # A suspect waits until this start has proved to last: what dies sooner was not killed by it, and with many suspects
@@ -133,14 +134,15 @@ def release_all(c: Connection, *, owner: str, now: float) -> int:
     return len(leased)
 
 
-def forget(c: Connection, batch: int, *, now: float) -> int:
-    """Drop up to `batch` rows that ended more than seven days ago and are on no page; how many there were."""
+def forget(c: Connection, batch: int, *, now: float, keep_s: float = 0.0) -> int:
+    """Drop up to `batch` rows that ended more than seven days ago, or `keep_s`; how many there were."""
     c.execute("DELETE FROM webhook WHERE expires < ?", (now,))
     pages.forget(c, now=now)
-    before = now - SEEN_S
+    c.execute("DELETE FROM vote WHERE voted_at < ?", (now - JUDGED_S,))
+    c.execute("DELETE FROM handover WHERE opened_at < ?", (now - JUDGED_S,))
+    before = now - max(SEEN_S, keep_s)
     # Asked twice: PostgreSQL, having waited for who brings one of them back, looks at the outer condition again.
     return c.execute(
-        "DELETE FROM message WHERE finished_at < ? AND id IN (SELECT id FROM message WHERE finished_at < ?"
-        " AND NOT EXISTS (SELECT 1 FROM page WHERE page.message = message.id) LIMIT ?)",
+        "DELETE FROM message WHERE finished_at < ? AND id IN (SELECT id FROM message WHERE finished_at < ? LIMIT ?)",
         (before, before, batch),
     ).rowcount

@@ -143,7 +143,6 @@ MIGRATIONS: tuple[str, ...] = (
         until REAL NOT NULL
     ) WITHOUT ROWID;
     CREATE INDEX page_until ON page (until);
-    CREATE INDEX page_message ON page (message);
     CREATE TABLE spent (
         robot TEXT NOT NULL,
         month TEXT NOT NULL,

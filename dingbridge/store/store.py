@@ -12,8 +12,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from dingbridge.model import Answer, Delivery, Message, Outcome, Placed, Secret, State, Task, typed_code
+from dingbridge.model import Answer, CardState, Delivery, Message, Outcome, Placed, Secret, State, Task, typed_code
 from dingbridge.store import intake, operate, recovery, work
+from dingbridge.store.answers import Answers, meet
 from dingbridge.store.codec import APPEND_TRAIL, encode_answer, encode_steps
 from dingbridge.store.engine import Connection, Engine
 from dingbridge.store.intake import Limits
@@ -74,6 +75,7 @@ class Store:
         self._lease_s = lease_s
         self._settled_at = 0.0
         self.shared: Shared | None = None
+        self.answers = Answers(engine, clock)
 
     @property
     def place(self) -> str:
@@ -186,7 +188,12 @@ class Store:
                 *(encode_answer(answer), outcome, self._redact(reason), cause, route, self._clock(), state, part),
                 self._trail(steps),
             ),
+            *((lambda c: meet(c, delivery.message, self._clock()),) if answer.first else ()),
         )
+
+    async def card(self, delivery: Delivery, state: CardState) -> None:
+        """What its card shows from now on."""
+        await self._held(delivery, "UPDATE message SET card = ? WHERE id = ?", (state,))
 
     async def sending(self, delivery: Delivery, part: int, *, uncertain: bool = False, steps: Steps = ()) -> None:
         """Part `part` (from 1) goes out now; the parts before it have arrived."""
@@ -271,10 +278,14 @@ class Store:
     def _trail(self, steps: Steps) -> str:
         return encode_steps(steps, self._redact)
 
-    async def _held(self, delivery: Delivery, statement: str, values: tuple[Any, ...]) -> None:
+    async def _held(
+        self, delivery: Delivery, statement: str, values: tuple[Any, ...], *also: Callable[[Connection], None]
+    ) -> None:
         def run(c: Connection) -> None:
             work.check(c, delivery)
             c.execute(statement, (*values, delivery.row))
+            for one in also:
+                one(c)
 
         await self._engine.run(run)
 
@@ -315,8 +326,9 @@ class Store:
         return await self._engine.run(lambda c: recovery.release_all(c, owner=self.owner, now=self._clock()))
 
     async def forget(self, *, batch: int = 500) -> int:
-        """Drop up to `batch` rows that ended more than seven days ago; how many there were."""
-        return await self._engine.run(lambda c: recovery.forget(c, batch, now=self._clock()))
+        """Drop up to `batch` rows that ended more than seven days ago, or `keep_s`; how many there were."""
+        keep_s = self.limits.keep_s
+        return await self._engine.run(lambda c: recovery.forget(c, batch, now=self._clock(), keep_s=keep_s))
 
     async def probe(self) -> None:
         """Write as much as a message may need and forget it, so that a store that failed is seen working again."""

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from dingbridge.errors import LeaseLost
-from dingbridge.model import Delivery, Message, Outcome, State, Task
+from dingbridge.model import CardState, Delivery, Message, Outcome, State, Task
 from dingbridge.store.codec import APPEND_TRAIL, decode_answer, decode_message
 from dingbridge.store.engine import Connection
 
 # Ends that an operator can take back: their text is kept.
 RETRYABLE = frozenset({Outcome.FAILED, Outcome.DEAD, Outcome.UNDELIVERABLE})
+# Question and answer are kept: somebody may want to see the passages, ask on, judge it, or hand it on.
+ANSWERED = frozenset({Outcome.ANSWERED, Outcome.PARTIAL, Outcome.REFUSED})
 AT_A_TIME = 500  # values in one statement
 # Whoever worked on the lane does so no more.
 FREE = "token = NULL, owner = '', suspect = FALSE"
@@ -22,7 +24,7 @@ UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OS
 _TAKE = """
     UPDATE message SET state = CASE WHEN state = 'ready' THEN 'leased' ELSE state END WHERE id = ?
     RETURNING id, lane, robot, key, body, webhook, webhook_expires, task, state, part, uncertain, answer, outcome,
-              crashes, tries, received_at, deadline_at, answered_at, reason, route
+              crashes, tries, received_at, deadline_at, answered_at, reason, route, card
 """
 _DUE = "SELECT key, head FROM lane WHERE token IS NULL AND express = ? AND due <= ? AND NOT suspect"
 _LONGEST = "ORDER BY due, head LIMIT ? FOR UPDATE SKIP LOCKED"
@@ -178,7 +180,7 @@ def end(
     trail: str = "",
     uncertain: bool | None = None,
 ) -> None:
-    """Close the row; with `wipe` the webhook is forgotten, and the text unless an operator may want to retry it.
+    """Close the row; with `wipe` the webhook is forgotten, and the text of what nobody will come back to.
 
     uncertain: what was sent last may have arrived; None leaves that as it is.
     """
@@ -189,8 +191,8 @@ def end(
         " state = ?, outcome = ?, reason = coalesce(nullif(?, ''), reason), finished_at = ?,"
         f" cause = coalesce(nullif(?, ''), cause), uncertain = coalesce(?, uncertain), {APPEND_TRAIL} WHERE id = ?",
         (
-            *(wipe, wipe and outcome not in RETRYABLE),
-            *(not wipe and outcome not in RETRYABLE, outcome is Outcome.UNDELIVERABLE),
+            *(wipe, wipe and outcome not in RETRYABLE | ANSWERED),
+            *(outcome in ANSWERED or (not wipe and outcome not in RETRYABLE), outcome is Outcome.UNDELIVERABLE),
             *(state, outcome, reason, now, cause, uncertain, trail, row),
         ),
     )
@@ -246,7 +248,7 @@ def message(c: Connection, row: int) -> Message | None:
 
 def _delivery(found: tuple[Any, ...], token: str, now: float) -> Delivery:
     row, lane, robot, key, body, webhook, expires, task, state, part, uncertain, answer, outcome = found[:13]
-    crashes, tries, received_at, deadline_at, answered_at, reason, route = found[13:]
+    crashes, tries, received_at, deadline_at, answered_at, reason, route, card = found[13:]
     return Delivery(
         row=row,
         token=token,
@@ -266,4 +268,5 @@ def _delivery(found: tuple[Any, ...], token: str, now: float) -> Delivery:
         answered_at=answered_at,
         reason=reason or "",
         route=route or "",
+        card=CardState(card),
     )

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from html import escape
-from re import Pattern
 from typing import Final
 
+from dingbridge.emphasis import emphasis
 from dingbridge.markup import clean, destination, host_of
-from dingbridge.model import Answer, Source
+from dingbridge.model import Answer, Source, Verdict
 from dingbridge.store.pages import MAX_COMMENT, AnswerPage
 from dingbridge.texts import Texts
-from dingbridge.web.rendering import anchor, hosts_of, keywords, markdown, marked
+from dingbridge.web.rendering import anchor, hosts_of, markdown, marked
 
 CHINA: Final = timezone(timedelta(hours=8))
 GAP: Final = "\n…\n"  # between the passages of one document
@@ -24,7 +24,6 @@ _LONG_ANSWER: Final = 2_000
 _UP = "M7 11v9H4v-9zm3 9h7.3a2 2 0 0 0 2-1.6l1.3-6A2 2 0 0 0 18.6 10H14V5.5A2.5 2.5 0 0 0 11.5 3L7 11"
 _DOWN = "M7 13V4H4v9zm3-9h7.3a2 2 0 0 1 2 1.6l1.3 6a2 2 0 0 1-2 2.4H14v4.5a2.5 2.5 0 0 1-2.5 2.5L7 13"
 
-Emphasise = Callable[[str, Sequence[Source], str], str]
 AddressOf = Callable[[Source], str]
 
 
@@ -46,16 +45,15 @@ class Frame:
         )
 
 
-def content(page: AnswerPage, texts: Texts, *, emphasise: Emphasise, address_of: AddressOf) -> str:
+def content(page: AnswerPage, texts: Texts, *, address_of: AddressOf) -> str:
     """The answer and its sources: what takes time, and stays the same however often the page is opened."""
-    answer, sources = page.answer, grouped(page.answer.sources)
+    answer, sources = page.told.answer, grouped(page.told.answer.sources)
     addresses = [_address(source, address_of) for source in sources]
-    text = emphasise(answer.text, sources, page.question) if answer.text.strip() else texts("refused")
-    said = markdown(text, hosts=hosts_of(addresses), texts=texts)
+    important = emphasis(page.told.message.text, [source.text for source in sources])
+    said = markdown(answer.text if answer.text.strip() else texts("refused"), hosts_of(addresses), important, texts)
     notes = "".join(f'<p class="note">{escape(texts(key))}</p>\n' for key in _notes(answer))
-    words = keywords(page.question)
     listed = "".join(
-        _source(source, address, words, texts, number=number)
+        _source(source, address, important.words, texts, number=number)
         for number, (source, address) in enumerate(zip(sources, addresses, strict=True), start=1)
     )
     heading = escape(texts("page_sources", count=len(sources)))
@@ -72,7 +70,7 @@ def content(page: AnswerPage, texts: Texts, *, emphasise: Emphasise, address_of:
 
 def whole(page: AnswerPage, inner: str, texts: Texts, *, frame: Frame, locale: str, vote_at: str) -> str:
     """The document around `content`. vote_at: where its form sends to."""
-    question = clean(page.question).strip()
+    question = clean(page.told.message.text).strip()
     words = " ".join(question.split())
     title = words if len(words) <= _TITLE else words[: _TITLE - 1] + "…"
     long = ' class="long"' if len(question) > _LONG_QUESTION else ""
@@ -96,20 +94,20 @@ def notice(key: str, texts: Texts, *, frame: Frame, locale: str) -> str:
 
 def _facts(page: AnswerPage, texts: Texts) -> str:
     """When it was answered, from where, and the code to trace it by."""
-    route = f"<span>{escape(texts('page_route', name=clean(page.route)))}</span>\n" if page.route else ""
+    route = f"<span>{escape(texts('page_route', name=clean(page.told.route)))}</span>\n" if page.told.route else ""
     copy = f'<button type="button" id="copy" data-done="{escape(texts("page_copied"))}" hidden>'
     return (
-        f'<p class="facts"><span>{escape(texts("page_answered", when=_china(page.answered_at)))}</span>\n{route}'
-        f'<span>{escape(texts("page_code"))} <code id="code">{escape(page.code)}</code>'
+        f'<p class="facts"><span>{escape(texts("page_answered", when=_china(page.told.at)))}</span>\n{route}'
+        f'<span>{escape(texts("page_code"))} <code id="code">{escape(page.told.code)}</code>'
         f"{copy}{escape(texts('page_copy'))}</button></span>{_jumps(page, texts)}</p>\n"
     )
 
 
 def _jumps(page: AnswerPage, texts: Texts) -> str:
     """Past an answer of many screens."""
-    if len(page.answer.text) <= _LONG_ANSWER:
+    if len(page.told.answer.text) <= _LONG_ANSWER:
         return ""
-    count = len(grouped(page.answer.sources))
+    count = len(grouped(page.told.answer.sources))
     sources = f'\n<a href="#sources">{escape(texts("page_sources", count=count))}</a>' if count else ""
     return f'{sources}\n<a href="#feedback">{escape(texts("page_feedback"))}</a>'
 
@@ -132,7 +130,7 @@ def _address(source: Source, address_of: AddressOf) -> str:
     return address if host_of(address) else ""
 
 
-def _source(source: Source, address: str, words: Pattern[str] | None, texts: Texts, *, number: int) -> str:
+def _source(source: Source, address: str, words: Sequence[str], texts: Texts, *, number: int) -> str:
     passages = [passage.strip() for passage in source.text.split(GAP) if passage.strip()]
     said = "".join(f"<blockquote>{marked(passage, words)}</blockquote>\n" for passage in passages)
     said = said or f'<p class="note">{escape(texts("page_no_passage"))}</p>\n'
@@ -151,17 +149,17 @@ def _feedback(page: AnswerPage, texts: Texts, vote_at: str) -> str:
     return (
         f'<section id="feedback" aria-labelledby="helpful">\n<h2 id="helpful">{escape(texts("page_feedback"))}</h2>\n'
         f'<form method="post" action="{escape(vote_at)}" accept-charset="utf-8"{data}>\n<p class="verdicts">'
-        f"{_verdict(page, 'good', _UP, texts)}{_verdict(page, 'bad', _DOWN, texts)}</p>\n"
+        f"{_verdict(page, Verdict.GOOD, _UP, texts)}{_verdict(page, Verdict.BAD, _DOWN, texts)}</p>\n"
         f'<p role="status">{escape(kept)}</p>\n'
         f'<label for="comment">{escape(texts("page_reason"))}</label>\n'
         f'<textarea id="comment" name="comment" rows="2" maxlength="{MAX_COMMENT}">\n'
         f"{escape(page.comment)}</textarea>\n"
-        f'<button id="reason" name="verdict" value="{escape(page.verdict)}"{"" if page.verdict else " hidden"}>'
+        f'<button id="reason" name="verdict" value="{page.verdict or ""}"{"" if page.verdict else " hidden"}>'
         f"{escape(texts('page_send_reason'))}</button>\n</form>\n</section>\n"
     )
 
 
-def _verdict(page: AnswerPage, verdict: str, path: str, texts: Texts) -> str:
+def _verdict(page: AnswerPage, verdict: Verdict, path: str, texts: Texts) -> str:
     pressed = "true" if page.verdict == verdict else "false"
     icon = f'<svg viewBox="0 0 24 24" aria-hidden="true"><path d="{path}"/></svg>'
     said = escape(texts(f"page_{verdict}"))

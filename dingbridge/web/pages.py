@@ -21,11 +21,12 @@ from aiohttp import web
 from dingbridge.bucket import Bucket
 from dingbridge.errors import StoreError
 from dingbridge.markup import clean
+from dingbridge.model import Verdict
 from dingbridge.settings import PagesConfig
-from dingbridge.store.pages import MAX_COMMENT, AnswerPage, Verdict
+from dingbridge.store.pages import MAX_COMMENT, AnswerPage
 from dingbridge.texts import Texts
 from dingbridge.web import document
-from dingbridge.web.document import AddressOf, Emphasise, Frame
+from dingbridge.web.document import AddressOf, Frame
 from dingbridge.web.listening import RETRY_S, Health, Listener
 
 STATIC: Final = Path(__file__).with_name("static")
@@ -40,7 +41,7 @@ PER_MINUTE: Final = 300.0  # of addresses never seen before, and of votes
 K = TypeVar("K")
 V = TypeVar("V")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
-_VERDICTS: Final[dict[str, Verdict]] = {"good": "good", "bad": "bad"}
+_VERDICTS: Final = {verdict.value: verdict for verdict in Verdict}
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "img-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -64,8 +65,8 @@ class PageStore(Protocol):
 class Pages:
     """`run()` serves until cancelled, and waits for a taken port instead of failing.
 
-    locale, locale_of: the common one, and a route's, empty where it has none. emphasise: makes what matters in an
-    answer bold, called in a thread. address_of: where a source can be opened. now: seconds that go forward.
+    locale, locale_of: the common one, and a route's, empty where it has none. address_of: where a source can be
+    opened. now: seconds that go forward.
     """
 
     def __init__(
@@ -75,7 +76,6 @@ class Pages:
         *,
         locale: str,
         locale_of: Callable[[str], str] = lambda _: "",
-        emphasise: Emphasise = lambda text, _, __: text,
         address_of: AddressOf = lambda source: source.url,
         now: Callable[[], float] = time.monotonic,
         retry_s: float = RETRY_S,
@@ -83,7 +83,6 @@ class Pages:
         self._store = store
         self._locale = locale
         self._locale_of = locale_of
-        self._emphasise = emphasise
         self._address_of = address_of
         self._now = now
         self._listener = Listener(config.host, config.port, name="pages", retry_s=retry_s)
@@ -146,7 +145,7 @@ class Pages:
     async def _get_page(self, request: web.Request) -> web.Response:
         token = request.match_info["token"]
         page = await self._opened(token)
-        locale = self._locale_of(page.route) or self._locale
+        locale = self._locale_of(page.told.route) or self._locale
         texts = Texts(locale)
         inner = await self._content(_digest(token), page, locale)
         vote_at = f"{self._base}/a/{token}/vote"
@@ -201,10 +200,10 @@ class Pages:
         return left
 
     async def _content(self, digest: bytes, page: AnswerPage, locale: str) -> str:
-        key = (digest, page.answered_at, locale)
+        key = (digest, page.told.at, locale)
         if (kept := self._contents.get(key)) is not None:
             return kept
-        if len(page.answer.text) + sum(len(source.text) for source in page.answer.sources) <= LONG:
+        if len(page.told.answer.text) + sum(len(source.text) for source in page.told.answer.sources) <= LONG:
             return self._rendered(page, locale)
         if self._waiting >= WAITING:
             raise web.HTTPServiceUnavailable(text=self._notice_text("page_later"), content_type="text/html")
@@ -221,7 +220,7 @@ class Pages:
             self._waiting -= 1
 
     def _rendered(self, page: AnswerPage, locale: str) -> str:
-        return document.content(page, Texts(locale), emphasise=self._emphasise, address_of=self._address_of)
+        return document.content(page, Texts(locale), address_of=self._address_of)
 
     def _refuse_strangers(self, request: web.Request) -> None:
         """Another site's form. "null" is what a browser says of a page that hands on no referrer: of ours, too."""

@@ -6,7 +6,6 @@ the sources name, images are named instead of loaded, and every character that n
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, MutableMapping, Sequence
 from functools import cache
 from html import escape
@@ -17,57 +16,28 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
+from dingbridge.emphasis import Emphasis, highlights
 from dingbridge.markup import clean, destination, emphasis, host_of
 from dingbridge.texts import Texts
 
 MAX_MARKDOWN: Final = 200_000  # characters; a longer answer is shown as it was written
+MAX_BOLD: Final = 20  # where all is bold, nothing is
 _NESTING: Final = 60
 _SHOWN: Final = 80  # characters of an address that is not linked
 
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.\-]*[A-Za-z0-9]")
-_WIDE = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]+")
-# What a question consists of besides what it asks for.
-_FILLER = re.compile(
-    "什么|怎么样|怎么|怎样|如何|哪些|哪个|哪里|多少|几个|是否|有没有|可不可以|能不能|可以|需要|请问|请|帮我|告诉|关于|一下|"
-    "我们|你们|他们|我|您|你|的|了|吗|呢|吧|啊|和|与|或|及|在|是|有|要|能|会|把|被|给|到|从|对|为|就|都|也|那|这|个|谁"
-)
-_STOP = frozenset(
-    re.findall(
-        r"\w+",
-        "a an and are at be by can do does for from how i in is it me my of on or our the this to was we what when "
-        "where which who why will with you your",
-    )
-)
-_LONGEST: Final = 8  # characters of a Chinese key word
-_MOST_WORDS: Final = 400
 
-
-def keywords(question: str) -> re.Pattern[str] | None:
-    """What finds the question's key words in a text, the longest first; None where it has none."""
-    words = {word.lower() for word in _WORD.findall(question) if word.lower() not in _STOP}
-    for run in _WIDE.findall(question):
-        for part in _FILLER.split(run):
-            lengths = range(2, min(len(part), _LONGEST) + 1)
-            words.update(part[at : at + length] for length in lengths for at in range(len(part) - length + 1))
-            if len(words) > _MOST_WORDS:
-                break
-    if not words:
-        return None
-    longest = sorted(words, key=lambda word: (-len(word), word))
-    either = [rf"(?<![A-Za-z0-9]){re.escape(word)}(?![A-Za-z0-9])" if word.isascii() else word for word in longest]
-    return re.compile("|".join(either), re.IGNORECASE)
-
-
-def marked(text: str, words: re.Pattern[str] | None) -> str:
-    """A plain text as HTML, with what `words` finds in `<mark>`."""
+def marked(text: str, words: Iterable[str]) -> str:
+    """A plain text as HTML, with the words in `<mark>`."""
     text = clean(text)
-    if words is None:
-        return escape(text)
-    pieces, end = [], 0
-    for found in words.finditer(text):
-        pieces += [escape(text[end : found.start()]), f"<mark>{escape(found[0])}</mark>"]
-        end = found.end()
-    return "".join([*pieces, escape(text[end:])])
+    return _with_tag("mark", text, highlights(text, words))
+
+
+def _with_tag(tag: str, text: str, places: Iterable[tuple[int, int]]) -> str:
+    pieces, done = [], 0
+    for start, end in places:
+        pieces += [escape(text[done:start]), f"<{tag}>{escape(text[start:end])}</{tag}>"]
+        done = end
+    return "".join([*pieces, escape(text[done:])])
 
 
 def hosts_of(addresses: Iterable[str]) -> frozenset[str]:
@@ -75,14 +45,24 @@ def hosts_of(addresses: Iterable[str]) -> frozenset[str]:
     return frozenset(host_of(address) for address in addresses) - {""}
 
 
-def markdown(text: str, *, hosts: frozenset[str], texts: Texts) -> str:
-    """HTML that says all of `text`. What cannot be read as markdown is shown as it was written. Never raises."""
+def markdown(text: str, hosts: frozenset[str], important: Emphasis, texts: Texts) -> str:
+    """HTML that says all of `text`, with what is important in bold where it is said first. Never raises.
+
+    What cannot be read as markdown is shown as it was written.
+    """
     text = clean(text)
     if len(text) <= MAX_MARKDOWN:
         try:
             tokens = _parser().parse(text)
             if _depth(tokens) < _NESTING - 1:  # deeper than that the parser drops what stands there
-                env = {"hosts": hosts, "texts": texts, "open": []}
+                env = {
+                    "hosts": hosts,
+                    "texts": texts,
+                    "links": [],
+                    "prominent": 0,
+                    "important": important,
+                    "said": set(),
+                }
                 return str(_parser().renderer.render(tokens, _parser().options, env))
         except (RecursionError, ValueError, IndexError):
             pass
@@ -105,6 +85,10 @@ def _parser() -> MarkdownIt:
     parser.normalizeLink = lambda url: url  # type: ignore[method-assign]
     parser.inline.ruler.at("emphasis", emphasis)
     rules = {
+        "text": _text,
+        "strong_open": _strong,
+        "strong_close": _strong,
+        "th_close": _cell_close,
         "link_open": _link_open,
         "link_close": _link_close,
         "image": _image,
@@ -125,16 +109,34 @@ def _parser() -> MarkdownIt:
 Env = MutableMapping[str, Any]
 
 
+def _text(_: RendererHTML, tokens: Sequence[Token], at: int, __: Any, env: Env) -> str:
+    """Each thing is bold where it is said first; not in headings and links, which are prominent already."""
+    text, said = tokens[at].content, env["said"]
+    if env["prominent"] or env["links"] or len(said) >= MAX_BOLD:
+        return escape(text)
+    places = []
+    for mark in env["important"].marks(text):
+        if mark.said not in said and len(said) < MAX_BOLD:
+            said.add(mark.said)
+            places.append((mark.start, mark.end))
+    return _with_tag("strong", text, places)
+
+
+def _strong(_: RendererHTML, tokens: Sequence[Token], at: int, __: Any, env: Env) -> str:
+    env["prominent"] += tokens[at].nesting
+    return "<strong>" if tokens[at].nesting > 0 else "</strong>"
+
+
 def _link_open(_: RendererHTML, tokens: Sequence[Token], at: int, __: Any, env: Env) -> str:
     href = str(tokens[at].attrGet("href") or "")
     address = destination(href, env["hosts"])
     label = tokens[at + 1].content if at + 1 < len(tokens) else ""
-    env["open"].append("</a>" if address else _shown(href, label))
+    env["links"].append("</a>" if address else _shown(href, label))
     return anchor(address) if address else ""
 
 
 def _link_close(_: RendererHTML, __: Sequence[Token], ___: int, ____: Any, env: Env) -> str:
-    return str(env["open"].pop())
+    return str(env["links"].pop())
 
 
 def anchor(address: str) -> str:
@@ -164,8 +166,9 @@ def _code(_: RendererHTML, tokens: Sequence[Token], at: int, __: Any, ___: Env) 
     return f'<pre tabindex="0"><code>{escape(tokens[at].content)}</code></pre>\n'
 
 
-def _heading(_: RendererHTML, tokens: Sequence[Token], at: int, __: Any, ___: Env) -> str:
+def _heading(_: RendererHTML, tokens: Sequence[Token], at: int, __: Any, env: Env) -> str:
     """Below the page's own two levels."""
+    env["prominent"] += tokens[at].nesting
     level = min(int(tokens[at].tag[1:]) + 2, 6)
     return f"<h{level}>" if tokens[at].nesting > 0 else f"</h{level}>\n"
 
@@ -179,7 +182,13 @@ def _table_close(_: RendererHTML, __: Sequence[Token], ___: int, ____: Any, ____
     return "</table></div>\n"
 
 
-def _cell_open(_: RendererHTML, tokens: Sequence[Token], at: int, __: Any, ___: Env) -> str:
+def _cell_close(_: RendererHTML, __: Sequence[Token], ___: int, ____: Any, env: Env) -> str:
+    env["prominent"] -= 1
+    return "</th>\n"
+
+
+def _cell_open(_: RendererHTML, tokens: Sequence[Token], at: int, __: Any, env: Env) -> str:
+    env["prominent"] += tokens[at].tag == "th"
     style = str(tokens[at].attrGet("style") or "")  # refused by the page's policy as it is
     side = style.partition(":")[2]
     return f'<{tokens[at].tag} class="{side}">' if side in {"right", "center"} else f"<{tokens[at].tag}>"
