@@ -81,6 +81,10 @@ async def test_a_page_has_one_vote(place: Place) -> None:
         page = await pages.open(token)
         assert page is not None
         assert (page.verdict, page.comment) == ("bad", "标准旧了" + "长" * 496)
+        assert await pages.vote(token, Verdict.BAD)
+        page = await pages.open(token)
+        assert page is not None
+        assert page.comment == ""
         ((person, verdict, voted_at, route, question, answer),) = place.rows(
             "person, verdict, voted_at, route, question, answer", "vote"
         )

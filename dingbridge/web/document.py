@@ -70,7 +70,7 @@ def content(page: AnswerPage, texts: Texts, *, address_of: AddressOf) -> str:
 
 def whole(page: AnswerPage, inner: str, texts: Texts, *, frame: Frame, locale: str, vote_at: str) -> str:
     """The document around `content`. vote_at: where its form sends to."""
-    question = clean(page.told.message.text).strip()
+    question = _question(page) or texts("page_question")
     words = " ".join(question.split())
     title = words if len(words) <= _TITLE else words[: _TITLE - 1] + "…"
     long = ' class="long"' if len(question) > _LONG_QUESTION else ""
@@ -90,6 +90,12 @@ def notice(key: str, texts: Texts, *, frame: Frame, locale: str) -> str:
     title = texts(f"{key}_title")
     body = f'<main class="notice">\n<h1>{escape(title)}</h1>\n<p>{escape(texts(key))}</p>\n</main>\n'
     return frame.around(body, title=title, locale=locale)
+
+
+def _question(page: AnswerPage) -> str:
+    """What was written, or the names of the files that were sent instead."""
+    message = page.told.message
+    return clean(message.text).strip() or clean(" ".join(file.name for file in message.files)).strip()
 
 
 def _facts(page: AnswerPage, texts: Texts) -> str:

@@ -38,9 +38,11 @@ addEventListener("afterprint", () => {
 if (form) {
   const status = form.querySelector("[role=status]");
   const reason = document.getElementById("reason");
+  let pressed = reason; // older browsers do not say which button sent a form
+  form.addEventListener("click", (event) => { pressed = event.target.closest("button") ?? pressed; });
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const { value } = event.submitter ?? reason;
+    const { value } = event.submitter ?? pressed;
     const body = new URLSearchParams({ verdict: value, comment: form.elements.comment.value });
     let kept = false;
     try {
