@@ -145,6 +145,7 @@ async def test_a_page_says_what_was_answered(served: Served) -> None:
     assert "<code>TR-2026-0001\n</code>" in html
     assert html.count('<a href="https://wiki.intra/travel" target="_blank" rel="noopener noreferrer nofollow">') == 2
     assert "<mark>住宿标准</mark>：<mark>北京</mark>、上海" in html
+    assert "<mark>出差</mark>期间的<mark>住宿</mark>超出<mark>标准</mark>的" in html
     assert html.count("<blockquote>") == 3
     assert "2027年01月15日 16:00（北京时间）" in html
     assert "2027年01月22日 16:00" in html

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from html import escape
 from typing import Final
 
-from dingbridge.emphasis import emphasis
+from dingbridge.emphasis import emphasis, key_words
 from dingbridge.markup import clean, destination, host_of
 from dingbridge.model import Answer, Source, Verdict
 from dingbridge.store.pages import MAX_COMMENT, AnswerPage
@@ -53,7 +53,7 @@ def content(page: AnswerPage, texts: Texts, *, address_of: AddressOf) -> str:
     said = markdown(answer.text if answer.text.strip() else texts("refused"), hosts_of(addresses), important, texts)
     notes = "".join(f'<p class="note">{escape(texts(key))}</p>\n' for key in _notes(answer))
     listed = "".join(
-        _source(source, address, important.words, texts, number=number)
+        _source(source, address, page.told.message.text, texts, number=number)
         for number, (source, address) in enumerate(zip(sources, addresses, strict=True), start=1)
     )
     heading = escape(texts("page_sources", count=len(sources)))
@@ -136,9 +136,9 @@ def _address(source: Source, address_of: AddressOf) -> str:
     return address if host_of(address) else ""
 
 
-def _source(source: Source, address: str, words: Sequence[str], texts: Texts, *, number: int) -> str:
+def _source(source: Source, address: str, question: str, texts: Texts, *, number: int) -> str:
     passages = [passage.strip() for passage in source.text.split(GAP) if passage.strip()]
-    said = "".join(f"<blockquote>{marked(passage, words)}</blockquote>\n" for passage in passages)
+    said = "".join(f"<blockquote>{marked(passage, key_words(question, (passage,)))}</blockquote>\n" for passage in passages)
     said = said or f'<p class="note">{escape(texts("page_no_passage"))}</p>\n'
     link = f'<p class="open">{anchor(address)}{escape(texts("page_open"))}</a></p>\n' if address else ""
     title = escape(" ".join(clean(source.title).split()))
