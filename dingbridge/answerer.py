@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
 
 from dingbridge import trail
 from dingbridge.errors import BridgeError, ConfigError, HandlerError
-from dingbridge.model import Answer, Message, Outcome, Reply, Route
+from dingbridge.model import Answer, Attachment, Message, Outcome, Reply, Route, Turn
+from dingbridge.questions import asked
 from dingbridge.router import Router
+from dingbridge.texts import Texts
 
 log = structlog.get_logger("dingbridge.answer")
 
@@ -25,8 +27,33 @@ Handler = Callable[[Message, Reply], Awaitable[Answer | str | None]]
 class Backend(Protocol):
     """A server that answers questions from documents."""
 
-    async def ask(self, question: str, *, workspace: str, session: str) -> Answer:
+    async def ask(
+        self,
+        question: str,
+        *,
+        workspace: str,
+        session: str,
+        on_text: Callable[[str], None] | None = None,
+        attachments: Sequence[Attachment] = (),
+    ) -> Answer:
         """Called once per delivery; bounded in time and tries by itself. Raises BackendError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question with all that belongs to it.
+
+    session: of the backend, one a context. turns: what was said before in it, oldest first.
+    deep: only where a route has a deeper workspace. on_text: told the whole text so far.
+    """
+
+    message: Message
+    session: str
+    texts: Texts
+    turns: tuple[Turn, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
+    deep: bool = False
+    on_text: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +82,25 @@ class Answerer:
         """The route of an answer that was kept before a restart, if it is still configured."""
         return self._routes.get(route)
 
-    async def answer(self, message: Message, session: str, reply: Reply) -> Found:
+    def matching(self, message: Message) -> list[Route]:
+        """The routes that may answer it, in their order."""
+        return self._router.match(message)
+
+    async def answer(self, ask: Ask, reply: Reply) -> Found:
         """The first answer; where all refuse, the first refusal with words; UNROUTED where no route matches.
 
         Raises BridgeError with the route that it happened on.
         """
         refusal: Found | None = None
-        matching = self._router.match(message)
+        matching = self.matching(ask.message)
         if not matching:
             trail.note("route.none", cause="route.none")
         for route in matching:
-            trail.note("route.matched", route=route.name, of=len(matching), **_ran(route))
+            if ask.deep and not route.deep_workspace:
+                continue
+            trail.note("route.matched", route=route.name, of=len(matching), **_ran(route, deep=ask.deep))
             try:
-                answer = await self._run(route, message, session, reply)
+                answer = await self._run(route, ask, reply)
             except BridgeError as error:
                 error.route = route.name
                 raise
@@ -80,12 +113,21 @@ class Answerer:
                 refusal = Found(answer, Outcome.REFUSED, route)
         return refusal or Found(None, Outcome.UNROUTED)
 
-    async def _run(self, route: Route, message: Message, session: str, reply: Reply) -> Answer | None:
-        handler = self._handlers.get(route.handler)
+    async def _run(self, route: Route, ask: Ask, reply: Reply) -> Answer | None:
+        handler = None if ask.deep else self._handlers.get(route.handler)
         if handler is None:
-            return await self._backend.ask(message.text, workspace=route.workspace, session=session)
+            workspace = _workspace(route, deep=ask.deep)
+            question = asked(ask.message, ask.texts, _unknown_to(workspace, ask.turns))
+            answer = await self._backend.ask(
+                question,
+                workspace=workspace,
+                session=ask.session,
+                on_text=ask.on_text,
+                attachments=ask.attachments,
+            )
+            return replace(answer, origin=workspace)
         with trail.timed("handler.ran", handler=route.handler):
-            return await self._handled(handler, route, message, reply)
+            return await self._handled(handler, route, ask.message, reply)
 
     async def _handled(self, handler: Handler, route: Route, message: Message, reply: Reply) -> Answer | None:
         limit = asyncio.timeout(self._handler_s)
@@ -121,8 +163,20 @@ def _checked(result: object, name: str) -> Answer | None:
     return answer
 
 
-def _ran(route: Route) -> dict[str, str]:
-    return {"workspace": route.workspace} if route.handler == ANYTHINGLLM else {"handler": route.handler}
+def _workspace(route: Route, *, deep: bool) -> str:
+    return route.deep_workspace if deep else route.workspace
+
+
+def _unknown_to(workspace: str, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """The turns since the last one that this workspace has answered itself: it does not know them."""
+    known = [at for at, turn in enumerate(turns) if turn.origin == workspace]
+    return turns[known[-1] + 1 :] if known else turns
+
+
+def _ran(route: Route, *, deep: bool) -> dict[str, str]:
+    if deep or route.handler == ANYTHINGLLM:
+        return {"workspace": _workspace(route, deep=deep)}
+    return {"handler": route.handler}
 
 
 def load_handlers(routes: tuple[Route, ...]) -> dict[str, Handler]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from datetime import UTC, datetime
 
-from dingbridge.answerer import Answerer
+from dingbridge.answerer import Answerer, Ask
 from dingbridge.building import import_handlers_from, open_backend
 from dingbridge.errors import BridgeError
 from dingbridge.model import Answer, Conversation, ConversationKind, Message, MessageKind, Outcome, Person
@@ -29,7 +29,7 @@ async def ask(config: Config, question: str, *, user: str, group: str) -> str:
     texts = Texts(config.reply.locale)
     async with open_backend(config) as backend:
         answerer = Answerer(config.routes, backend, handler_s=config.anythingllm.total_timeout_s)
-        found = await answerer.answer(message, f"dingbridge-ask-{message.id}", _Silent())
+        found = await answerer.answer(Ask(message, f"dingbridge-ask-{message.id}", texts), _Silent())
     if found.outcome is Outcome.UNROUTED:
         raise BridgeError("no route matches: name a user with --as, or a group with --in")
     return shown(found.answer, texts)

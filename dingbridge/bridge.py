@@ -1,4 +1,4 @@
-"""The way of a message: `accept` keeps it, `handle` answers it."""
+"""The way of a message: `accept` keeps it, `handle` answers it; a button of its card is a `press`."""
 
 from __future__ import annotations
 
@@ -11,27 +11,45 @@ from functools import partial
 
 import structlog
 
-from dingbridge import commands, trail
+from dingbridge import commands, questions, trail
 from dingbridge.answerer import Found
+from dingbridge.desk import Desk
 from dingbridge.dispatch import Dispatcher, Pauses
-from dingbridge.errors import BridgeError, LeaseLost, ReplyError, ReplyUnsafe, StoreError
+from dingbridge.errors import BridgeError, LeaseLost, ReplyError, StoreError
+from dingbridge.inquiry import Inquiry, worded
 from dingbridge.lease import Lease, keep
-from dingbridge.model import Answer, Delivery, Entry, Message, MessageKind, Outcome, State, Task
-from dingbridge.notices import Notices, Progress
+from dingbridge.model import (
+    Answer,
+    CardState,
+    Delivery,
+    Entry,
+    Message,
+    MessageKind,
+    Outcome,
+    Press,
+    Task,
+    card_track,
+    trace_code,
+)
+from dingbridge.notices import Notices
+from dingbridge.sending import Sending
 from dingbridge.setup import Setup
 from dingbridge.shape import Shape
 from dingbridge.store.store import Store
 from dingbridge.store.work import Leased
-from dingbridge.texts import Texts
 from dingbridge.trail import Step, Trail
 
 log = structlog.get_logger("dingbridge.bridge")
 
 EXPRESS = 16  # commands and refusals worked on at once
+CARDS = 20  # closed in one go
 
 
 class Bridge:
-    """`run()` works until `drain()`. record: leaves an Entry behind. clock: the store's, in seconds."""
+    """`run()` works until `drain()`. record: leaves an Entry behind. clock: the store's, in seconds.
+
+    counted: told of what happens beside messages, by kind: feedback and handover.
+    """
 
     def __init__(
         self,
@@ -41,6 +59,7 @@ class Bridge:
         record: Callable[[Entry], None],
         clock: Callable[[], float],
         pauses: Pauses | None = None,
+        counted: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self._store = store
         self._setup = setup
@@ -48,8 +67,22 @@ class Bridge:
         self._clock = clock
         self._pauses = pauses or Pauses()
         self._notices = Notices(
-            after_s=setup.notice_after_s, claim=store.claim_notice, send=self._send_notice, enabled=setup.notice
+            after_s=setup.notice_after_s,
+            claim=store.claim_notice,
+            send=self._send_notice,
+            enabled=setup.notice != "off",
         )
+        self._desk = Desk(
+            store,
+            setup=lambda: self._setup,
+            clock=clock,
+            pause_s=self._pauses.store_s,
+            cancelled=self._cancelled,
+            wake=self.wake,
+            counted=counted,
+        )
+        self._inquiry = Inquiry(store, self._desk, self._notices)
+        self._sending = Sending(clock=clock, pauses=self._pauses, ended=self._wake, left=self._leave)
         self._questions = self._dispatcher(store.lease, setup.workers)
         self._express = self._dispatcher(partial(store.lease, express=True), EXPRESS)
         self._dispatchers = (self._express, self._questions)
@@ -58,14 +91,10 @@ class Bridge:
     def _dispatcher(self, lease: Callable[[int], Awaitable[Leased]], crew: int) -> Dispatcher:
         return Dispatcher(lease=lease, work=self._work, on_end=self._ended, crew=crew, pauses=self._pauses)
 
-    @property
-    def texts(self) -> Texts:
-        return self._setup.texts
-
     def use(self, setup: Setup) -> list[asyncio.Task[None]]:
         """From now on by this one; what still runs by the one before is returned."""
         self._setup = setup
-        self._notices.change(after_s=setup.notice_after_s, enabled=setup.notice)
+        self._notices.change(after_s=setup.notice_after_s, enabled=setup.notice != "off")
         self._questions.change(crew=setup.workers)
         return [*self._notices.sending, *(task for one in self._dispatchers for task in one.tasks)]
 
@@ -92,10 +121,11 @@ class Bridge:
 
     async def accept(self, message: Message) -> None:
         """Keep it; the caller acknowledges when this returns. Raises StoreError: then nothing was accepted."""
-        command = commands.match(message.text) if _has_text(message) else None
-        task = Task.QUESTION if _has_text(message) else Task.UNREADABLE
-        if command is not None:
+        command, task = _command(message), Task.UNREADABLE
+        if command is not None and not command.asks:
             task = Task.COMMAND
+        elif questions.is_question(message):
+            task = Task.QUESTION
         kind, chat = message.kind.value, message.conversation.kind.value
         trail.note("received", frame=message.frame, kind=kind, chat=chat, by=self._store.owner or None)
         fresh = command is not None and command.fresh
@@ -111,6 +141,14 @@ class Bridge:
         else:
             self._express.wake()
 
+    async def press(self, press: Press) -> dict[str, str]:
+        """What the presser's card shows from now on. What the button stands for is kept. Raises StoreError."""
+        shown, message = await self._desk.press(press)
+        if message is not None:
+            with trail.follow(Trail()):
+                await self.accept(message)
+        return shown
+
     async def handle(self, lease: Lease) -> None:
         """Find the answer, keep it, send it, close the message, leave an entry."""
         delivery = lease.delivery
@@ -121,7 +159,7 @@ class Bridge:
             await lease.answered(found.answer, found, sending=True)
         await self._notices.settle(delivery.row)
         started = time.monotonic()
-        parts = await self._send(lease, found) if found.answer is not None else 0
+        parts = await self._sending.send(lease, found) if found.answer is not None else 0
         if parts is None:
             return  # given back, or given up and closed
         more = await (lease.bury(found) if found.outcome is Outcome.DEAD else lease.close(found))
@@ -135,37 +173,44 @@ class Bridge:
         message = delivery.message
         match delivery.task:
             case Task.COMMAND:
-                command = commands.match(message.text)
-                text = await command.run(message, delivery.row, self) if command else texts("unreadable")
-                return Found(Answer(text), Outcome.COMMAND)
+                said = await self._run(message, delivery.row)
+                return Found(said if isinstance(said, Answer) else Answer(said), Outcome.COMMAND)
             case Task.BUSY:
                 return Found(Answer(texts("busy", waiting=lease.setup.waiting_per_lane)), Outcome.BUSY)
             case Task.LIMITED:
                 return Found(Answer(texts("limited")), Outcome.LIMITED)
             case Task.UNREADABLE:
-                key = "quota" if message.kind is MessageKind.QUOTA else "unreadable"
-                return Found(Answer(texts(key)), Outcome.REFUSED)
+                return Found(Answer(texts(questions.unreadable(message))), Outcome.REFUSED)
+            case Task.TELL:  # its answer was kept with it
+                return Found(None, Outcome.COMMAND)
             case Task.QUESTION:
                 return await self._ask(lease)
 
+    async def _run(self, message: Message, row: int) -> str | Answer:
+        found = commands.of(message)
+        if found is None:
+            return self._setup.texts("unreadable")
+        command, argument = found
+        return await command.run(commands.Request(message, row, argument), self._desk)
+
     async def _ask(self, lease: Lease) -> Found | None:
         delivery = lease.delivery
-        message = delivery.message
+        await self._inquiry.open_card(lease)
         if delivery.deadline_at is not None and self._clock() >= delivery.deadline_at:
             expired = BridgeError("older than answer_deadline_min", public="expired", cause="deadline.passed")
             return self._failure(lease, expired)
         started = time.monotonic()
         try:
-            found = await lease.setup.answerer.answer(message, delivery.lane, Progress(self._notices, delivery.row))
+            found = await self._inquiry.answer(lease)
         except BridgeError as error:
             if error.retryable:
                 await self._later(lease, error)
                 return None
             found = self._failure(lease, error)
         except Exception as error:
-            log.exception("message.failed", code=message.code)
+            log.exception("message.failed", code=lease.code)
             found = self._failure(lease, _bug(error))
-        return replace(_worded(found, lease.setup.texts), handler_s=time.monotonic() - started)
+        return replace(worded(found, lease.setup), handler_s=time.monotonic() - started)
 
     def _failure(self, lease: Lease, error: BridgeError) -> Found:
         deliveries = lease.delivery.tries + 1
@@ -191,9 +236,12 @@ class Bridge:
         # Claimed before it is sent, and sent before the lease goes back: it is told once, and not after the answer.
         if await lease.claim_trouble():
             await self._tell_trouble(lease)
-        await self._give_back(lease, delay_s, error)
+        await self._sending.give_back(lease, delay_s, error)
 
     async def _tell_trouble(self, lease: Lease) -> None:
+        if lease.card is not None:
+            lease.card.update(lease.setup.texts.failure("trouble", lease.code))
+            return
         replies, text = lease.setup.replies, lease.setup.texts.failure("trouble", lease.code)
         try:
             for part in await replies.compose(Answer(text), Shape(lease.setup.texts)):
@@ -205,69 +253,12 @@ class Bridge:
         """The answer found before; one that was condemned at a start, or dropped, has an empty one."""
         delivery, setup = lease.delivery, lease.setup
         answer = delivery.answer
+        if delivery.card is CardState.OPEN and setup.cards is not None:
+            lease.card = setup.cards.resume(lease.track, lease.code)
         if delivery.outcome in _EMPTY:
             answer = Answer(setup.texts.failure(_EMPTY[delivery.outcome], lease.code))
         route = setup.answerer.named(delivery.route)
         return Found(answer, delivery.outcome or Outcome.ANSWERED, route, delivery.reason)
-
-    async def _send(self, lease: Lease, found: Found) -> int | None:
-        """Send what has not been sent; the number of parts, or None where it was given back or given up."""
-        delivery, replies = lease.delivery, lease.setup.replies
-        parts = await replies.compose(found.answer or Answer(""), Shape(lease.setup.texts))
-        first = delivery.part if delivery.state is State.SENDING else delivery.part + 1
-        for part in parts[first - 1 :]:
-            uncertain = delivery.uncertain and part.number == first
-            if part.number > 1 or delivery.answer is not None:  # a new answer was kept as sending its first part
-                await lease.sending(part.number, uncertain=uncertain)
-            try:
-                if not await replies.send(delivery.message, part, uncertain=uncertain):
-                    log.warning("reply.outcome_unknown", code=lease.code, part=part.number)
-            except ReplyUnsafe as error:
-                await self._replace(lease, error, found)
-                return None
-            except ReplyError as error:
-                await self._unsent(lease, found, error, sent=part.number - 1, uncertain=uncertain)
-                return None
-        return len(parts)
-
-    async def _unsent(self, lease: Lease, found: Found, error: ReplyError, *, sent: int, uncertain: bool) -> None:
-        """Try to send later; past its time, or where no rung will ever take it, the message is undeliverable."""
-        delivery = lease.delivery
-        now = self._clock()
-        until = max(delivery.deadline_at or 0.0, (delivery.answered_at or now) + self._pauses.send_s)
-        if error.retryable and now < until:
-            delay_s = error.retry_after or self._pauses.delay_s(delivery.tries)
-            log.info("reply.later", code=lease.code, why=error.detail, cause=error.cause, delay_s=delay_s)
-            unknown = uncertain or not error.certain
-            await self._give_back(lease, delay_s, error, sent=sent, uncertain=unknown)
-            return
-        await self._bury(lease, error, found, uncertain=uncertain or not error.certain)
-
-    async def _replace(self, lease: Lease, error: BridgeError, found: Found | None = None) -> None:
-        """The answer cannot be sent as it is: a failure text takes its place, once.
-
-        Not that of a drop: a failure text may have gone out before it, and would come again unmarked.
-        """
-        if lease.delivery.outcome in (Outcome.FAILED, Outcome.CANCELLED):
-            await self._bury(lease, error, found)
-            return
-        answer = Answer(lease.setup.texts.failure(error.public, lease.code))
-        route = found.route if found else None
-        await lease.answered(answer, Found(answer, Outcome.FAILED, route, error.detail, error.cause))
-        await self._give_back(lease, 0.0, error)
-
-    async def _bury(self, lease: Lease, error: BridgeError, found: Found | None, *, uncertain: bool = False) -> None:
-        route, handler_s = (found.route, found.handler_s) if found else (None, None)
-        given_up = Found(None, Outcome.UNDELIVERABLE, route, error.detail, error.cause, handler_s)
-        if await lease.bury(given_up, uncertain=uncertain):
-            self._wake(lease)
-        self._leave(lease, given_up)
-
-    async def _give_back(
-        self, lease: Lease, delay_s: float, error: BridgeError, *, sent: int = 0, uncertain: bool = False
-    ) -> None:
-        await lease.later(delay_s, error, sent=sent, uncertain=uncertain)
-        self._wake(lease)
 
     def _wake(self, lease: Lease) -> None:
         (self._questions if lease.delivery.task is Task.QUESTION else self._express).wake()
@@ -279,22 +270,22 @@ class Bridge:
         lane = await keep(self._pauses.store_s, self._store.lane_of, row)
         self._record(Entry(message, Outcome.CANCELLED, lane=lane, reason=reason))
 
-    # -- what commands ask of us
-
-    async def cancel(self, message: Message, *, before: int) -> int:
-        cancelled = await keep(self._pauses.store_s, self._store.cancel, message, before=before)
-        for row in cancelled:  # all at once: nobody asks on while the others are seen to
+    async def _cancelled(self, questions: dict[int, Message | None], by: Message) -> None:
+        for row in questions:  # all at once: nobody asks on while the others are seen to
             self._questions.cancel(row)
-        for row, question in cancelled.items():
+        for row, question in questions.items():
             await self._notices.settle(row)
-            await self._leave_ended(row, question or message, "cancelled by the asker")
+            await self._leave_ended(row, question or by, "cancelled by the asker")
         self._questions.wake()
-        return len(cancelled)
 
-    async def waiting_since(self, message: Message) -> list[float]:
-        now = self._clock()
-        waiting = await keep(self._pauses.store_s, self._store.waiting, message)
-        return [max(0.0, now - one.received_at) for one in waiting]
+    async def close_cards(self) -> None:
+        """Those of messages that have ended without an answer on them. Raises StoreError."""
+        cards, answers = self._setup.cards, self._store.answers
+        for row, robot, key, outcome in await answers.open_cards(CARDS):
+            if cards is not None:
+                text = "card_cancelled" if outcome is Outcome.CANCELLED else "card_ended"
+                await cards.resume(card_track(robot, key), trace_code(robot, key)).fail(self._setup.texts(text))
+            await answers.card(row, CardState.CLOSED)
 
     # -- what operators ask of us
 
@@ -369,31 +360,24 @@ class Bridge:
             if not error.retryable:
                 raise  # it is closed for good: that ends the process
             with suppress(LeaseLost):
-                await self._give_back(lease, self._pauses.store_s, error)
+                await self._sending.give_back(lease, self._pauses.store_s, error)
         except Exception as error:
             log.exception("message.failed", code=lease.code)
             with suppress(LeaseLost):
-                await self._replace(lease, _bug(error))
+                await self._sending.replace(lease, _bug(error))
 
 
 # What is said of a message whose stored answer is empty, by its outcome.
 _EMPTY = {Outcome.DEAD: "dead", Outcome.CANCELLED: "dropped"}
 
 
-def _worded(found: Found, texts: Texts) -> Found:
-    """Nobody is left without words: not without a route, and not by a refusal that has none."""
-    if found.outcome is Outcome.UNROUTED:
-        return replace(found, answer=Answer(texts("unrouted")))
-    if found.answer is not None and not found.answer.text.strip():
-        return replace(found, answer=replace(found.answer, text=texts("refused")))
-    return found
-
-
 def _bug(error: Exception) -> BridgeError:
     return BridgeError(f"a bug: {type(error).__name__}", cause="bug")
 
 
-def _has_text(message: Message) -> bool:
-    """An empty text message asks for help; other kinds count when there is something to read in them."""
-    readable = message.kind in (MessageKind.RICH_TEXT, MessageKind.AUDIO) and bool(message.text)
-    return message.kind is MessageKind.TEXT or readable
+def _command(message: Message) -> commands.Command | None:
+    """An empty text message asks for help; of other kinds only what can be read is looked at."""
+    if message.kind is not MessageKind.TEXT and not message.text:
+        return None
+    found = commands.of(message)
+    return found[0] if found is not None else None

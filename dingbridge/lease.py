@@ -9,8 +9,8 @@ from typing import ParamSpec, TypeVar
 from dingbridge import trail
 from dingbridge.answerer import Found
 from dingbridge.errors import BridgeError, StoreError
-from dingbridge.model import Answer, Delivery, Entry
-from dingbridge.setup import Setup
+from dingbridge.model import Answer, CardState, Delivery, Entry, card_track
+from dingbridge.setup import Card, Setup
 from dingbridge.store.store import Store
 from dingbridge.trail import Trail
 
@@ -34,18 +34,29 @@ async def keep(pause_s: float, write: Callable[K, Awaitable[T]], *args: K.args, 
 
 
 class Lease:
-    """A delivery, the setup it is worked on by, and its steps since the last write; every write takes them along."""
+    """A delivery, the setup it is worked on by, and its steps since the last write; every write takes them along.
+
+    card: the open one, where there is one. page_url: where the answer can be read whole, "" where that is not offered.
+    """
 
     def __init__(self, store: Store, delivery: Delivery, setup: Setup, *, pause_s: float) -> None:
         self.delivery = delivery
         self.setup = setup
         self.trail = Trail()
+        self.card: Card | None = None
+        self.card_state = delivery.card
+        self.page_url = ""
         self._store = store
         self._pause_s = pause_s
 
     @property
     def code(self) -> str:
         return self.delivery.message.code
+
+    @property
+    def track(self) -> str:
+        message = self.delivery.message
+        return card_track(message.robot, message.id)
 
     async def answered(self, answer: Answer, found: Found, *, sending: bool = False) -> None:
         """The answer is found; `sending`: its first part goes out at once."""
@@ -64,6 +75,17 @@ class Lease:
     async def sending(self, part: int, *, uncertain: bool) -> None:
         steps = self.trail.take()
         await self._keep(self._store.sending, self.delivery, part, uncertain=uncertain, steps=steps)
+
+    async def card_is(self, state: CardState) -> None:
+        """What its card shows from now on; `card` is there as long as it is open."""
+        await self._keep(self._store.card, self.delivery, state)
+        self.card_state = state
+        if state is not CardState.OPEN:
+            self.card = None
+
+    def card_params(self, *, deep: bool = False) -> dict[str, str]:
+        """The template's variables beside the answer."""
+        return {"code": self.code, "page_url": self.page_url, "deep": "true" if deep else ""}
 
     async def claim_trouble(self) -> bool:
         return await self._keep(self._store.claim_trouble, self.delivery)
@@ -108,7 +130,7 @@ class Lease:
             outcome=found.outcome,
             lane=delivery.lane,
             route=route.name if route else "",
-            workspace=route.workspace if route else "",
+            workspace=(answer.origin if answer else "") or (route.workspace if route else ""),
             reason=found.reason,
             cause=found.cause,
             tries=delivery.tries + (answer.tries if answer else 1),

@@ -139,6 +139,31 @@ def trace_code(robot: str, message_id: str) -> str:
     return "".join(CROCKFORD[(digest >> shift) & 31] for shift in range(35, -1, -5))
 
 
+def card_track(robot: str, message_id: str) -> str:
+    """What DingTalk knows a message's card by: the same after a restart, and to be guessed by nobody."""
+    digest = hashlib.sha256(f"card\0{robot}\0{message_id}".encode()).hexdigest()
+    return f"dingbridge-{trace_code(robot, message_id)}-{digest[:32]}"
+
+
+_TRACK = re.compile(rf"dingbridge-([{CROCKFORD}]{{8}})-[0-9a-f]{{32}}")
+
+
+def code_of_track(track: str) -> str:
+    """The code of the message that a card belongs to; "" where it is no card of ours."""
+    found = _TRACK.fullmatch(track)
+    return found[1] if found else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Press:
+    """A button of a card. track: the card. chat: the group it was pressed in, "" one to one."""
+
+    track: str
+    person: str
+    chat: str
+    action: str
+
+
 def typed_code(written: str) -> str:
     """A code as somebody typed or pasted it from a chat: Crockford's alphabet forgives o, i and l."""
     return _BEFORE_CODE.sub("", written).strip().upper().translate(str.maketrans("OIL", "011"))
@@ -168,6 +193,8 @@ class Answer:
     question_cut: the question was too long and only its beginning was asked.
     origin: the workspace it came from; empty where a handler of one's own found it.
     first: its asker has had none before.
+    question: what was asked, where the message itself does not say it.
+    page_url: a page that is to be opened.
     unread: names of attached documents that the backend did not look at.
     """
 
@@ -180,6 +207,8 @@ class Answer:
     first_token_s: float | None = None
     origin: str = ""
     first: bool = False
+    question: str = ""
+    page_url: str = ""
     unread: tuple[str, ...] = ()
 
 
@@ -257,10 +286,14 @@ class State(StrEnum):
 
 
 class CardState(StrEnum):
-    """NONE: there is no card. OPEN: there may be one that shows that something is to come. CLOSED: it does no more."""
+    """NONE: there is no card. OPEN: there may be one that says that something is to come.
+
+    SHOWN: it shows the answer's first part. CLOSED: it says that the answer stands elsewhere.
+    """
 
     NONE = ""
     OPEN = "open"
+    SHOWN = "shown"
     CLOSED = "closed"
 
 
@@ -315,6 +348,10 @@ class Told:
     @property
     def code(self) -> str:
         return self.message.code
+
+    @property
+    def question(self) -> str:
+        return self.answer.question or self.message.text
 
 
 class Verdict(StrEnum):

@@ -107,14 +107,18 @@ class Notices:
 
 
 class Progress:
-    """What a handler sees of the chat while it works."""
+    """What a handler sees of the chat while it works. show: on a card, where there is one."""
 
-    def __init__(self, notices: Notices, row: int) -> None:
+    def __init__(self, notices: Notices, row: int, show: Callable[[str], None] | None = None) -> None:
         self._notices = notices
         self._row = row
+        self._show = show
 
     async def update(self, text: str) -> None:
-        self._notices.replace(self._row, str(text))
+        if self._show is not None:
+            self._show(str(text))
+        else:
+            self._notices.replace(self._row, str(text))
 
 
 def _now() -> float:

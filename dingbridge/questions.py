@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from dingbridge.model import File, Message, MessageKind
+from dingbridge.model import File, Message, MessageKind, Turn
 from dingbridge.texts import Texts
 
 MAX_ASKED = 8_000  # characters; the backend asks no more, and cuts at the end
@@ -15,15 +14,6 @@ MAX_TURNS = 3
 MAX_TURN = 800
 # Cleaning may put a blank into a long run and spell a character as two; what is cut then must not be the question.
 _SPARE = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A question of before, and what was answered. origin: the workspace that answered."""
-
-    question: str
-    answer: str
-    origin: str = ""
 
 
 def question_of(message: Message, texts: Texts) -> str:

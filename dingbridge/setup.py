@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from dingbridge.answerer import Answerer
-from dingbridge.model import Answer, Message
+from dingbridge.model import Answer, Attachment, Message, Route
 from dingbridge.shape import Shape
 from dingbridge.texts import Texts
 
@@ -17,6 +18,12 @@ class Part(Protocol):
 
     @property
     def number(self) -> int: ...
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def link_hosts(self) -> frozenset[str]: ...
 
 
 P = TypeVar("P", bound=Part)
@@ -38,14 +45,67 @@ class Replies(Protocol[P]):
         """Best effort."""
 
 
+class Card(Protocol):
+    """One answer as a card."""
+
+    def update(self, text: str) -> None:
+        """The whole text so far, shown when there is time for it."""
+
+    async def finish(self, text: str, *, params: Mapping[str, str], link_hosts: frozenset[str]) -> None:
+        """The whole answer; a card that was finished before is finished. Raises ReplyError."""
+
+    async def fail(self, text: str) -> None:
+        """Nothing more will come. Best effort."""
+
+
+class Cards(Protocol):
+    """Answers as cards."""
+
+    @property
+    def available(self) -> bool: ...
+
+    async def open(self, message: Message, text: str, *, forward: bool, params: Mapping[str, str]) -> Card | None:
+        """None: there is none, and none will appear."""
+
+    def resume(self, track: str, code: str) -> Card:
+        """One that was opened before, by whichever process. code: of its message."""
+
+
+class Files(Protocol):
+    """What people send along."""
+
+    def hold(self, message: Message) -> AbstractAsyncContextManager[tuple[Attachment, ...]]:
+        """All of them, for as long as they are needed. Raises BridgeError."""
+
+
+class Pages(Protocol):
+    """Where answers can be read whole."""
+
+    async def link(self, row: int) -> str:
+        """Another one at each call. Raises StoreError."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A reload replaces it whole; what runs keeps its own. workers: questions at once, 0 means no limit."""
+    """A reload replaces it whole; what runs keeps its own. workers: questions at once, 0 means no limit.
 
+    notice: "text", "emotion" or "off". quick_replies: "commands", "buttons" or "off", see `settings.ReplyConfig`.
+    locales: the texts of those routes that have their own.
+    """
+
+    robot: str
     answerer: Answerer
     replies: Replies[Any]
     texts: Texts
     notice_after_s: float
-    notice: bool = True
+    notice: str = "text"
     waiting_per_lane: int = 8
     workers: int = 64
+    quick_replies: str = "off"
+    cards: Cards | None = None
+    files: Files | None = None
+    pages: Pages | None = None
+    locales: Mapping[str, Texts] = field(default_factory=dict)
+
+    def texts_of(self, route: Route | None) -> Texts:
+        return self.locales.get(route.locale, self.texts) if route is not None else self.texts

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 NOTICE = "notice"
+# What AnythingLLM says where a workspace has no refusal of its own.
+UNSAID = "There is no relevant information in this workspace to answer your query."
 
 _ZH: Mapping[str, str] = MappingProxyType(
     {
@@ -15,10 +17,10 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "sources_more": "另有 {count} 篇",
         "whole_answer": "查看全文（需公司网络/VPN）",
         "button_deep": "再深入",
-        "commands": "有用 /good {code} · 没用 /bad {code} 原因",
-        "commands_deep": "有用 /good {code} · 没用 /bad {code} 原因 · 再深入 /deep {code}",
+        "commands": "有用请发 /good，没用请发 /bad 和原因。",
+        "commands_deep": "有用请发 /good，没用请发 /bad 和原因，想要更仔细的回答请发 /deep。",
         "examples": "您可以这样问：",
-        "hint": "提示：发送 /出处 1 可以看第 1 篇来源的原文，发送 /new 开始新的话题，发送 /help 看看我还能做什么。",
+        "hint": "提示：可以接着追问；发送 /new 开始新的话题，发送 /help 看看我还能做什么。",
         "passage": "来源 {count} 的原文：",
         "passage_none": "这个回答没有注明来源，没有原文可以看。",
         "passage_one": "这个回答只有 1 篇来源，发送 /出处 1 可以看它的原文。",
@@ -68,6 +70,14 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "help": "直接把问题发给我就可以，我会在公司资料里查找答案，并注明来源。\n\n您还可以发送：\n\n{commands}",
         "help_line": "- **{name}** {about}",
         "about_help": "看看我能做什么（也可以发“帮助”）",
+        "about_deep": "换更仔细的方式再回答一次：不带文字是上一个问题，也可以在后面写新的问题",
+        "about_sources": "看第几篇来源的原文，例如 /出处 1",
+        "about_full": "查看上一个回答的全文",
+        "about_human": "把上一个问题转给同事处理（也可以发“转人工”）",
+        "about_good": "上一个回答有用",
+        "about_bad": "上一个回答没用，后面可以写原因",
+        "about_reply": "回复转给您的问题：/回复 编号 内容",
+        "about_solved": "转给您的问题已经解决：/已解决 编号",
         "about_new": "开始新的话题，不再参考前面的对话（也可以发“新对话”）",
         "about_cancel": "取消还没有回答的问题（也可以发“取消”）",
         "about_status": "看看您的问题排到哪里了（也可以发“状态”）",
@@ -77,6 +87,40 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "nothing_to_cancel": "您现在没有等待回答的问题。",
         "status_idle": "一切正常，您现在没有等待回答的问题。",
         "status_waiting": "您有 {count} 个问题在等待回答，最早的一个已经等了 {seconds} 秒。",
+        "status_running": "它正在回答中。",
+        "status_ahead": "它前面还有 {count} 个问题。",
+        "nothing_told": "我还没有在这里给您回答过问题，或者那个回答已经过期。请先提一个问题。",
+        "deep_none": "目前没有为您开通深入回答。您可以换个说法再问一次，或者发送 /转人工。",
+        "thanks_good": "谢谢，已记下。",
+        "thanks_bad": "已记下。方便的话，请发送 /bad 加上原因，帮助我们改进。",
+        "thanks_reason": "谢谢，原因已记下。",
+        "no_page": "这个回答没有网页版。",
+        "page_here": "“{question}”的回答：",
+        "no_contact": "这个问题没有指定负责的同事。请换个说法再问一次，或者联系管理员。",
+        "hand_over_done": "好的，问题和回答已经转给负责的同事，有结果我会在这里告诉您。",
+        "hand_over_before": "这个问题已经转给同事了，请再等一等。",
+        "one_to_one": "单聊",
+        "handed_over": "**转人工**：{who}（{where}）的问题需要您处理。\n\n**问题**\n\n{question}\n\n"
+        "**机器人的回答**\n\n{answer}\n\n引用本条消息回复，或者发送 `/回复 {code} 内容`，我会转告提问的人；"
+        "已经处理好的话，发送 `/已解决 {code}`。\n\n编号 {code}",
+        "handover_reply": "您转人工的问题有答复了。\n\n**问题**\n\n{question}\n\n**{who} 的答复**\n\n{reply}",
+        "handover_solved": "您转人工的问题，{who} 已经处理好了。\n\n**问题**\n\n{question}",
+        "handover_closed": "已转告提问的人，谢谢。",
+        "handover_closed_before": "这个问题之前已经处理过了。",
+        "handover_unknown": "没有找到转给您的这个编号，请核对一下。",
+        "reply_how": "请这样回复：/回复 编号 内容",
+        "solved_how": "请带上编号：/已解决 编号",
+        "card_below": "回答见下面的消息。",
+        "card_cancelled": "已取消。",
+        "card_ended": "这个问题没有答上来。",
+        "press_gone": "这个回答已经过期。",
+        "press_not_yours": "这个按钮只有能看到这个回答的人可以用。",
+        "press_deep": "正在深入回答…",
+        "press_full": "全文链接马上发到聊天里。",
+        "press_human": "正在转给同事…",
+        "next_steps": "您可以换个说法再问一次。",
+        "next_deep": "发送 /deep 换更仔细的方式再找一次。",
+        "next_human": "发送 /转人工，交给负责的同事。",
         "whoami_single": '这是您的用户编号，请转给管理员填入配置：\n\n`users = ["{person}"]`',
         "whoami_group": '这是本群和您的编号，请转给管理员，按需要填入配置：\n\n`conversations = ["{conversation}"]`\n\n'
         '`users = ["{person}"]`',
@@ -121,14 +165,14 @@ _EN: Mapping[str, str] = MappingProxyType(
         "sources_more": "and {count} more",
         "whole_answer": "Whole answer (company network/VPN)",
         "button_deep": "Dig deeper",
-        "commands": "Helpful? /good {code} · not? /bad {code} why",
-        "commands_deep": "Helpful? /good {code} · not? /bad {code} why · dig deeper: /deep {code}",
+        "commands": "Helpful? Send /good. If not, send /bad and why.",
+        "commands_deep": "Helpful? Send /good. If not, send /bad and why; /deep answers more thoroughly.",
         "examples": "You could ask, for example:",
-        "hint": "Tip: /source 1 shows the passage of source 1, /new starts a new topic, /help lists all I can do.",
+        "hint": "Tip: you can ask on; /new starts a new topic, /help lists all I can do.",
         "passage": "What source {count} says:",
         "passage_none": "This answer names no sources, so there is no passage to show.",
-        "passage_one": "This answer has one source; /source 1 shows its passage.",
-        "passage_range": "This answer has {count} sources; send /source and a number from 1 to {count}.",
+        "passage_one": "This answer has one source; /sources 1 shows its passage.",
+        "passage_range": "This answer has {count} sources; send /sources and a number from 1 to {count}.",
         "passage_empty": "This source came without its text; its name is all I have.",
         "repeat_mark": "(possibly repeated)",
         "partial": "(The answer broke off; this is what arrived. You can ask again.)",
@@ -180,6 +224,14 @@ _EN: Mapping[str, str] = MappingProxyType(
         "help": "Just type your question; I look it up in the company's documents and name the source.\n\n{commands}",
         "help_line": "- **{name}** {about}",
         "about_help": "what I can do",
+        "about_deep": "answer more thoroughly: the last question, or a new one written behind it",
+        "about_sources": "what a source says, for example /sources 1",
+        "about_full": "read the last answer whole",
+        "about_human": "hand the last question to a colleague",
+        "about_good": "the last answer was helpful",
+        "about_bad": "the last answer was not; you may add why",
+        "about_reply": "answer what was handed to you: /reply CODE text",
+        "about_solved": "what was handed to you is solved: /solved CODE",
         "about_new": "start a new topic and forget what was said",
         "about_cancel": "drop my unanswered questions",
         "about_status": "where my questions are",
@@ -189,6 +241,43 @@ _EN: Mapping[str, str] = MappingProxyType(
         "nothing_to_cancel": "No question is waiting.",
         "status_idle": "All is well; no question of yours is waiting.",
         "status_waiting": "{count} of your questions are waiting, the oldest for {seconds} seconds.",
+        "status_running": "It is being answered.",
+        "status_ahead": "{count} questions are ahead of it.",
+        "nothing_told": "I have not answered a question of yours here yet, or the answer has expired. "
+        "Please ask first.",
+        "deep_none": "Deeper answers are not open to you. Try other words, or send /human.",
+        "thanks_good": "Thank you, noted.",
+        "thanks_bad": "Noted. If you like, send /bad and the reason, so that we can do better.",
+        "thanks_reason": "Thank you, the reason is noted.",
+        "no_page": "This answer has no page.",
+        "page_here": "The answer to “{question}”:",
+        "no_contact": "No colleague is named for this question. Try other words, or ask your administrator.",
+        "hand_over_done": "All right: the question and its answer went to a colleague. "
+        "I will tell you here what comes of it.",
+        "hand_over_before": "This question is with a colleague already; please wait a little.",
+        "one_to_one": "one to one",
+        "handed_over": "**Handed over**: {who} ({where}) needs your help.\n\n**Question**\n\n{question}\n\n"
+        "**The robot's answer**\n\n{answer}\n\nQuote this message in your reply, or send `/reply {code} text`, and I "
+        "pass it on; if it is dealt with, send `/solved {code}`.\n\nCode {code}",
+        "handover_reply": "There is a reply to what you handed over.\n\n**Question**\n\n{question}\n\n"
+        "**{who} says**\n\n{reply}",
+        "handover_solved": "{who} has dealt with what you handed over.\n\n**Question**\n\n{question}",
+        "handover_closed": "Passed on to who asked, thank you.",
+        "handover_closed_before": "This was dealt with before.",
+        "handover_unknown": "Nothing with that code was handed to you; please check it.",
+        "reply_how": "Please write: /reply CODE text",
+        "solved_how": "Please name the code: /solved CODE",
+        "card_below": "The answer is in the messages below.",
+        "card_cancelled": "Cancelled.",
+        "card_ended": "This question was not answered.",
+        "press_gone": "This answer has expired.",
+        "press_not_yours": "Only those who may read this answer can use its buttons.",
+        "press_deep": "Looking deeper…",
+        "press_full": "The link is on its way into the chat.",
+        "press_human": "Handing it over…",
+        "next_steps": "You could try other words.",
+        "next_deep": "Send /deep for a more thorough search.",
+        "next_human": "Send /human to hand it to a colleague.",
         "whoami_single": "Your user id (for the administrator, `users` in the configuration):\n\n"
         '`users = ["{person}"]`',
         "whoami_group": "This group's id and yours (for the administrator, into the configuration):\n\n"
@@ -234,10 +323,19 @@ class Texts:
     """`texts("busy", waiting=8)` in the configured locale."""
 
     def __init__(self, locale: str) -> None:
+        self.locale = locale
         self._catalogue = CATALOGUES[locale]
 
     def __call__(self, key: str, **values: object) -> str:
         return self._catalogue[key].format(**values)
+
+    @property
+    def chinese(self) -> bool:
+        return self.locale.startswith("zh")
+
+    def listed(self, key: str, lines: Iterable[str]) -> str:
+        """A heading and a list; the lines are markdown."""
+        return "\n".join([self(key), "", *(f"- {line}" for line in lines)])
 
     def failure(self, key: str, code: str) -> str:
         """What failed in plain words, whether asking again helps, and the code to trace it by, last."""

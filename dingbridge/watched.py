@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from dingbridge.answerer import Backend
 from dingbridge.errors import BackendError, BackendMalformed, StoreError
-from dingbridge.model import Answer
+from dingbridge.model import Answer, Attachment
 from dingbridge.outage import Lost, Outage
 
 log = structlog.get_logger("dingbridge.watched")
@@ -46,9 +46,19 @@ class Watched:
         self._backend = backend
         self._outage = outage
 
-    async def ask(self, question: str, *, workspace: str, session: str) -> Answer:
+    async def ask(
+        self,
+        question: str,
+        *,
+        workspace: str,
+        session: str,
+        on_text: Callable[[str], None] | None = None,
+        attachments: Sequence[Attachment] = (),
+    ) -> Answer:
         try:
-            answer = await self._backend.ask(question, workspace=workspace, session=session)
+            answer = await self._backend.ask(
+                question, workspace=workspace, session=session, on_text=on_text, attachments=attachments
+            )
         except BackendError as error:
             if _blames_the_server(error):
                 self._outage.lost(error.detail, error.cause)

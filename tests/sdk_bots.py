@@ -24,11 +24,11 @@ POINTED = "// (where it is pointed to)"
 
 @asynccontextmanager
 async def python_bot(
-    url: str, *, client_id: str, client_secret: str, **settings: str
+    url: str, *, client_id: str, client_secret: str, script: str = "sdk_echo.py", **settings: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """The Python SDK's bot, pointed at `url` by its environment."""
     settings |= {"DINGTALK_OPENAPI_ENDPOINT": url, "CLIENT_ID": client_id, "CLIENT_SECRET": client_secret}
-    async with _bot(sys.executable, BOTS / "sdk_echo.py", settings) as bot:
+    async with _bot(sys.executable, BOTS / script, settings) as bot:
         yield bot
 
 

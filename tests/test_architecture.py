@@ -23,6 +23,7 @@ GROUND = frozenset(
 GROUND |= {"redaction", "disguise", "outage", "clock", "bucket", "markup"}
 CENTRE = frozenset({"router", "commands", "answerer", "notices", "dispatch", "setup", "lease", "watched", "questions"})
 GROUND |= {"shape", "emphasis", "passages"}
+CENTRE |= {"sending", "desk", "inquiry"}
 EDGES = frozenset({"dingtalk", "backends", "journal", "web"})
 BUILDERS = frozenset(
     {"app", "asking", "checks", "demo", "building", "reloading", "upkeep", "operations", "control", "vitals", "verbs"}

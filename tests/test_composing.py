@@ -258,6 +258,15 @@ async def test_marks_stand_between_answer_and_sources(chat: Chat) -> None:
     assert sources == "来源：甲"
 
 
+async def test_a_file_that_was_not_read_is_named(chat: Chat) -> None:
+    """Who sent it learns that the answer does without it; its name is text, whatever it is made of."""
+    answer = Answer("不知道。", unread=("报销单.xlsx", "[点我](https://evil.example)@all.txt"))
+    _, unread = (await whole(chat, answer)).split("\n\n")
+    assert "报销单.xlsx / " in unread
+    assert "没有读到" in unread
+    assert "](https" not in unread
+
+
 @pytest.mark.parametrize(
     ("text", "title"),
     [

@@ -6,14 +6,16 @@ import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dingbridge import Answer, Conversation, Message, Person, config
-from dingbridge.answerer import Answerer
+from dingbridge.answerer import Answerer, Ask
 from dingbridge.building import import_handlers_from
 from dingbridge.model import ConversationKind, MessageKind, Outcome
 from dingbridge.settings import Config
+from dingbridge.texts import Texts
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 HANDLERS = EXAMPLES / "handlers"
@@ -37,7 +39,7 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 class Documents:
     """Stands for AnythingLLM: whatever it is asked, the documents say the same."""
 
-    async def ask(self, question: str, *, workspace: str, session: str) -> Answer:
+    async def ask(self, question: str, *, workspace: str, session: str, **_: Any) -> Answer:
         return Answer("from the documents")
 
 
@@ -68,7 +70,7 @@ def asked(text: str, at: datetime = MONDAY_IN_CHINA) -> Message:
 async def test_who_is_on_duty(loaded: Config, question: str, answer: str) -> None:
     """The roster answers, by the day in China on which it was asked, and is named as the source."""
     answerer = Answerer(loaded.routes, Documents(), handler_s=10)
-    found = await answerer.answer(asked(question), "session", Silent())
+    found = await answerer.answer(Ask(asked(question), "session", Texts("zh-CN")), Silent())
     assert found.answer is not None
     assert (found.answer.text, [source.title for source in found.answer.sources]) == (answer, ["值班表"])
     assert found.route is loaded.routes[0]
@@ -78,7 +80,7 @@ async def test_a_day_without_anybody(loaded: Config) -> None:
     """A day that is not in the roster is said to be free."""
     answerer = Answerer(loaded.routes, Documents(), handler_s=10)
     sunday = datetime(2026, 11, 22, 1, 0, tzinfo=UTC)
-    found = await answerer.answer(asked("今天谁值班", sunday), "session", Silent())
+    found = await answerer.answer(Ask(asked("今天谁值班", sunday), "session", Texts("zh-CN")), Silent())
     assert found.answer is not None
     assert found.answer.text == "11月22日（星期日）：**没有安排值班**"
 
@@ -87,5 +89,5 @@ async def test_a_day_without_anybody(loaded: Config) -> None:
 async def test_other_questions_go_to_the_next_route(loaded: Config, question: str) -> None:
     """What is no question about the roster is refused, and the documents answer it."""
     answerer = Answerer(loaded.routes, Documents(), handler_s=10)
-    found = await answerer.answer(asked(question), "session", Silent())
-    assert (found.answer, found.outcome) == (Answer("from the documents"), Outcome.ANSWERED)
+    found = await answerer.answer(Ask(asked(question), "session", Texts("zh-CN")), Silent())
+    assert (found.answer, found.outcome) == (Answer("from the documents", origin="handbook"), Outcome.ANSWERED)

@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from dingbridge.backends.anythingllm import AnythingLLM
 from dingbridge.dingtalk import filetypes, media
 from dingbridge.dingtalk.media import FILE_BYTES, PICTURE_BYTES, Media
 from dingbridge.dingtalk.openapi import OpenAPI
@@ -23,8 +24,11 @@ from dingbridge.dingtalk.origins import download_origin_check
 from dingbridge.errors import MediaError
 from dingbridge.model import Conversation, ConversationKind, File, Message, MessageKind, Person, Secret
 from dingbridge.net import Network
-from dingbridge.texts import CATALOGUES
-from tests.replying import Direct, serving, told_by
+from dingbridge.questions import asked
+from dingbridge.sim.anythingllm import AnythingLLM as Server
+from dingbridge.sim.gateway import Gateway
+from dingbridge.texts import CATALOGUES, Texts
+from tests.replying import Direct, chatting, serving, told_by
 
 SECRET, TOKEN, SIGNATURE = "secret-of-the-app", "token-of-the-app", "Signature=a%2Bb%2F%3D"
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 60
@@ -112,6 +116,25 @@ async def test_pictures_and_documents_are_fetched() -> None:
         assert not [one for one in storage.fetched if TOKEN in str(one.headers)]
         assert all(one.raw_path.endswith(SIGNATURE) for one in storage.fetched)
         assert await files.fetch(message()) == ()
+
+
+async def test_from_the_chat_to_the_answer(gateway: Gateway) -> None:
+    """A document sent to DingTalk's stand-in is read from the message, fetched, and quoted by AnythingLLM's."""
+    async with chatting(gateway) as chat, Server() as server:
+        code = gateway.add_file("会议纪要：下周三上线。".encode("gbk"), "application/octet-stream")
+        content = {"spaceId": "223", "fileName": "会议纪要.txt", "downloadCode": code, "fileId": "117"}
+        heard = await chat.hear(payload={"msgtype": "file", "content": content, "text": None})
+        api, session = chat.openapi, chat.openapi._session
+        files = Media(session, Direct(), api, api_base=gateway.url, robot=gateway.client_id)
+        async with (
+            AnythingLLM(base_url=server.url, api_key=Secret(server.api_key)) as backend,
+            files.hold(heard) as attachments,
+        ):
+            question = asked(heard, Texts("zh-CN"))
+            found = await backend.ask(question, workspace="handbook", session="s", attachments=attachments)
+        assert question == CATALOGUES["zh-CN"]["file_question"]
+        assert "下周三上线" in found.text
+        assert found.sources[0].title == "会议纪要.txt"
 
 
 async def test_storage_of_dingtalk_is_read_over_http() -> None:
@@ -266,6 +289,7 @@ ORIGINS = [
     ("https://api.dingtalk.com", "https://evilaliyuncs.com/a", False),
     ("https://api.dingtalk.com", "https://x.aliyuncs.com.evil.example/a", False),
     ("https://api.dingtalk.com", "https://x.aliyuncs.com@evil.example/a", False),
+    ("https://api.dingtalk.com", "https://user:pw@x.aliyuncs.com/a", False),
     ("https://api.dingtalk.com", "https://evil.example\\.aliyuncs.com/a", False),
     ("https://api.dingtalk.com", "https://evil.example#.aliyuncs.com/a", False),
     ("https://api.dingtalk.com", "https://x。aliyuncs.com/a", False),
@@ -319,6 +343,9 @@ async def test_memory_is_bounded_while_files_are_held() -> None:
         storage.content["a"] = PNG
         async with files.hold(message(File(PICTURE, "a"))):
             assert (await refused(files, File(PICTURE, "a"))).cause == "media.busy"
+        storage.content["a"] = PNG[:50]
+        async with files.hold(message(File(PICTURE, "a"))):
+            assert await files.fetch(message(File(PICTURE, "a")))
         assert await files.fetch(message(File(PICTURE, "a")))
         storage.content["a"] = b"no picture"
         for _ in range(3):

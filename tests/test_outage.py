@@ -129,7 +129,7 @@ class Scripted:
     def __init__(self, *script: Answer | BackendError) -> None:
         self._script = list(script)
 
-    async def ask(self, question: str, *, workspace: str, session: str) -> Answer:
+    async def ask(self, question: str, *, workspace: str, session: str, **_: Any) -> Answer:
         step = self._script.pop(0)
         if isinstance(step, BackendError):
             raise step

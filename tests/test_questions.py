@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from dingbridge.backends.question import MAX_QUESTION, clean_question
 from dingbridge.dingtalk.quotes import MAX_CHARS
-from dingbridge.model import Conversation, ConversationKind, File, Message, MessageKind, Person
-from dingbridge.questions import MAX_ASKED, MAX_QUOTED, Turn, asked, is_question, question_of, unreadable
+from dingbridge.model import Conversation, ConversationKind, File, Message, MessageKind, Person, Turn
+from dingbridge.questions import MAX_ASKED, MAX_QUOTED, asked, is_question, question_of, unreadable
 from dingbridge.texts import Texts
 
 TEXTS = Texts("zh-CN")

@@ -1,4 +1,4 @@
-"""The stand-in gateway's OpenAPI: tokens, messages, files, cards, limits."""
+"""The stand-in gateway's OpenAPI: tokens, messages, limits."""
 
 from __future__ import annotations
 
@@ -122,51 +122,7 @@ async def test_all_apis_have_a_limit_together(gateway: Gateway, http: aiohttp.Cl
     assert await codes(gateway, http, *paths) == [(200, ""), (200, ""), refused]
 
 
-# ---- files, cards, the older token
-
-
-async def test_a_file_that_a_user_sent(gateway: Gateway, http: aiohttp.ClientSession) -> None:
-    """Its download code leads to a URL, and that without a token to its bytes; unknown codes and robots are refused."""
-    headers = await token(gateway, http)
-    code = gateway.add_file("制度".encode(), "text/plain")
-    url = f"{gateway.url}/v1.0/robot/messageFiles/download"
-    asked = {"robotCode": gateway.client_id, "downloadCode": code}
-    got = await post(http, url, asked, headers=headers)
-    async with http.get(got["downloadUrl"]) as response:
-        assert (await response.read(), response.content_type) == ("制度".encode(), "text/plain")
-    wrong = {"downloadCode": ["x"]}, {"downloadCode": "no"}, {"robotCode": "other"}
-    for change in wrong:
-        async with http.post(url, json=asked | change, headers=headers) as response:
-            assert response.status == 400
-    async with http.post(url, json=asked) as response:
-        assert (await response.json())["code"] == "InvalidAuthentication"
-    async with http.get(f"{gateway.url}/files/no") as response:
-        assert response.status == 404
-
-
-async def test_a_card_from_its_creation_to_its_end(gateway: Gateway, http: aiohttp.ClientSession) -> None:
-    """Created once, streamed into, updated, in both forms; what is missing is refused with DingTalk's code."""
-    headers = await token(gateway, http)
-    base = f"{gateway.url}/v1.0/card"
-
-    async def call(method: str, path: str, **body: Any) -> Any:
-        async with http.request(method, base + path, json=body, headers=headers) as response:
-            answered = await response.json()
-            return answered if response.status == 200 else answered["code"]
-
-    created = await call("POST", "/instances/createAndDeliver", outTrackId="c1", openSpaceId="dtv1.card//IM_ROBOT.042")
-    assert created["result"]["deliverResults"][0]["success"]
-    assert await call("POST", "/instances/createAndDeliver", outTrackId="c1") == "param.cardAlreadyExist"
-    frame = {"outTrackId": "c1", "guid": "g1", "key": "content", "content": "你", "isFull": True}
-    assert (await call("PUT", "/streaming", **frame))["success"]
-    assert await call("PUT", "/streaming", **frame | {"content": ""}) == "param.stream.contentEmpty"
-    assert await call("PUT", "/streaming", **frame | {"outTrackId": "no"}) == "param.stream.outTrackId"
-    assert (await call("PUT", "/instances", outTrackId="c1", cardData={}))["success"]
-    assert await call("PUT", "/instances", outTrackId="no") == "param.cardNotExist"
-    assert await call("POST", "/instances", outTrackId="") == "param.empty"
-    assert (await call("POST", "/instances", outTrackId="c2"))["result"] == "c2"
-    assert (await call("POST", "/instances/deliver", outTrackId="c2"))["success"]
-    assert [len(calls) for calls in gateway.cards.values()] == [3, 2]
+# ---- the older token
 
 
 async def test_the_older_call_gives_the_same_token(gateway: Gateway, http: aiohttp.ClientSession) -> None:

@@ -52,6 +52,11 @@ async def a_conversation(gateway: Gateway, http: aiohttp.ClientSession) -> Sent:
     await post(http, f"{gateway.url}/v1.0/robot/oToMessages/batchSend", oto(gateway, "042"), headers=headers)
     body = {"robotCode": "other", "downloadCode": gateway.add_file(b"x"), "accessToken": next(iter(headers.values()))}
     await http.post(f"{gateway.url}/v1.0/robot/messageFiles/download", json=body, headers=headers)
+    code = (await gateway.send_picture(b"x")).data["content"]["downloadCode"]
+    fetched = await post(
+        http, f"{gateway.url}/v1.0/robot/messageFiles/download", oto(gateway) | {"downloadCode": code}, headers=headers
+    )
+    await http.get(fetched["downloadUrl"])
     await post(http, gateway.custom_robot(secret=SECRET), text(next(iter(gateway.custom_robots))))
     connection.cut()
     await gateway.until(lambda: not gateway.connections)
@@ -60,6 +65,7 @@ async def a_conversation(gateway: Gateway, http: aiohttp.ClientSession) -> Sent:
 
 def secrets_of(gateway: Gateway) -> list[str]:
     given = [*gateway.sessions, *gateway.tickets, *gateway.files, *gateway.custom_robots, *gateway._tokens]
+    given += [*gateway._previews, *gateway._links]
     escaped = json.dumps(gateway.client_secret)[1:-1]
     return [*given, gateway.client_secret, escaped, json.dumps(escaped)[1:-1], "somebody-elses", "t-1", SECRET]
 

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from dingbridge import trail
-from dingbridge.answerer import Answerer, Handler
+from dingbridge.answerer import Answerer, Ask, Handler
 from dingbridge.backends.anythingllm import Limits
 from dingbridge.dingtalk.pace import Pace
 from dingbridge.errors import BackendError, HandlerError, ReplyPaced, ReplyUncertain, StoreUnavailable
 from dingbridge.model import Answer, Conversation, ConversationKind, Message, MessageKind, Person, Route
 from dingbridge.sim.gateway import MISSING, Gateway
 from dingbridge.store.codec import decode_steps, encode_steps
+from dingbridge.texts import Texts
 from dingbridge.trail import Step, Trail
 from tests.anythingllm_asking import KEY, QUICK, client
 from tests.anythingllm_peer import GOOD, Act, Peer, Script, abort, answer, replay, stream, token
@@ -263,7 +264,7 @@ class Documents:
     def __init__(self, *answers: Answer) -> None:
         self._answers = list(answers)
 
-    async def ask(self, question: str, *, workspace: str, session: str) -> Answer:
+    async def ask(self, question: str, *, workspace: str, session: str, **_: Any) -> Answer:
         return self._answers.pop(0)
 
 
@@ -303,7 +304,7 @@ async def answered(*routes: Route, documents: tuple[Answer, ...] = (), handler_s
     with trail.follow(Trail()) as followed:
         answerer = Answerer(routes, Documents(*documents), handler_s=handler_s)
         try:
-            outcome: Any = (await answerer.answer(QUESTION, "s", Silent())).outcome
+            outcome: Any = (await answerer.answer(Ask(QUESTION, "s", Texts("zh-CN")), Silent())).outcome
         except HandlerError as error:
             outcome = error.cause
     return shown(followed, "机密的问题"), outcome

@@ -37,6 +37,7 @@ class Part:
     """One message of a reply, already safe markdown. `number` from 1; part 1 mentions the asker in groups.
 
     mark: what a repetition begins with. instead: said at the end where DingTalk takes no buttons.
+    link_hosts: where its links may lead, for who writes it once more.
     """
 
     number: int
@@ -45,6 +46,7 @@ class Part:
     mark: str = ""
     buttons: tuple[Button, ...] = ()
     instead: str = ""
+    link_hosts: frozenset[str] = frozenset()
 
     def without_buttons(self) -> Part:
         text = f"{self.text}\n\n{self.instead}" if self.instead else self.text
@@ -72,6 +74,7 @@ def compose(answer: Answer, shape: Shape, links: Mapping[str, str]) -> list[Part
         texts("answer_cut") if cut else "",
         texts("partial") if answer.partial else "",
         texts("question_cut") if answer.question_cut else "",
+        texts("file_unread", names=" / ".join(_named(Source(name)) for name in answer.unread)) if answer.unread else "",
         _examples(shape) if answer.refused else "",
         *([] if buttons else _instead(shape)),
         texts("hint") if shape.hint else "",
@@ -79,7 +82,10 @@ def compose(answer: Answer, shape: Shape, links: Mapping[str, str]) -> list[Part
     ]
     whole = "\n\n".join(filter(None, said))
     numbered = split.number(split.split(whole or title, max_bytes=PART_BYTES))
-    parts = [Part(number, title, text, texts("repeat_mark")) for number, text in enumerate(numbered, start=1)]
+    if page := _page(shape):
+        hosts |= {_host(page)}
+    mark = texts("repeat_mark")
+    parts = [Part(number, title, text, mark, link_hosts=hosts) for number, text in enumerate(numbered, start=1)]
     if buttons:
         parts[-1] = replace(parts[-1], buttons=buttons, instead="\n\n".join(_instead(shape)))
     return parts
@@ -114,8 +120,8 @@ def _instead(shape: Shape) -> Iterator[str]:
     """The page's link, and what a user can send, each in a line."""
     if address := _page(shape):
         yield markdown.phrase(shape.texts("whole_answer"), address, link_hosts=frozenset({_host(address)}))
-    if shape.code and not shape.card:
-        yield shape.texts("commands_deep" if shape.deep else "commands", code=shape.code)
+    if shape.commands and not shape.card:
+        yield shape.texts("commands_deep" if shape.deep else "commands")
 
 
 def _page(shape: Shape) -> str:
@@ -132,7 +138,8 @@ def _examples(shape: Shape) -> str:
 def _sources(sources: tuple[Source, ...], texts: Texts) -> str:
     """Names what the answer came from, numbered for who wants to see the passage."""
     if len(sources) == 1:
-        return texts("sources") + _named(sources[0])
+        label = texts("sources")
+        return label + ("" if label.endswith("：") else " ") + _named(sources[0])
     listed = "\n".join(f"{at}. {_named(source)}" for at, source in enumerate(sources[:SHOWN_SOURCES], start=1))
     more = len(sources) - SHOWN_SOURCES
     rest = "\n\n" + texts("sources_more", count=more) if more > 0 else ""

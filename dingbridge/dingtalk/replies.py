@@ -93,7 +93,7 @@ class Replies:
 
     async def compose(self, answer: Answer, shape: Shape) -> list[Part]:
         """The answer as parts that fit; the same answer and shape always give the same parts."""
-        if len(answer.text) > THREAD_ABOVE:
+        if len(answer.text) + sum(len(source.text) for source in answer.sources) > THREAD_ABOVE:
             # Threads of our own: those of the loop may all be busy with somebody's handler.
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._threads, composing.compose, answer, shape, self._links)

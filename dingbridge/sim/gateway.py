@@ -10,7 +10,8 @@ planted through attributes, each as a sticky value (`open_fault`) and as a queue
     open_fault       401 400 403 429 500 503, "html" "no_ticket" "no_endpoint" "empty" "refused" "hang" "reset"
     handshake_fault  an HTTP status, "hang" "reset"
     webhook_fault    an errcode, "html" "hang" "reset_before" "lost_response" "http<status>" "http<status>_delivered"
-    openapi_fault    the same, an HTTP status, or (status, code)
+    openapi_fault    the same, an HTTP status, (status, code), "qps" or "permission"; `plant` for calls of one API
+    file_fault       see `gateway_files`
     connection_fault of the next connections, once they are up: what `Connection.suffer` takes, as for one that is up
 
 Knobs, off by default: `redeliver_after_s` and `redeliver_at_most` (robot messages; the field saw once after 60 s or
@@ -18,7 +19,9 @@ Knobs, off by default: `redeliver_after_s` and `redeliver_at_most` (robot messag
 `ping_every_s`, `ws_ping_every_s`, `webhook_per_minute`, `openapi_per_second`, `openapi_total_per_second`.
 
 Sides: `gateway_stream` (tickets, connections, pushes, acks), `gateway_sends` (webhooks), `gateway_openapi` (tokens,
-messages, files, cards), `gateway_control` (`/_sim/`, with `control=True`), `gateway_tape` (traffic as JSON lines).
+messages), `gateway_cards` (cards and their buttons), `gateway_files` (downloads), `gateway_emotions`, `gateway_users`
+(what users send besides text), `gateway_meter` (what is billed, and caps of it), `gateway_control` and
+`gateway_control_chat` (`/_sim/`, with `control=True`), `gateway_tape` (traffic as JSON lines).
 """
 
 from __future__ import annotations
@@ -30,27 +33,50 @@ from typing import Self, TextIO
 
 from aiohttp import web
 
+from dingbridge.sim.gateway_card_records import Card, Change, Press, Template
 from dingbridge.sim.gateway_control import Control
+from dingbridge.sim.gateway_control_chat import ChatControl
+from dingbridge.sim.gateway_emotions import Emotion
+from dingbridge.sim.gateway_files import File
 from dingbridge.sim.gateway_link import Connection
-from dingbridge.sim.gateway_openapi import OpenApiSide
-from dingbridge.sim.gateway_records import BOT_TOPIC, MISSING, Ack, Open, Post, Push, Sent, build_frame
+from dingbridge.sim.gateway_records import (
+    BOT_TOPIC,
+    CARD_TOPIC,
+    MISSING,
+    Ack,
+    Button,
+    Open,
+    Post,
+    Push,
+    Sent,
+    build_frame,
+)
 from dingbridge.sim.gateway_tape import Tape
+from dingbridge.sim.gateway_users import UserSide
 
 __all__ = [
     "BOT_TOPIC",
+    "CARD_TOPIC",
     "MISSING",
     "Ack",
+    "Button",
+    "Card",
+    "Change",
     "Connection",
+    "Emotion",
+    "File",
     "Gateway",
     "Open",
     "Post",
+    "Press",
     "Push",
     "Sent",
+    "Template",
     "build_frame",
 ]
 
 
-class Gateway(OpenApiSide):
+class Gateway(UserSide):
     """One DingTalk for one robot. With `ssl_context` it speaks https and wss; `public_host` names it in URLs.
 
     `control` adds the HTTP API below `/_sim/`. `record` gets the traffic as JSON lines, without secrets. `keep` is how
@@ -86,6 +112,7 @@ class Gateway(OpenApiSide):
         app.add_routes(self._routes())
         if self._control:
             app.add_routes(Control(self).routes())
+            app.add_routes(ChatControl(self).routes())
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
         try:
@@ -134,12 +161,14 @@ class Gateway(OpenApiSide):
             web.post("/v1.0/robot/oToMessages/batchSend", self._send_oto),
             web.post("/v1.0/robot/groupMessages/send", self._send_group),
             web.post("/v1.0/robot/messageFiles/download", self._download),
-            web.get("/files/{code}", self._file),
+            web.get("/files/{key}.file", self._file),
+            web.post("/v1.0/robot/emotion/reply", self._emotion),
+            web.post("/v1.0/robot/emotion/recall", self._emotion),
             web.post("/v1.0/card/instances", self._create_card),
             web.post("/v1.0/card/instances/createAndDeliver", self._create_card),
-            web.post("/v1.0/card/instances/deliver", self._change_card),
-            web.put("/v1.0/card/instances", self._change_card),
-            web.put("/v1.0/card/streaming", self._change_card),
+            web.post("/v1.0/card/instances/deliver", self._deliver_card),
+            web.put("/v1.0/card/instances", self._update_card),
+            web.put("/v1.0/card/streaming", self._stream_card),
         ]
 
     async def _own_tasks(self, ready: asyncio.Event) -> None:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
+from dingbridge.sim.gateway_meter import Meter
 from dingbridge.sim.gateway_records import Post, Push, Sent
 from dingbridge.sim.gateway_tape import Mask, Tape
 
@@ -57,6 +58,7 @@ class Record:
         self.posts: list[Post] = []
         self.keep: int | None = None
         self.tape: Tape | None = None
+        self.meter = Meter()
         self.mask = Mask(lambda: [self.client_secret], lambda token: any(token in given for given in self._secrets))
         self._lists: list[list[Any]] = [self.traffic, self.posts]
         self._tables: list[dict[str, Any]] = [self.pushes]

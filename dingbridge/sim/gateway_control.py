@@ -13,17 +13,16 @@ It answers this machine alone, and no page of another origin.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import math
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from dingbridge.sim.gateway_base import answer, json_body
+from dingbridge.sim.gateway_asked import Wrong, decoded, guarded, nothing_else, number, take_field, told_sent
+from dingbridge.sim.gateway_base import answer
 from dingbridge.sim.gateway_link import FAULT, Connection
 from dingbridge.sim.gateway_records import Post, Sent
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 WAIT_S: Final = 60.0
 MOST: Final = 10_000
 PAD: Final = 8 * 1024 * 1024
-HOSTS: Final = {"127.0.0.1", "localhost", "[::1]"}
 _SENT: Final = r"hang|html|reset_before|lost_response|http[1-5]\d\d(_delivered)?"
 STATUS: Final = range(400, 600)
 ERRCODE: Final = range(-1, 10_000_000)
@@ -42,7 +40,7 @@ PLACES: Final[dict[str, tuple[re.Pattern[str], range]]] = {
     "open": (re.compile("hang|reset|html|empty|no_ticket|no_endpoint|refused"), STATUS),
     "handshake": (re.compile("hang|reset|html"), STATUS),
     "webhook": (re.compile(_SENT), ERRCODE),
-    "openapi": (re.compile(_SENT), STATUS),
+    "openapi": (re.compile(f"{_SENT}|qps|permission"), STATUS),
     "connection": (FAULT, range(0)),
 }
 KNOBS: Final[dict[str, type | tuple[type, ...]]] = {
@@ -60,16 +58,14 @@ KNOBS: Final[dict[str, type | tuple[type, ...]]] = {
     "custom_per_minute": int,
     "openapi_per_second": int,
     "openapi_total_per_second": int,
+    "card_content_limit": int,
+    "press_limit_s": (float, int),
+    "file_code_ttl_s": (float, int),
+    "file_url_ttl_s": (float, int),
 }
-NEVER_NONE: Final = {"dead_channel", "greets", "ticket_ttl_s", "webhook_delay_s"}
+NEVER_NONE: Final = {"dead_channel", "greets", "ticket_ttl_s", "webhook_delay_s", "press_limit_s"}
 MAY_BE_ZERO: Final = {"ticket_ttl_s", "webhook_delay_s"}
 LEAST_S: Final = 0.05
-
-Verb = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
-
-
-class Wrong(Exception):
-    """What was asked makes no sense; the text says why."""
 
 
 class Control:
@@ -88,28 +84,31 @@ class Control:
         }
         gets = {"state": self._state, "posts": self._posts, "traffic": self._traffic}
         return [
-            *(web.post(f"/_sim/{name}", _guarded(_decoded(verb))) for name, verb in posts.items()),
-            *(web.get(f"/_sim/{name}", _guarded(show)) for name, show in gets.items()),
+            *(web.post(f"/_sim/{name}", guarded(decoded(verb))) for name, verb in posts.items()),
+            *(web.get(f"/_sim/{name}", guarded(show)) for name, show in gets.items()),
         ]
 
     # ---- what is done
 
     async def _say(self, body: dict[str, Any]) -> dict[str, Any]:
-        text = _take(body, "text", str, "你好")
-        group = _take(body, "group", (bool, str), False)
-        times = _take(body, "times", int, 1)
-        pad = _take(body, "pad", int, 0)
-        wait_s = _take(body, "wait_s", (int, float), 0)
-        how: dict[str, Any] = {"user": _take(body, "user", str, "042"), "nick": _take(body, "nick", str, "张三")}
-        how |= {"group": bool(group), "payload": _take(body, "payload", dict, None), "to": self._one(body)}
+        text = take_field(body, "text", str, "你好")
+        group = take_field(body, "group", (bool, str), False)
+        times = take_field(body, "times", int, 1)
+        pad = take_field(body, "pad", int, 0)
+        wait_s = take_field(body, "wait_s", (int, float), 0)
+        how: dict[str, Any] = {
+            "user": take_field(body, "user", str, "042"),
+            "nick": take_field(body, "nick", str, "张三"),
+        }
+        how |= {"group": bool(group), "payload": take_field(body, "payload", dict, None), "to": self._one(body)}
         if isinstance(group, str) and group:
             how["conversation"] = group
-        _nothing_else(body)
+        nothing_else(body)
         if not (1 <= times <= MOST and 0 <= pad <= PAD and 0 <= wait_s <= WAIT_S):
             raise Wrong(f"times is 1 to {MOST}, pad up to {PAD} characters, wait_s up to {WAIT_S:.0f}")
         said = [await self._gateway.say(text + "x" * pad, **how) for _ in range(times)]
         posts = await self._replies(said[-1], wait_s) if wait_s else []
-        return {**_told(said[-1]), "posts": [self._post(post) for post in posts]}
+        return {**told_sent(said[-1]), "posts": [self._post(post) for post in posts]}
 
     async def _replies(self, sent: Sent, wait_s: float) -> list[Post]:
         try:
@@ -118,31 +117,31 @@ class Control:
             return []
 
     async def _push(self, body: dict[str, Any]) -> dict[str, Any]:
-        kind, topic = _take(body, "type", str, "CALLBACK"), _take(body, "topic", str, "*")
-        data = _take(body, "data", (dict, str), {})
-        headers = {str(key): str(value) for key, value in _take(body, "headers", dict, {}).items()}
+        kind, topic = take_field(body, "type", str, "CALLBACK"), take_field(body, "topic", str, "*")
+        data = take_field(body, "data", (dict, str), {})
+        headers = {str(key): str(value) for key, value in take_field(body, "headers", dict, {}).items()}
         to = self._one(body)
-        _nothing_else(body)
-        return _told(await self._gateway.push_callback(topic, data, kind, headers=headers, to=to))
+        nothing_else(body)
+        return told_sent(await self._gateway.push_callback(topic, data, kind, headers=headers, to=to))
 
     async def _fault(self, body: dict[str, Any]) -> dict[str, Any]:
-        knobs = _take(body, "set", dict, {})
+        knobs = take_field(body, "set", dict, {})
         _check_knobs(knobs)
         if "at" in body or not knobs:
             await self._plant(body)
-        _nothing_else(body)
+        nothing_else(body)
         for name, value in knobs.items():
             setattr(self._gateway, name, value)
         return self._faults()
 
     async def _plant(self, body: dict[str, Any]) -> None:
-        place = _take(body, "at", str, "")
+        place = take_field(body, "at", str, "")
         if place not in PLACES:
             raise Wrong(f"at is one of {', '.join(PLACES)}")
         fault = _checked_fault(place, body.pop("fault", None))
-        times = _take(body, "times", int, None)
+        times = take_field(body, "times", int, None)
         chosen = body.pop("connection", "newest")
-        _nothing_else(body)
+        nothing_else(body)
         if place == "connection" and fault is not None and chosen != "next":
             for connection in self._chosen(chosen):
                 await connection.suffer(fault)
@@ -159,25 +158,25 @@ class Control:
 
     async def _rotate(self, body: dict[str, Any]) -> dict[str, Any]:
         chosen = self._chosen(body.pop("connection", "all"))
-        close_after_s = _take(body, "close_after_s", (int, float), 10.0)
-        with_id = _take(body, "with_message_id", bool, True)
-        reason = _take(body, "reason", str, "connection is expired")
-        _nothing_else(body)
+        close_after_s = take_field(body, "close_after_s", (int, float), 10.0)
+        with_id = take_field(body, "with_message_id", bool, True)
+        reason = take_field(body, "reason", str, "connection is expired")
+        nothing_else(body)
         for connection in chosen:
             await connection.disconnect(reason, close_after_s=close_after_s, with_message_id=with_id)
         return {"rotated": [connection.id for connection in chosen]}
 
     async def _redeliver(self, body: dict[str, Any]) -> dict[str, Any]:
-        msg_id = _take(body, "msg_id", str, "")
-        same_id = _take(body, "same_id", bool, False)
-        _nothing_else(body)
+        msg_id = take_field(body, "msg_id", str, "")
+        same_id = take_field(body, "same_id", bool, False)
+        nothing_else(body)
         sent = next((one for one in reversed(self._gateway.sent) if msg_id in ("", one.msg_id)), None)
         if sent is None:
             raise Wrong("no such message")
         if same_id and not sent.pushes:
             raise Wrong("it was not delivered yet")
         await (self._gateway.duplicate(sent) if same_id else self._gateway.redeliver(sent))
-        return _told(sent)
+        return told_sent(sent)
 
     # ---- what is shown
 
@@ -192,6 +191,7 @@ class Control:
                 "sent": len(gateway.sent),
                 "held": len(gateway.held),
                 "posts": len(gateway.posts),
+                "cards": len(gateway.cards),
                 "acks": len(gateway.acks),
                 "ack_on_wrong_connection": len(gateway.wrong_socket_acks),
                 **self._faults(),
@@ -199,7 +199,7 @@ class Control:
         )
 
     async def _posts(self, request: web.Request) -> web.StreamResponse:
-        after, wait_s = _number(request, "after"), min(_number(request, "wait_s"), WAIT_S)
+        after, wait_s = number(request, "after"), min(number(request, "wait_s"), WAIT_S)
 
         def fresh() -> list[Post]:
             return [post for post in self._gateway.posts if post.number > after]
@@ -210,7 +210,7 @@ class Control:
         return answer({"posts": [self._post(post) for post in fresh()]})
 
     async def _traffic(self, request: web.Request) -> web.StreamResponse:
-        entries = self._gateway.since(_number(request, "after"))
+        entries = self._gateway.since(number(request, "after"))
         response = web.StreamResponse(headers={"Content-Type": "application/jsonl; charset=utf-8"})
         await response.prepare(request)
         for entry in entries:
@@ -239,8 +239,10 @@ class Control:
         return {"faults": planted, "knobs": {name: getattr(gateway, name) for name in KNOBS}}
 
     def _post(self, post: Post) -> dict[str, Any]:
-        told = {"number": post.number, "time": self._iso(post.at), "path": post.path, "user": post.user}
-        return {**told, "conversation": post.conversation, "text": post.text, "body": post.body}
+        told: dict[str, Any] = {"number": post.number, "time": self._iso(post.at), "path": post.path, "user": post.user}
+        told |= {"conversation": post.conversation, "text": post.text, "body": post.body}
+        told["buttons"] = [{"title": one.title, "url": one.url, "says": one.says} for one in post.buttons]
+        return told
 
     def _iso(self, at: float) -> str:
         return datetime.fromtimestamp(self._gateway.wall(at), UTC).astimezone().isoformat(timespec="milliseconds")
@@ -261,69 +263,6 @@ class Control:
         return found
 
 
-def _guarded(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
-    """Only this machine, only under its own name (DNS rebinding), and no other origin's page."""
-
-    async def handle(request: web.Request) -> web.StreamResponse:
-        if not _is_loopback(request.remote) or _is_foreign(request):
-            return answer({"error": "only for this machine"}, 403)
-        try:
-            return await handler(request)
-        except Wrong as wrong:
-            return answer({"error": str(wrong)}, 400)
-        except ConnectionError as error:
-            return answer({"error": f"the connection is gone: {error}"}, 409)
-
-    return handle
-
-
-def _decoded(verb: Verb) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """The body is an object whatever its content type says, so that `curl -d` is enough; none is an empty one."""
-
-    async def handle(request: web.Request) -> web.StreamResponse:
-        body = await json_body(request) if await request.read() else {}
-        if not isinstance(body, dict):
-            raise Wrong("the body is a JSON object")
-        return answer(await verb(body))
-
-    return handle
-
-
-def _is_loopback(address: str | None) -> bool:
-    try:
-        return ipaddress.ip_address(address or "").is_loopback
-    except ValueError:
-        return False
-
-
-def _is_foreign(request: web.Request) -> bool:
-    host = request.headers.get("Host", "")
-    ours = {None, f"{request.scheme}://{host}"}
-    if re.sub(r":\d+$", "", host).lower() not in HOSTS or request.headers.get("Origin") not in ours:
-        return True
-    return request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}
-
-
-def _take(body: dict[str, Any], name: str, kind: type | tuple[type, ...], default: Any) -> Any:
-    value = body.pop(name, default)
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    if value is not default and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
-        raise Wrong(f"{name} is {' or '.join(one.__name__ for one in kinds)}")
-    return value
-
-
-def _nothing_else(body: dict[str, Any]) -> None:
-    if body:
-        raise Wrong(f"unknown: {', '.join(body)}")
-
-
-def _number(request: web.Request, name: str) -> int:
-    try:
-        return max(0, min(int(request.query.get(name, "0")), 2**53))
-    except ValueError:
-        raise Wrong(f"{name} is a whole number") from None
-
-
 def _check_knobs(knobs: dict[str, Any]) -> None:
     for name, value in knobs.items():
         if name not in KNOBS:
@@ -332,7 +271,7 @@ def _check_knobs(knobs: dict[str, Any]) -> None:
             continue
         if value is None or isinstance(value, bool) != (KNOBS[name] is bool):
             raise Wrong(f"{name} does not take {value}")
-        _take({name: value}, name, KNOBS[name], None)
+        take_field({name: value}, name, KNOBS[name], None)
         least = LEAST_S if name.endswith("_s") and name not in MAY_BE_ZERO else 0
         if not least <= value < math.inf:
             raise Wrong(f"{name} is at least {least}")
@@ -349,13 +288,3 @@ def _checked_fault(place: str, fault: Any) -> Any:
         return fault
     allowed = [f"{numbers.start} to {numbers.stop - 1}"] * bool(numbers) + ["[status, code]"] * (place == "openapi")
     raise Wrong(f"{place} takes null, {' or '.join([words.pattern, *allowed])}")
-
-
-def _told(sent: Sent) -> dict[str, Any]:
-    return {
-        "msg_id": sent.msg_id,
-        "conversation": sent.conversation,
-        "deliveries": sent.deliveries,
-        "acked": bool(sent.acks),
-        "connection": sent.pushes[-1].connection_id if sent.pushes else None,
-    }

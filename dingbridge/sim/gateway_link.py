@@ -17,7 +17,7 @@ from typing import Any, Final
 from aiohttp import WSMsgType, web
 
 from dingbridge.sim.gateway_base import Record, reset
-from dingbridge.sim.gateway_records import Ack, Push, Sent, build_frame
+from dingbridge.sim.gateway_records import Ack, Push, Sent, build_frame, frame_kind
 
 FAULT: Final = re.compile(
     r"(?P<coded>close)(?P<code>[1-4]\d{3})?"
@@ -81,6 +81,8 @@ class Connection:
         self._record.pushes.setdefault(push.message_id, []).append(push)
         if sent is not None:
             sent.pushes.append(push)
+        if kind := frame_kind(frame):
+            self._record.meter.frame(kind)
         self._record.note("frame", connection=self.id, frame=frame, swallowed=self._swallows)
         if not self._swallows:
             await self._write(json.dumps(frame, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""The stand-in gateway's OpenAPI: access tokens, one-to-one and group messages, files that users sent, cards."""
+"""The stand-in gateway's OpenAPI: access tokens, one-to-one and group messages, and what all calls have in common."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from aiohttp import web
 
 from dingbridge.sim.gateway_base import Fault, answer, delivers, json_body, take
+from dingbridge.sim.gateway_meter import API
 from dingbridge.sim.gateway_sends import Refused, SendSide, json_object, legacy
 
 MSG_PARAM_LIMIT: Final = 15_000
@@ -26,25 +26,34 @@ OPENAPI_FIELDS: Final = {
         f"sampleActionCard{count}": (
             "title",
             "text",
-            *(f"action{what}{at}" for at in range(1, count + 1) for what in ("Title", "URL")),
+            *(f"action{part}{number}" for number in range(1, count + 1) for part in ("Title", "URL")),
         )
         for count in range(2, 6)
     },
+    "sampleActionCard6": ("title", "text", "buttonTitle1", "buttonUrl1", "buttonTitle2", "buttonUrl2"),
     "sampleFile": ("mediaId", "fileName", "fileType"),
 }
+API_KINDS: Final = {
+    ("POST", "/v1.0/robot/oToMessages/batchSend"): "oto",
+    ("POST", "/v1.0/robot/groupMessages/send"): "group",
+    ("POST", "/v1.0/robot/messageFiles/download"): "download",
+    ("POST", "/v1.0/robot/emotion/reply"): "emotion.reply",
+    ("POST", "/v1.0/robot/emotion/recall"): "emotion.recall",
+    ("POST", "/v1.0/card/instances"): "card.create",
+    ("POST", "/v1.0/card/instances/createAndDeliver"): "card.create_and_deliver",
+    ("POST", "/v1.0/card/instances/deliver"): "card.deliver",
+    ("PUT", "/v1.0/card/instances"): "card.update",
+    ("PUT", "/v1.0/card/streaming"): "card.stream",
+}
+SCOPES: Final = {"card.stream": "Card.Streaming.Write"}
 PERMISSION_DENIED: Final = "Forbidden.AccessDenied.AccessTokenPermissionDenied"
 QPS_OF_APP: Final = "Forbidden.AccessDenied.QpsLimitForAppkeyAndApi"
 QPS_OF_ALL: Final = "Forbidden.AccessDenied.QpsLimitForApi"
+MONTH_OF_ORG: Final = "Forbidden.AccessDenied.ApiCountLimitForOrg"
+FREE: Final = {QPS_OF_APP, QPS_OF_ALL, MONTH_OF_ORG, "InvalidAuthentication"}
+WORDS: Final[dict[Fault, Fault]] = {"qps": (403, QPS_OF_APP), "permission": (403, PERMISSION_DENIED)}
 
 Accept = Callable[[dict[str, Any]], dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """What a user sent; its bytes are behind the download URL."""
-
-    content: bytes
-    content_type: str
 
 
 class OpenApiSide(SendSide):
@@ -59,14 +68,14 @@ class OpenApiSide(SendSide):
         self.invalid_staff: set[str] = set()
         self.flow_controlled: set[str] = set()
         self.token_calls = 0
-        self.files: dict[str, File] = {}
-        self.cards: dict[str, list[dict[str, Any]]] = {}
+        self.faults_of: dict[str, deque[Fault]] = {}
+        self.missing_permissions: set[str] = set()
         self._tokens: dict[str, None] = {}
         self._token = ""
         self._token_ends = 0.0
         self._calls: deque[tuple[float, str]] = deque(maxlen=10_000)
-        self._tables += [self.files, self.cards, self._tokens]
-        self._secrets += [self.files, self._tokens]
+        self._tables.append(self._tokens)
+        self._secrets.append(self._tokens)
 
     # ---- what a test or a chat page does
 
@@ -74,11 +83,11 @@ class OpenApiSide(SendSide):
         """Every token given so far is refused from now on."""
         self._token = ""
 
-    def add_file(self, content: bytes, content_type: str = "application/octet-stream") -> str:
-        """A file for a message's `content`; its download code."""
-        code = secrets.token_hex(16)
-        self.files[code] = File(content, content_type)
-        return code
+    def plant(self, api: str, fault: Fault, *, times: int = 1, after: int = 0) -> None:
+        """The next calls of one API (a value of `API_KINDS`), past the first `after`, suffer it."""
+        if api not in API_KINDS.values():
+            raise ValueError(f"no such API: {api!r}")
+        self.faults_of.setdefault(api, deque()).extend([None] * after + [fault] * times)
 
     # ---- tokens
 
@@ -99,6 +108,7 @@ class OpenApiSide(SendSide):
 
     def _issue(self, key: Any, secret: Any) -> str | None:
         self.token_calls += 1
+        self.meter.free["token"] += 1
         known = (key, secret) == (self.client_id, self.client_secret)
         self.note("token", ok=known)
         if not known:
@@ -119,12 +129,12 @@ class OpenApiSide(SendSide):
                 raise Refused("miss.param.userIds")
             if len(users) > 20:
                 raise Refused("receivers.exceed")
-            refused = self.invalid_staff | self.flow_controlled
+            refused, key = self.invalid_staff | self.flow_controlled, secrets.token_urlsafe(24)
             for user in users:
                 if user not in refused:
-                    self._post("oto", self._direct_conversation(user), user, body)
+                    self._post("oto", self._direct_conversation(user), user, body, key=key)
             return {
-                "processQueryKey": secrets.token_urlsafe(24),
+                "processQueryKey": key,
                 "invalidStaffIdList": [user for user in users if user in self.invalid_staff],
                 "flowControlledStaffIdList": [user for user in users if user in self.flow_controlled],
             }
@@ -137,8 +147,9 @@ class OpenApiSide(SendSide):
             conversation = body.get("openConversationId")
             if not conversation or not isinstance(conversation, str):
                 raise Refused("miss.openConversationId")
-            self._post("group", conversation, "", body)
-            return {"processQueryKey": secrets.token_urlsafe(24)}
+            key = secrets.token_urlsafe(24)
+            self._post("group", conversation, "", body, key=key)
+            return {"processQueryKey": key}
 
         return await self._call(request, accept)
 
@@ -153,78 +164,57 @@ class OpenApiSide(SendSide):
                 return sent.conversation
         return f"cid-{user}"
 
-    # ---- files and cards
-
-    async def _download(self, request: web.Request) -> web.StreamResponse:
-        def accept(body: dict[str, Any]) -> dict[str, Any]:
-            self._check_robot(body)
-            code = body.get("downloadCode")
-            if not isinstance(code, str) or code not in self.files:
-                raise Refused("invalidParameter.downloadCode", "downloadCode有误或者已经过期")
-            return {"downloadUrl": f"{self.url}/files/{code}"}
-
-        return await self._call(request, accept)
-
-    async def _file(self, request: web.Request) -> web.StreamResponse:
-        """No token here: who has the URL has the file."""
-        file = self.files.get(request.match_info["code"])
-        if file is None:
-            return web.Response(status=404)
-        return web.Response(body=file.content, content_type=file.content_type)
-
-    async def _create_card(self, request: web.Request) -> web.StreamResponse:
-        def accept(body: dict[str, Any]) -> dict[str, Any]:
-            name = _required(body, "outTrackId", "param.empty")
-            if name in self.cards:
-                raise Refused("param.cardAlreadyExist")
-            self._card(request, name, body)
-            space = {"spaceType": "IM_ROBOT", "spaceId": str(body.get("openSpaceId", "")), "success": True}
-            delivered = {"deliverResults": [space | {"carrierId": secrets.token_urlsafe(16)}]}
-            alone = request.path.endswith("/instances")
-            return {"success": True, "result": name if alone else {"outTrackId": name} | delivered}
-
-        return await self._call(request, accept)
-
-    async def _change_card(self, request: web.Request) -> web.StreamResponse:
-        """Its data, the place it is delivered to, or what streams into it."""
-
-        def accept(body: dict[str, Any]) -> dict[str, Any]:
-            name = _required(body, "outTrackId", "param.empty")
-            streams = request.path.endswith("/streaming")
-            if name not in self.cards:
-                raise Refused("param.stream.outTrackId" if streams else "param.cardNotExist", "card is not exist")
-            for field in ("key", "guid", "content") if streams else ():
-                _required(body, field, f"param.stream.{field}Empty")
-            self._card(request, name, body)
-            return {"success": True, "result": True}
-
-        return await self._call(request, accept)
-
-    def _card(self, request: web.Request, name: str, body: dict[str, Any]) -> None:
-        self.cards.setdefault(name, []).append(body)
-        self.note("card", path=request.path, method=request.method, body=body)
-
     # ---- any call
 
     async def _call(self, request: web.Request, accept: Accept) -> web.StreamResponse:
-        fault = take(self.openapi_faults, self.openapi_fault)
+        kind = API_KINDS[request.method, request.path]
+        fault = self._fault_of(kind)
         raw = await request.read()
         facts = {"path": request.path, "text": raw[:MSG_PARAM_LIMIT].decode(errors="replace")}
         if fault is not None and not delivers(fault):
             self.note("openapi", outcome=str(fault), **facts)
             if isinstance(fault, tuple):
-                return _modern(*fault)
-            return await self.play(request, fault, lambda status: _modern(status, "system.error"))
+                return self._refuse(kind, Refused(fault[1], status=fault[0]))
+            return await self._play(request, kind, fault)
         try:
             self._check_pace(request.path)
             self._check_token(request)
+            self._check_rights(kind)
             result = accept(json_object(raw, "invalidParameter"))
         except Refused as refused:
             self.note("openapi", outcome=str(refused.code), **facts)
-            return _modern(refused.status, str(refused.code), refused.message)
+            return self._refuse(kind, refused)
+        self.meter.count(API, kind)
         if fault is not None:
             return await self.play(request, fault, lambda status: _modern(status, "system.error"))
         return answer(result)
+
+    def _fault_of(self, kind: str) -> Fault:
+        own = self.faults_of.get(kind)
+        fault = own.popleft() if own else take(self.openapi_faults, self.openapi_fault)
+        return WORDS.get(fault, fault)
+
+    async def _play(self, request: web.Request, kind: str, fault: Fault) -> web.StreamResponse:
+        """Only a status comes from DingTalk itself; what breaks on the way is not billed."""
+        if isinstance(fault, int):
+            self.meter.count(API, kind)
+        else:
+            self.meter.free[kind] += 1
+        return await self.play(request, fault, lambda status: _modern(status, "system.error"))
+
+    def _refuse(self, kind: str, refused: Refused) -> web.Response:
+        if refused.code in FREE:
+            self.meter.free[kind] += 1
+        else:
+            self.meter.count(API, kind)
+        return _modern(refused.status, str(refused.code), refused.message, _scope(kind))
+
+    def _check_rights(self, kind: str) -> None:
+        """The permission this API needs, and the month's count."""
+        if _scope(kind) in self.missing_permissions:
+            raise Refused(PERMISSION_DENIED, "应用尚未开通所需的权限", 403)
+        if self.meter.spent(API):
+            raise Refused(MONTH_OF_ORG, "企业本月接口调用次数已用完", 403)
 
     def _check_pace(self, path: str) -> None:
         """Calls that are refused here do not count, with DingTalk neither."""
@@ -246,7 +236,7 @@ class OpenApiSide(SendSide):
             raise Refused("invalidParameter.robotCode.auth", "appkey与robotCode不匹配")
 
 
-def _required(body: dict[str, Any], field: str, code: str) -> str:
+def required(body: dict[str, Any], field: str, code: str) -> str:
     value = body.get(field)
     if not value or not isinstance(value, str):
         raise Refused(code, field)
@@ -266,8 +256,12 @@ def _check_msg_param(key: Any, param: Any) -> None:
             raise Refused(f"miss.param.{field}")
 
 
-def _modern(status: int, code: str, message: str = "") -> web.Response:
+def _scope(kind: str) -> str:
+    return SCOPES.get(kind, "Card.Instance.Write" if kind.startswith("card.") else "qyapi_robot_sendmsg")
+
+
+def _modern(status: int, code: str, message: str = "", scope: str = "") -> web.Response:
     body: dict[str, Any] = {"code": code, "requestid": str(uuid.uuid4()).upper(), "message": message or code}
     if code == PERMISSION_DENIED:
-        body["accessdenieddetail"] = {"requiredScopes": ["qyapi_robot_sendmsg"]}
+        body["accessdenieddetail"] = {"requiredScopes": [scope]}
     return answer(body, status)

@@ -9,8 +9,12 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import parse_qs
 
 BOT_TOPIC: Final = "/v1.0/im/bot/messages/get"
+CARD_TOPIC: Final = "/v1.0/card/instances/callback"
+ROBOT_ID: Final = "$:LWCP_v1:$robot0000000000000000000000"
+OVER_QUOTA: Final = {"errorCode": "20001", "errorMessage": "受调用量超量影响，当前我的消息服务已经暂停。"}
 MISSING: Final = object()
 """As the value of an override: the key is left out of the message."""
 
@@ -85,8 +89,23 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
+class Button:
+    """A button of an action card; `says` is what a tap makes the user say, None for an ordinary link."""
+
+    title: str
+    url: str
+
+    @property
+    def says(self) -> str | None:
+        return dtmd(self.url)
+
+
+@dataclass(frozen=True, slots=True)
 class Post:
-    """One message a user sees. `path` is webhook, oto, group or custom; only the first has a `session`."""
+    """One message a user sees. `path` is webhook, oto, group or custom.
+
+    Only the first has a `session`, only oto and group a `key` (processQueryKey).
+    """
 
     at: float
     path: str
@@ -95,13 +114,70 @@ class Post:
     session: str
     body: dict[str, Any]
     number: int = 0
+    key: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The msgtype or the msgKey."""
+        return str(self.body["msgtype" if self._at_webhook else "msgKey"])
 
     @property
     def text(self) -> str:
         """Text content or markdown text, whatever the path; empty for other kinds."""
-        webhook = self.path in {"webhook", "custom"}
-        part = self.body[self.body["msgtype"]] if webhook else json.loads(self.body["msgParam"])
-        return str(part.get("content") or part.get("text") or "")
+        return str(self._part.get("content") or self._part.get("text") or "")
+
+    @property
+    def title(self) -> str:
+        return str(self._part.get("title") or "")
+
+    @property
+    def buttons(self) -> list[Button]:
+        """Those of an action card, in order."""
+        part, pairs = self._part, []
+        if isinstance(btns := part.get("btns"), list):
+            pairs = [(btn.get("title"), btn.get("actionURL")) for btn in btns if isinstance(btn, dict)]
+        elif "singleTitle" in part:
+            pairs = [(part["singleTitle"], part.get("singleURL"))]
+        elif self.kind.startswith("sampleActionCard"):
+            names = [("actionTitle", "actionURL"), ("buttonTitle", "buttonUrl")]
+            pairs = [
+                (part[f"{title}{number}"], part.get(f"{url}{number}"))
+                for title, url in names
+                for number in range(1, 6)
+                if f"{title}{number}" in part
+            ]
+        return [Button(str(title or ""), str(url or "")) for title, url in pairs]
+
+    @property
+    def _at_webhook(self) -> bool:
+        return self.path in {"webhook", "custom"}
+
+    @property
+    def _part(self) -> dict[str, Any]:
+        part = self.body[self.kind] if self._at_webhook else json.loads(self.body["msgParam"])
+        return part if isinstance(part, dict) else {}
+
+
+def dtmd(url: str) -> str | None:
+    """What a quick-reply link makes the user say; None for other links. The host is lower case, or nothing happens."""
+    scheme, _, rest = url.partition("://")
+    path, _, query = rest.partition("?")
+    if (scheme, path) != ("dtmd", "dingtalkclient/sendMessage"):
+        return None
+    return next(iter(parse_qs(query).get("content", [])), None)
+
+
+def over_quota(data: dict[str, Any]) -> dict[str, Any]:
+    """What arrives of a message once the organisation's quota is used up: a notice without kind or content."""
+    return {key: part for key, part in data.items() if key not in {"msgtype", "text", "content"}} | OVER_QUOTA
+
+
+def frame_kind(frame: dict[str, Any]) -> str:
+    """What is billed for a frame: message, card_callback, callback or event; nothing for SYSTEM."""
+    kind, topic = frame.get("type"), frame.get("headers", {}).get("topic")
+    if kind == "CALLBACK":
+        return {BOT_TOPIC: "message", CARD_TOPIC: "card_callback"}.get(topic, "callback")
+    return "event" if kind == "EVENT" else ""
 
 
 def build_frame(
@@ -137,7 +213,7 @@ def build_message(
         "openThreadId": conversation,
         "senderPlatform": "Win",
         "chatbotCorpId": "ding9f50b15bccd16741",
-        "chatbotUserId": "$:LWCP_v1:$robot0000000000000000000000",
+        "chatbotUserId": ROBOT_ID,
         "robotCode": robot,
         "msgId": msg_id or f"msg{secrets.token_urlsafe(16)}==",
         "createAt": now,

@@ -16,6 +16,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from dingbridge.sim.gateway_base import Fault, answer, conversation_of, delivers, take
+from dingbridge.sim.gateway_meter import WEBHOOK_STREAM
 from dingbridge.sim.gateway_records import Post, Sent
 from dingbridge.sim.gateway_stream import StreamSide
 
@@ -30,6 +31,7 @@ WEBHOOK_FIELDS: Final = {
 ERRMSG: Final = {
     -1: "系统繁忙",
     40035: "不合法的参数",
+    90030: "webhook over limit",
     43004: "无效的HTTP HEADER Content-Type",
     130101: "send too fast",
     300001: "session 不存在",
@@ -132,14 +134,22 @@ class SendSide(StreamSide):
         if fault is not None and not delivers(fault):
             self.note("webhook", outcome=str(fault), **facts)
             return await self.play(request, fault, legacy)
+        kind = "custom" if request.path == "/robot/send" else "webhook"
         try:
+            self._check_month()
             accept(request.query, _webhook_body(request.content_type, raw))
         except Refused as refused:
+            self.meter.free[kind] += 1
             self.note("webhook", outcome=str(refused.code), **facts)
             return legacy(refused.code, refused.message)
+        self.meter.count(WEBHOOK_STREAM, kind)
         if fault is not None:
             return await self.play(request, fault, legacy)
         return legacy(0, "ok")
+
+    def _check_month(self) -> None:
+        if self.meter.spent(WEBHOOK_STREAM):
+            raise Refused(90030)
 
     def _accept_webhook(self, query: Mapping[str, str], body: dict[str, Any]) -> None:
         key = query.get("session", "")
@@ -172,9 +182,11 @@ class SendSide(StreamSide):
         if per_minute is not None and len(recent) >= per_minute:
             raise Refused(130101)
 
-    def _post(self, path: str, conversation: str, user: str, body: dict[str, Any], session: str = "") -> None:
+    def _post(
+        self, path: str, conversation: str, user: str, body: dict[str, Any], session: str = "", key: str = ""
+    ) -> None:
         self._posted += 1
-        self.posts.append(Post(time.monotonic(), path, conversation, user, session, body, self._posted))
+        self.posts.append(Post(time.monotonic(), path, conversation, user, session, body, self._posted, key))
         self.note("post", path=path, conversation=conversation, user=user, body=body)
 
 
@@ -199,7 +211,20 @@ def _webhook_body(content_type: str, raw: bytes) -> dict[str, Any]:
     for field in WEBHOOK_FIELDS[kind]:
         if not isinstance(part, dict) or not part.get(field):
             raise Refused(40035, f"miss.param.{kind}To{field}")
+    if kind == "actionCard" and isinstance(part, dict):
+        _check_buttons(part)
     return body
+
+
+def _check_buttons(card: dict[str, Any]) -> None:
+    """One button over the whole card, or a list."""
+    buttons = card.get("btns", [{"title": card.get("singleTitle"), "actionURL": card.get("singleURL")}])
+    if not isinstance(buttons, list) or not buttons:
+        raise Refused(40035, "miss.param.actionCardTobtns")
+    for button in buttons:
+        for field in ("title", "actionURL"):
+            if not isinstance(button, dict) or not isinstance(button.get(field), str) or not button[field]:
+                raise Refused(40035, f"miss.param.actionCardTo{field}")
 
 
 def json_object(raw: str | bytes, code: int | str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from dingbridge.sim.gateway_base import Fault, Record, answer, json_body, take
 from dingbridge.sim.gateway_link import Connection, State
+from dingbridge.sim.gateway_meter import WEBHOOK_STREAM
 from dingbridge.sim.gateway_records import (
     BOT_TOPIC,
     MISSING,
@@ -27,6 +28,7 @@ from dingbridge.sim.gateway_records import (
     Sent,
     build_frame,
     build_message,
+    over_quota,
 )
 
 NOBODY = 1
@@ -179,7 +181,9 @@ class StreamSide(Record):
     async def redeliver(self, sent: Sent, to: Connection | None = None) -> Push | None:
         """Push it once more, with a new headers.messageId; None when no connection was there to take it."""
         while connection := to or self._choose(sent.type, sent.topic):
-            frame = build_frame(sent.type, sent.topic, sent.data, connection_id=connection.id, headers=sent.headers)
+            frame = build_frame(
+                sent.type, sent.topic, self._as_billed(sent), connection_id=connection.id, headers=sent.headers
+            )
             try:
                 return await connection.push(frame, sent)
             except ConnectionError:  # it went away while being written to
@@ -306,6 +310,11 @@ class StreamSide(Record):
         if not sent.lost:
             self.held.append(sent)
         self.note("lost" if sent.lost else "held", msg_id=sent.msg_id)
+
+    def _as_billed(self, sent: Sent) -> Any:
+        """The data; beyond the month's quota a notice comes instead of a message."""
+        over = sent.topic == BOT_TOPIC and isinstance(sent.data, dict) and self.meter.spent(WEBHOOK_STREAM)
+        return over_quota(sent.data) if over else sent.data
 
     def _patience_s(self, sent: Sent) -> float | None:
         """How long to wait for an ack before it is sent again; None: for ever."""

@@ -108,7 +108,7 @@ def _background(c: Connection, lane: str, row: int, message: Message) -> Backgro
         (lane, row, TURNS),
     ).fetchall()
     turns = [
-        Turn(told.message.text, told.answer.text, told.answer.origin)
+        Turn(told.question, told.answer.text, told.answer.origin)
         for told in map(read, reversed(found))
         if told is not None
     ]
@@ -162,7 +162,7 @@ def judge(
         " comment = CASE WHEN excluded.comment = '' AND NOT ? THEN vote.comment ELSE excluded.comment END",
         (
             *(message.robot, message.id, person, told.code, verdict, comment, now, told.route),
-            *(message.text, encode_answer(told.answer), whole),
+            *(told.question, encode_answer(told.answer), whole),
         ),
     )
     return Verdict(before[0]) if before else None
@@ -206,7 +206,7 @@ def _hand_over(c: Connection, told: Told, by: Message, contact: Message, said: A
 def _asked(told: Told, by: Message) -> Message:
     """What was asked, by who wants it handed over."""
     message = told.message
-    return Message(message.id, message.robot, by.conversation, by.sender, message.kind, message.text, message.sent_at)
+    return Message(message.id, message.robot, by.conversation, by.sender, message.kind, told.question, message.sent_at)
 
 
 def _handed_over(c: Connection, robot: str, code: str) -> Handover | None:

@@ -88,6 +88,8 @@ def decode_answer(text: str) -> Answer:
         first_token_s=fields.get("first_token_s"),
         origin=fields.get("origin", ""),
         first=fields.get("first", False),
+        question=fields.get("question", ""),
+        page_url=fields.get("page_url", ""),
         unread=tuple(fields.get("unread", ())),
     )
 

@@ -97,11 +97,13 @@ class LaneSeen:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An unanswered question."""
+    """An unanswered question. running: it is being answered. ahead: how many of all wait longer."""
 
     row: int
     lane: str
     received_at: float
+    running: bool = False
+    ahead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +123,19 @@ def waiting(c: Connection, message: Message | None) -> list[Waiting]:
         where = " AND robot = ? AND conversation = ? AND person = ?"
         who = (message.robot, message.conversation.id, message.sender.id)
     rows = c.execute(
-        "SELECT id, lane, received_at FROM message WHERE finished_at IS NULL AND state IN ('ready', 'leased')"
+        "SELECT id, lane, received_at, state FROM message WHERE finished_at IS NULL AND state IN ('ready', 'leased')"
         f" AND task = 'question'{where} ORDER BY +id",  # by id itself, SQLite reads the finished ones too
         who,
     ).fetchall()
-    return [Waiting(*row) for row in rows]
+    found = [Waiting(row, lane, at, state == State.LEASED) for row, lane, at, state in rows]
+    if message is not None and found and not found[0].running:
+        (ahead,) = c.execute(
+            "SELECT count(*) FROM message WHERE finished_at IS NULL AND state = 'ready' AND received_at < ?"
+            " AND task = 'question'",
+            (found[0].received_at,),
+        ).fetchone()
+        found[0] = replace(found[0], ahead=ahead)
+    return found
 
 
 def depth(c: Connection, *, now: float) -> Depth:

@@ -49,11 +49,11 @@ def content(page: AnswerPage, texts: Texts, *, address_of: AddressOf) -> str:
     """The answer and its sources: what takes time, and stays the same however often the page is opened."""
     answer, sources = page.told.answer, grouped(page.told.answer.sources)
     addresses = [_address(source, address_of) for source in sources]
-    important = emphasis(page.told.message.text, [source.text for source in sources])
+    important = emphasis(page.told.question, [source.text for source in sources])
     said = markdown(answer.text if answer.text.strip() else texts("refused"), hosts_of(addresses), important, texts)
     notes = "".join(f'<p class="note">{escape(texts(key))}</p>\n' for key in _notes(answer))
     listed = "".join(
-        _source(source, address, page.told.message.text, texts, number=number)
+        _source(source, address, page.told.question, texts, number=number)
         for number, (source, address) in enumerate(zip(sources, addresses, strict=True), start=1)
     )
     heading = escape(texts("page_sources", count=len(sources)))
@@ -94,8 +94,8 @@ def notice(key: str, texts: Texts, *, frame: Frame, locale: str) -> str:
 
 def _question(page: AnswerPage) -> str:
     """What was written, or the names of the files that were sent instead."""
-    message = page.told.message
-    return clean(message.text).strip() or clean(" ".join(file.name for file in message.files)).strip()
+    names = " ".join(file.name for file in page.told.message.files)
+    return clean(page.told.question).strip() or clean(names).strip()
 
 
 def _facts(page: AnswerPage, texts: Texts) -> str:
@@ -138,7 +138,9 @@ def _address(source: Source, address_of: AddressOf) -> str:
 
 def _source(source: Source, address: str, question: str, texts: Texts, *, number: int) -> str:
     passages = [passage.strip() for passage in source.text.split(GAP) if passage.strip()]
-    said = "".join(f"<blockquote>{marked(passage, key_words(question, (passage,)))}</blockquote>\n" for passage in passages)
+    said = "".join(
+        f"<blockquote>{marked(passage, key_words(question, (passage,)))}</blockquote>\n" for passage in passages
+    )
     said = said or f'<p class="note">{escape(texts("page_no_passage"))}</p>\n'
     link = f'<p class="open">{anchor(address)}{escape(texts("page_open"))}</a></p>\n' if address else ""
     title = escape(" ".join(clean(source.title).split()))

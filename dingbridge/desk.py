@@ -1,0 +1,189 @@
+"""What people may do with answers that were given: see passages, judge, ask deeper, hand over; and what waits."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from dingbridge import passages
+from dingbridge.commands import Place
+from dingbridge.lease import keep
+from dingbridge.model import (
+    Answer,
+    Conversation,
+    ConversationKind,
+    Message,
+    MessageKind,
+    Person,
+    Press,
+    Told,
+    Verdict,
+    card_track,
+    code_of_track,
+)
+from dingbridge.router import judge
+from dingbridge.setup import Setup
+from dingbridge.store.store import Store
+from dingbridge.texts import Texts
+
+SUGGESTED = 5
+
+
+class Desk:
+    """setup: the one in force. cancelled: told of each question that its asker took back. counted: of what happened."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        setup: Callable[[], Setup],
+        clock: Callable[[], float],
+        pause_s: float,
+        cancelled: Callable[[dict[int, Message | None], Message], Awaitable[None]],
+        wake: Callable[[], None],
+        counted: Callable[[str, str], None],
+    ) -> None:
+        self._store = store
+        self._setup = setup
+        self._clock = clock
+        self._pause_s = pause_s
+        self._cancelled = cancelled
+        self._wake = wake
+        self._counted = counted
+
+    @property
+    def texts(self) -> Texts:
+        return self._setup().texts
+
+    def examples(self, message: Message) -> tuple[str, ...]:
+        routes = self._setup().answerer.matching(message)
+        return tuple(dict.fromkeys(one for route in routes for one in route.examples))[:SUGGESTED]
+
+    async def cancel(self, message: Message, *, before: int) -> int:
+        cancelled = await keep(self._pause_s, self._store.cancel, message, before=before)
+        await self._cancelled(cancelled, message)
+        return len(cancelled)
+
+    async def waiting(self, message: Message) -> list[Place]:
+        now = self._clock()
+        waiting = await keep(self._pause_s, self._store.waiting, message)
+        return [Place(max(0.0, now - one.received_at), one.ahead, one.running) for one in waiting]
+
+    # -- answers that were given
+
+    async def told(self, message: Message, code: str) -> Told | None:
+        answers = self._store.answers
+        if not code:
+            return await keep(self._pause_s, answers.last, message)
+        told = await keep(self._pause_s, answers.find, message.robot, code)
+        return told if told is not None and self._may_read(told, message) else None
+
+    def _may_read(self, told: Told, message: Message) -> bool:
+        """Where it was given; to others only in a group, and only as long as its route is open there."""
+        where = told.message.conversation
+        if where.id != message.conversation.id:
+            return False
+        if told.message.sender.id == message.sender.id:
+            return True
+        route = self._setup().answerer.named(told.route)
+        return where.is_group and route is not None and judge(route, replace(message, conversation=where)).matches
+
+    async def judge(self, message: Message, told: Told, verdict: Verdict, comment: str) -> None:
+        await keep(self._pause_s, self._store.answers.vote, told, message.sender.id, verdict, comment)
+        self._counted("feedback", verdict)
+
+    def passage(self, told: Told, number: int) -> Answer:
+        said = passages.passage(told.answer, number, self.texts)
+        return replace(said, question=told.question)
+
+    async def page(self, told: Told) -> str:
+        setup = self._setup()
+        route = setup.answerer.named(told.route)
+        if setup.pages is None or route is None or not route.answer_page:
+            return ""
+        return await keep(self._pause_s, setup.pages.link, told.row)
+
+    # -- to a colleague and back
+
+    async def hand_over(self, message: Message, told: Told) -> str:
+        setup = self._setup()
+        route = setup.answerer.named(told.route)
+        if route is None or not route.contact:
+            return "no_contact"
+        texts = setup.texts_of(route)
+        where = message.conversation.title or texts("one_to_one")
+        said = texts(
+            "handed_over",
+            who=message.sender.nick or message.sender.id,
+            where=where if message.conversation.is_group else texts("one_to_one"),
+            question=told.question,
+            answer=told.answer.text or texts("refused"),
+            code=told.code,
+        )
+        contact = _to_person(message, route.contact, f"{told.message.id}:contact")
+        opened = await keep(self._pause_s, self._store.answers.hand_over, told, message, contact, Answer(said))
+        self._wake()
+        if opened:
+            self._counted("handover", "opened")
+        return "hand_over_done" if opened else "hand_over_before"
+
+    async def close(self, message: Message, code: str, reply: str) -> str:
+        handover = await keep(self._pause_s, self._store.answers.handed_over, message.robot, code)
+        if handover is None or handover.contact != message.sender.id:
+            return "handover_unknown"
+        if handover.closed:
+            return "handover_closed_before"
+        asked, texts = handover.asked, self.texts
+        key = "handover_reply" if reply else "handover_solved"
+        said = texts(key, question=asked.text, reply=reply, who=message.sender.nick or message.sender.id)
+        to = replace(asked, id=f"{asked.id}:closed", text="", files=())
+        closed = await keep(self._pause_s, self._store.answers.close_handover, handover, reply, to, Answer(said))
+        self._wake()
+        if closed:
+            self._counted("handover", "closed")
+        return "handover_closed" if closed else "handover_closed_before"
+
+    # -- a button was pressed
+
+    async def press(self, press: Press) -> tuple[dict[str, str], Message | None]:
+        """What the presser's card shows from now on; and a message in their name, where the button stands for one.
+
+        Raises StoreError: then nothing was kept.
+        """
+        code, answers = code_of_track(press.track), self._store.answers
+        told = await answers.find(self._setup().robot, code) if code else None
+        if told is None or card_track(told.message.robot, told.message.id) != press.track:
+            return {"note": self.texts("press_gone")}, None
+        presser = replace(told.message, sender=_presser(told, press.person), quoted="", files=())
+        where = told.message.conversation
+        elsewhere = where.is_group and press.chat not in ("", where.id)  # a card may have been forwarded
+        if elsewhere or not self._may_read(told, presser):
+            return {"note": self.texts("press_not_yours")}, None
+        if press.action in tuple(Verdict):
+            verdict = Verdict(press.action)
+            await answers.vote(told, press.person, verdict)
+            self._counted("feedback", verdict)
+            return {"vote": verdict.value, "note": self.texts(f"thanks_{verdict}")}, None
+        if press.action not in ("deep", "full", "human"):
+            return {}, None
+        key = f"{press.track}:{press.action}:{press.person}"  # pressed twice it is asked once
+        said = replace(presser, id=key, text=f"/{press.action} {code}", sent_at=datetime.now(UTC))
+        return {"note": self.texts(f"press_{press.action}")}, said
+
+
+def _presser(told: Told, person: str) -> Person:
+    return told.message.sender if person == told.message.sender.id else Person(person, person)
+
+
+def _to_person(by: Message, staff_id: str, key: str) -> Message:
+    """A message of our own to somebody, one to one."""
+    return Message(
+        id=key,
+        robot=by.robot,
+        conversation=Conversation(f"person:{staff_id}", ConversationKind.SINGLE),
+        sender=Person(staff_id, staff_id),
+        kind=MessageKind.TEXT,
+        text="",
+        sent_at=by.sent_at,
+    )
