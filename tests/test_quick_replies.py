@@ -132,12 +132,13 @@ async def test_an_unknown_outcome_is_marked_in_the_card(chat: Chat) -> None:
     assert post.text == f"{MARK}\n\n答\n\n来源：甲"
 
 
-async def test_halves_have_the_buttons_at_their_end(chat: Chat) -> None:
-    """Too long for DingTalk: the first half is plain, the second has them."""
+async def test_halves_name_the_commands(chat: Chat) -> None:
+    """Too long for DingTalk: both halves are plain, and the commands stand at the end of the second."""
     long = await part(chat, "\n\n".join(f"第{at:04d}句，说明一件事情。" for at in range(60)))
     chat.gateway.webhook_faults.append(460101)
     assert await chat.replies.send(await chat.hear(), long)
-    assert kinds(chat) == ["markdown", "actionCard"]
+    assert kinds(chat) == ["markdown", "markdown"]
+    assert [f"/good {CODE}" in text for _, text in chat.shown] == [False, True]
 
 
 @pytest.mark.parametrize("way", ["webhook", "openapi"])
@@ -157,3 +158,14 @@ async def test_a_refusal_of_everything_is_told(chat: Chat) -> None:
     chat.gateway.webhook_fault = 400105
     chat.gateway.openapi_fault = (400, "invalidParameter.msgParam.invalid")
     assert type(await chat.outcome(chat.replies.send(await chat.hear(), await part(chat)))) is ReplyRejected
+
+
+async def test_links_in_the_text_that_are_refused_become_words(chat: Chat) -> None:
+    """Quick replies may stand in the text instead of under it; where the content check minds them, the commands do."""
+    change = {"buttons": False, "links": True}
+    assert await chat.replies.send(await chat.hear(), await part(chat, **change))
+    chat.gateway.webhook_faults.append(430101)
+    assert await chat.replies.send(await chat.hear(), await part(chat, **change))
+    assert kinds(chat) == ["markdown", "markdown"]
+    assert [f"]({URLS[0]})" in text for _, text in chat.shown] == [True, False]
+    assert [f"/good {CODE}" in text for _, text in chat.shown] == [False, True]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
@@ -19,14 +19,13 @@ from dingbridge.texts import Texts
 
 PART_BYTES = 13_000  # JSON-escaped; fits both ways to the chat with title, mention, marks and buttons
 SHOWN_SOURCES = 5
-MAX_BUTTONS = 5  # of the OpenAPI's largest vertical action card
 _TITLE_CHARS = 120
 _SEND = "dtmd://dingtalkclient/sendMessage?content="
 
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """Of an action card. Only here an address is made that does something in the chat."""
+    """At most five fit one message. Only here an address is made that does something in the chat."""
 
     title: str
     url: str
@@ -36,7 +35,8 @@ class Button:
 class Part:
     """One message of a reply, already safe markdown. `number` from 1; part 1 mentions the asker in groups.
 
-    mark: what a repetition begins with. instead: said at the end where DingTalk takes no buttons.
+    mark: what a repetition begins with. plain: the text for a DingTalk that takes neither buttons nor quick replies,
+    "" where there are none. link_hosts: whom the text may link to, for who writes it again.
     """
 
     number: int
@@ -44,11 +44,11 @@ class Part:
     text: str
     mark: str = ""
     buttons: tuple[Button, ...] = ()
-    instead: str = ""
+    plain: str = ""
+    link_hosts: frozenset[str] = frozenset()
 
     def without_buttons(self) -> Part:
-        text = f"{self.text}\n\n{self.instead}" if self.instead else self.text
-        return replace(self, text=text, buttons=(), instead="")
+        return replace(self, text=self.plain or self.text, buttons=(), plain="")
 
 
 def compose(answer: Answer, shape: Shape, links: Mapping[str, str]) -> list[Part]:
@@ -66,7 +66,7 @@ def compose(answer: Answer, shape: Shape, links: Mapping[str, str]) -> list[Part
     blocks = markdown.read(text, hosts, tables="keep" if shape.card else "list")
     title = markdown.shortened(blocks, markdown.TITLE_CHARS) or texts("title")
     blocks = emphasise(blocks, emphasis(shape.question, (source.text for source in sources)))
-    buttons = _buttons(shape)
+    quick = _quick_replies(shape)
     said = [
         render(blocks),
         texts("answer_cut") if cut else "",
@@ -74,16 +74,17 @@ def compose(answer: Answer, shape: Shape, links: Mapping[str, str]) -> list[Part
         texts("question_cut") if answer.question_cut else "",
         texts("file_unread", names=" / ".join(_named(Source(name)) for name in answer.unread)) if answer.unread else "",
         _examples(shape) if answer.refused else "",
-        *([] if buttons else _instead(shape)),
+        "" if shape.buttons and not shape.card else _page_link(shape),
+        _row(quick) if shape.links else "" if shape.buttons else _commands(shape),
         texts("hint") if shape.hint else "",
         _sources(sources, texts) if sources else "",
     ]
     whole = "\n\n".join(filter(None, said))
     numbered = split.number(split.split(whole or title, max_bytes=PART_BYTES))
-    parts = [Part(number, title, text, texts("repeat_mark")) for number, text in enumerate(numbered, start=1)]
-    if buttons:
-        parts[-1] = replace(parts[-1], buttons=buttons, instead="\n\n".join(_instead(shape)))
-    return parts
+    hosts |= {_host(shape.page_url)} - {""}
+    mark = texts("repeat_mark")
+    parts = [Part(number, title, text, mark, link_hosts=hosts) for number, text in enumerate(numbered, start=1)]
+    return [*parts[:-1], _with_quick_replies(parts[-1], shape, quick)]
 
 
 def wants_page(answer: Answer, parts: int, links: Mapping[str, str]) -> bool:
@@ -94,29 +95,53 @@ def wants_page(answer: Answer, parts: int, links: Mapping[str, str]) -> bool:
     return parts > 1 or unlinked or markdown.has_table(answer.text)
 
 
-def _buttons(shape: Shape) -> tuple[Button, ...]:
-    if not shape.buttons or shape.card:
+def _quick_replies(shape: Shape) -> tuple[Button, ...]:
+    """Tapped, each writes a command into the chat in the user's name."""
+    if not shape.code or shape.card or not (shape.buttons or shape.links):
         return ()
     texts, code = shape.texts, shape.code
-    buttons = [_quick("👍", f"/good {code}"), _quick("👎", f"/bad {code}")] if code else []
-    if code and shape.deep:
-        buttons.append(_quick(texts("button_deep"), f"/deep {code}"))
-    if address := _page(shape):
-        buttons.append(Button(texts("whole_answer"), address))
-    return tuple(buttons[:MAX_BUTTONS])
+    said = [("👍", f"/good {code}"), ("👎", f"/bad {code}")]
+    said += [(texts("button_deep"), f"/deep {code}")] if shape.deep else []
+    said += [(texts("button_human"), texts("send_human", code=code))] if shape.human else []
+    return tuple(Button(title, _SEND + quote(command, safe="")) for title, command in said)
 
 
-def _quick(title: str, said: str) -> Button:
-    """Tapped, it writes that into the chat in the user's name."""
-    return Button(title, _SEND + quote(said, safe=""))
+def _with_quick_replies(part: Part, shape: Shape, quick: tuple[Button, ...]) -> Part:
+    if shape.buttons and not shape.card:
+        address = _page(shape)
+        buttons = (*quick, *([Button(shape.texts("whole_answer"), address)] if address else []))
+        if not buttons:
+            return part
+        plain = "\n\n".join(filter(None, (part.text, _page_link(shape), _commands(shape))))
+        return replace(part, buttons=buttons, plain=plain)
+    if not quick:
+        return part
+    # Reading the text again, as splitting does, lets no such link through: it is put in where its words stand. What
+    # an answer may say in the same words stands before.
+    before, row, after = part.text.rpartition(_row(quick))
+    if not row:
+        return part
+    linked = " · ".join(f"[{button.title}]({button.url})" for button in quick)
+    return replace(part, text=before + linked + after, plain=before + _commands(shape) + after)
 
 
-def _instead(shape: Shape) -> Iterator[str]:
-    """The page's link, and what a user can send, each in a line."""
-    if address := _page(shape):
-        yield markdown.phrase(shape.texts("whole_answer"), address, link_hosts=frozenset({_host(address)}))
-    if shape.code and not shape.card:
-        yield shape.texts("commands_deep" if shape.deep else "commands", code=shape.code)
+def _row(quick: tuple[Button, ...]) -> str:
+    return " · ".join(button.title for button in quick)
+
+
+def _commands(shape: Shape) -> str:
+    """What a user can send, in a line."""
+    if not shape.code or shape.card:
+        return ""
+    keys = ["say_votes", *(["say_deep"] if shape.deep else []), *(["say_human"] if shape.human else [])]
+    return " · ".join(shape.texts(key, code=shape.code) for key in keys)
+
+
+def _page_link(shape: Shape) -> str:
+    address = _page(shape)
+    return (
+        markdown.phrase(shape.texts("whole_answer"), address, link_hosts=frozenset({_host(address)})) if address else ""
+    )
 
 
 def _page(shape: Shape) -> str:
