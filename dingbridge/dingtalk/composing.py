@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import quote
@@ -84,7 +85,9 @@ def compose(answer: Answer, shape: Shape, links: Mapping[str, str]) -> list[Part
     hosts |= {_host(shape.page_url)} - {""}
     mark = texts("repeat_mark")
     parts = [Part(number, title, text, mark, link_hosts=hosts) for number, text in enumerate(numbered, start=1)]
-    return [*parts[:-1], _with_quick_replies(parts[-1], shape, quick)]
+    if shape.buttons and not shape.card:
+        return [*parts[:-1], _with_buttons(parts[-1], shape, quick)]
+    return _with_links(parts, shape, quick) if quick else parts
 
 
 def wants_page(answer: Answer, parts: int, links: Mapping[str, str]) -> bool:
@@ -106,23 +109,29 @@ def _quick_replies(shape: Shape) -> tuple[Button, ...]:
     return tuple(Button(title, _SEND + quote(command, safe="")) for title, command in said)
 
 
-def _with_quick_replies(part: Part, shape: Shape, quick: tuple[Button, ...]) -> Part:
-    if shape.buttons and not shape.card:
-        address = _page(shape)
-        buttons = (*quick, *([Button(shape.texts("whole_answer"), address)] if address else []))
-        if not buttons:
-            return part
-        plain = "\n\n".join(filter(None, (part.text, _page_link(shape), _commands(shape))))
-        return replace(part, buttons=buttons, plain=plain)
-    if not quick:
+def _with_buttons(part: Part, shape: Shape, quick: tuple[Button, ...]) -> Part:
+    address = _page(shape)
+    buttons = (*quick, *([Button(shape.texts("whole_answer"), address)] if address else []))
+    if not buttons:
         return part
-    # Reading the text again, as splitting does, lets no such link through: it is put in where its words stand. What
-    # an answer may say in the same words stands before.
-    before, row, after = part.text.rpartition(_row(quick))
-    if not row:
-        return part
+    plain = "\n\n".join(filter(None, (part.text, _page_link(shape), _commands(shape))))
+    return replace(part, buttons=buttons, plain=plain)
+
+
+def _with_links(parts: list[Part], shape: Shape, quick: tuple[Button, ...]) -> list[Part]:
+    """The row's words become links where they stand last as a paragraph; what an answer says stands before.
+
+    Not before: splitting reads the text again and lets no such link through.
+    """
     linked = " · ".join(f"[{button.title}]({button.url})" for button in quick)
-    return replace(part, text=before + linked + after, plain=before + _commands(shape) + after)
+    row = re.compile(rf"(?:\A|(?<=\n\n)){re.escape(_row(quick))}(?=\n\n|\Z)")
+    for at, part in reversed(list(enumerate(parts))):
+        if places := list(row.finditer(part.text)):
+            start, end = places[-1].span()
+            before, after = part.text[:start], part.text[end:]
+            with_links = replace(part, text=before + linked + after, plain=before + _commands(shape) + after)
+            return [*parts[:at], with_links, *parts[at + 1 :]]
+    return parts
 
 
 def _row(quick: tuple[Button, ...]) -> str:
