@@ -136,7 +136,8 @@ class App:
 
     async def _run(self, bridge: asyncio.Task[None]) -> None:
         async with asyncio.TaskGroup() as self._group:
-            parts = [_watch(bridge), self._upkeep.beat(), self._upkeep.forget(), self._control.run()]
+            parts = [_watch(bridge), self._upkeep.beat(), self._upkeep.forget(), self._upkeep.close_cards()]
+            parts.append(self._control.run())
             parts += [self._reload_when_asked(), check_workspaces(self._config, self._backend)]
             parts.append(self.store.attend(self.bridge, self.vitals.told))
             if self.web is not None:
@@ -212,6 +213,7 @@ class App:
             api_base=config.dingtalk.api_base,
             network=config.dingtalk.network,
             accept=self._receiving.accept,
+            press=self._receiving.press,
             on_event=self.metrics.link_event,
             timing=self._timings.stream,
         )

@@ -13,12 +13,24 @@ import structlog
 
 from dingbridge import commands, questions, trail
 from dingbridge.answerer import Found
-from dingbridge.desk import Desk, Press
+from dingbridge.desk import Desk
 from dingbridge.dispatch import Dispatcher, Pauses
 from dingbridge.errors import BridgeError, LeaseLost, ReplyError, StoreError
 from dingbridge.inquiry import Inquiry, worded
 from dingbridge.lease import Lease, keep
-from dingbridge.model import Answer, CardState, Delivery, Entry, Message, MessageKind, Outcome, Task
+from dingbridge.model import (
+    Answer,
+    CardState,
+    Delivery,
+    Entry,
+    Message,
+    MessageKind,
+    Outcome,
+    Press,
+    Task,
+    card_track,
+    trace_code,
+)
 from dingbridge.notices import Notices
 from dingbridge.sending import Sending
 from dingbridge.setup import Setup
@@ -30,6 +42,7 @@ from dingbridge.trail import Step, Trail
 log = structlog.get_logger("dingbridge.bridge")
 
 EXPRESS = 16  # commands and refusals worked on at once
+CARDS = 20  # closed in one go
 
 
 class Bridge:
@@ -241,7 +254,7 @@ class Bridge:
         delivery, setup = lease.delivery, lease.setup
         answer = delivery.answer
         if delivery.card is CardState.OPEN and setup.cards is not None:
-            lease.card = setup.cards.resume(delivery.message)
+            lease.card = setup.cards.resume(lease.track, lease.code)
         if delivery.outcome in _EMPTY:
             answer = Answer(setup.texts.failure(_EMPTY[delivery.outcome], lease.code))
         route = setup.answerer.named(delivery.route)
@@ -264,6 +277,15 @@ class Bridge:
             await self._notices.settle(row)
             await self._leave_ended(row, question or by, "cancelled by the asker")
         self._questions.wake()
+
+    async def close_cards(self) -> None:
+        """Those of messages that have ended without an answer on them. Raises StoreError."""
+        cards, answers = self._setup.cards, self._store.answers
+        for row, robot, key, outcome in await answers.open_cards(CARDS):
+            if cards is not None:
+                text = "card_cancelled" if outcome is Outcome.CANCELLED else "card_ended"
+                await cards.resume(card_track(robot, key), trace_code(robot, key)).fail(self._setup.texts(text))
+            await answers.card(row, CardState.CLOSED)
 
     # -- what operators ask of us
 

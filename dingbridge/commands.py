@@ -119,7 +119,7 @@ async def _status(request: Request, desk: Desk) -> str:
         said.append(texts("status_running"))
     elif waiting[0].ahead:
         said.append(texts("status_ahead", count=waiting[0].ahead))
-    return "".join(said)
+    return ("" if texts.chinese else " ").join(said)
 
 
 async def _whoami(request: Request, desk: Desk) -> str:
@@ -160,7 +160,7 @@ async def _full(request: Request, desk: Desk) -> str | Answer:
         return desk.texts("nothing_told")
     if not (url := await desk.page(told)):
         return desk.texts("no_page")
-    return desk.texts("page_link", url=url)
+    return Answer(desk.texts("page_here", question=told.question), page_url=url)
 
 
 async def _human(request: Request, desk: Desk) -> str:

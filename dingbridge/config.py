@@ -79,7 +79,7 @@ SCHEMA: Schema = {
         Field("notice_after_s", decode.number(zero=True), 3),
         Field("notice", decode.choice("text", "emotion", "off"), "text"),
         Field("uncertain", decode.choice("repeat", "drop"), "repeat"),
-        Field("quick_replies", decode.choice("single", "all", "off"), "single"),
+        Field("quick_replies", decode.choice("commands", "buttons", "off"), "commands"),
     ),
     "limits": (
         Field("workers", decode.whole(0), 64),

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from dingbridge import passages
 from dingbridge.commands import Place
 from dingbridge.lease import keep
-from dingbridge.model import Answer, Conversation, ConversationKind, Message, MessageKind, Person, Told, Verdict
+from dingbridge.model import (
+    Answer,
+    Conversation,
+    ConversationKind,
+    Message,
+    MessageKind,
+    Person,
+    Press,
+    Told,
+    Verdict,
+    card_track,
+    code_of_track,
+)
 from dingbridge.router import judge
 from dingbridge.setup import Setup
 from dingbridge.store.store import Store
 from dingbridge.texts import Texts
 
 SUGGESTED = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Press:
-    """A button of a card. chat: the group's id, "" one to one. key: the same for one press that comes twice."""
-
-    code: str
-    track: str
-    person: str
-    chat: str
-    action: str
 
 
 class Desk:
@@ -150,28 +151,24 @@ class Desk:
 
         Raises StoreError: then nothing was kept.
         """
-        told = await self._store.answers.find(self._setup().robot, press.code)
-        if told is None:
+        code, answers = code_of_track(press.track), self._store.answers
+        told = await answers.find(self._setup().robot, code) if code else None
+        if told is None or card_track(told.message.robot, told.message.id) != press.track:
             return {"note": self.texts("press_gone")}, None
-        presser = replace(
-            told.message, sender=_presser(told, press.person), quoted="", files=(), id=f"{press.track}:{press.action}"
-        )
-        own_chat = press.chat in ("", told.message.conversation.id)
-        if not own_chat or not self._may_read(told, presser):
+        presser = replace(told.message, sender=_presser(told, press.person), quoted="", files=())
+        where = told.message.conversation
+        elsewhere = where.is_group and press.chat not in ("", where.id)  # a card may have been forwarded
+        if elsewhere or not self._may_read(told, presser):
             return {"note": self.texts("press_not_yours")}, None
         if press.action in tuple(Verdict):
             verdict = Verdict(press.action)
-            await self._store.answers.vote(told, press.person, verdict)
+            await answers.vote(told, press.person, verdict)
             self._counted("feedback", verdict)
-            return {"vote": verdict, "note": self.texts(f"thanks_{verdict}")}, None
+            return {"vote": verdict.value, "note": self.texts(f"thanks_{verdict}")}, None
         if press.action not in ("deep", "full", "human"):
             return {}, None
-        said = replace(
-            presser,
-            id=f"{press.track}:{press.action}:{press.person}",
-            text=f"/{press.action} {press.code}",
-            sent_at=datetime.now(UTC),
-        )
+        key = f"{press.track}:{press.action}:{press.person}"  # pressed twice it is asked once
+        said = replace(presser, id=key, text=f"/{press.action} {code}", sent_at=datetime.now(UTC))
         return {"note": self.texts(f"press_{press.action}")}, said
 
 

@@ -146,7 +146,10 @@ class HandlerError(BridgeError):
 
 
 class ReplyError(BridgeError):
-    pass
+    """code, status: how DingTalk's OpenAPI named a refusal, and its HTTP status; "" and 0 where it did not refuse."""
+
+    code: str = ""
+    status: int = 0
 
 
 class SessionExpired(ReplyError):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from dingbridge import commands
 from dingbridge.answerer import Ask, Found
 from dingbridge.desk import Desk
 from dingbridge.lease import Lease
-from dingbridge.model import Answer, CardState, Message, Outcome
+from dingbridge.model import Answer, Attachment, CardState, Message, Outcome
 from dingbridge.notices import Notices, Progress
 from dingbridge.setup import Setup
 from dingbridge.store.store import Store
@@ -29,7 +30,7 @@ class Inquiry:
         if setup.cards is None:
             return
         if delivery.card is CardState.OPEN:
-            lease.card = setup.cards.resume(delivery.message)
+            lease.card = setup.cards.resume(lease.track, lease.code)
         elif delivery.card is CardState.NONE and setup.cards.available:
             routes = setup.answerer.matching(delivery.message)
             everyone = all(not route.users and not route.conversations for route in routes)
@@ -38,7 +39,7 @@ class Inquiry:
                 delivery.message, setup.texts(NOTICE), forward=everyone, params=lease.card_params()
             )
             if lease.card is None:
-                await lease.card_is(CardState.NONE)
+                await lease.card_is(CardState.CLOSED)  # nor will one be tried again, which would seem to be there
         if lease.card is not None:  # which is the sign of life
             await self._notices.settle(delivery.row)
 
@@ -52,10 +53,13 @@ class Inquiry:
             message = await self._deeper(message, command[1])
             if not message.text:
                 return Found(Answer(setup.texts("nothing_told")), Outcome.COMMAND)
-        files = await setup.files.fetch(message) if message.files and setup.files is not None else ()
         show = lease.card.update if lease.card is not None else None
-        ask = Ask(message, delivery.lane, setup.texts, known.turns, files, deep=deep, on_text=show)
-        found = await setup.answerer.answer(ask, Progress(self._notices, delivery.row, show))
+        async with AsyncExitStack() as stack:
+            files: tuple[Attachment, ...] = ()
+            if message.files and setup.files is not None:
+                files = await stack.enter_async_context(setup.files.hold(message))
+            ask = Ask(message, delivery.lane, setup.texts, known.turns, files, deep=deep, on_text=show)
+            found = await setup.answerer.answer(ask, Progress(self._notices, delivery.row, show))
         if deep and found.outcome is Outcome.UNROUTED:
             return Found(Answer(setup.texts("deep_none")), Outcome.COMMAND)
         if found.answer is None:

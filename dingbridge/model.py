@@ -139,6 +139,31 @@ def trace_code(robot: str, message_id: str) -> str:
     return "".join(CROCKFORD[(digest >> shift) & 31] for shift in range(35, -1, -5))
 
 
+def card_track(robot: str, message_id: str) -> str:
+    """What DingTalk knows a message's card by: the same after a restart, and to be guessed by nobody."""
+    digest = hashlib.sha256(f"card\0{robot}\0{message_id}".encode()).hexdigest()
+    return f"dingbridge-{trace_code(robot, message_id)}-{digest[:32]}"
+
+
+_TRACK = re.compile(rf"dingbridge-([{CROCKFORD}]{{8}})-[0-9a-f]{{32}}")
+
+
+def code_of_track(track: str) -> str:
+    """The code of the message that a card belongs to; "" where it is no card of ours."""
+    found = _TRACK.fullmatch(track)
+    return found[1] if found else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Press:
+    """A button of a card. track: the card. chat: the group it was pressed in, "" one to one."""
+
+    track: str
+    person: str
+    chat: str
+    action: str
+
+
 def typed_code(written: str) -> str:
     """A code as somebody typed or pasted it from a chat: Crockford's alphabet forgives o, i and l."""
     return _BEFORE_CODE.sub("", written).strip().upper().translate(str.maketrans("OIL", "011"))
@@ -169,6 +194,7 @@ class Answer:
     origin: the workspace it came from; empty where a handler of one's own found it.
     first: its asker has had none before.
     question: what was asked, where the message itself does not say it.
+    page_url: a page that is to be opened.
     unread: names of attached documents that the backend did not look at.
     """
 
@@ -182,6 +208,7 @@ class Answer:
     origin: str = ""
     first: bool = False
     question: str = ""
+    page_url: str = ""
     unread: tuple[str, ...] = ()
 
 

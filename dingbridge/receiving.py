@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -12,13 +14,14 @@ import structlog
 
 from dingbridge import trail
 from dingbridge.bridge import Bridge
-from dingbridge.dingtalk import payload
+from dingbridge.dingtalk import payload, presses
 from dingbridge.errors import StoreError
 from dingbridge.model import Message, typed_code
 from dingbridge.trail import Trail
 
 log = structlog.get_logger("dingbridge.daemon")
 
+PRESS_S = 1.7  # DingTalk waits for two
 UNKEPT = 200  # messages that the store did not take, remembered for `trace`
 
 
@@ -59,6 +62,14 @@ class Receiving:
                 self._unkept.append(_unkept(message, error))
                 raise
         self._took(time.perf_counter() - started)
+
+    async def press(self, data: dict[str, Any], frame_id: str) -> dict[str, Any]:  # noqa: ARG002 - as `accept`
+        """A button of a card: what it stands for is kept, and what its card shows goes back with the ack."""
+        shown: dict[str, str] = {}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PRESS_S):
+                shown = await self._bridge.press(presses.parse(data))
+        return presses.response(shown)
 
     def _webhook_checked(self, frame_id: str, url: str) -> bool:
         allowed = self._webhook_allowed(url)

@@ -82,16 +82,16 @@ class Sending:
         setup, delivery, route = lease.setup, lease.delivery, found.route
         texts, answer = setup.texts_of(route), found.answer or Answer("")
         if delivery.task is not Task.QUESTION:
-            return Shape(texts, question=answer.question)
+            return Shape(texts, question=answer.question, page_url=answer.page_url)
         judged = found.outcome in _JUDGED and setup.quick_replies != "off"
         group = delivery.message.conversation.is_group
         return Shape(
             texts,
             question=answer.question or delivery.message.text,
-            code=lease.code if judged else "",
+            code=lease.code,
             card=lease.card_state in (CardState.OPEN, CardState.SHOWN),
-            buttons=setup.quick_replies == "card" and not group,
-            links=setup.quick_replies == "links" and not group,
+            buttons=judged and setup.quick_replies == "buttons" and not group,
+            commands=judged and (group or setup.quick_replies == "commands"),
             deep=_deeper(found),
             human=bool(route and route.contact),
             hint=answer.first and found.outcome in _JUDGED,

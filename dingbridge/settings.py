@@ -45,7 +45,7 @@ class AnythingLLMConfig:
 class ReplyConfig:
     """`[reply]`: locale "zh-CN" or "en"; notice "text", "emotion" or "off"; uncertain "repeat" or "drop".
 
-    quick_replies: where answers have buttons without a card: "single" (one to one), "all" or "off".
+    quick_replies: without a card, "commands" names them below an answer, "buttons" makes it an action card one to one.
     """
 
     locale: str

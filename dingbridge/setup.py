@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +21,9 @@ class Part(Protocol):
 
     @property
     def text(self) -> str: ...
+
+    @property
+    def link_hosts(self) -> frozenset[str]: ...
 
 
 P = TypeVar("P", bound=Part)
@@ -63,15 +67,15 @@ class Cards(Protocol):
     async def open(self, message: Message, text: str, *, forward: bool, params: Mapping[str, str]) -> Card | None:
         """None: there is none, and none will appear."""
 
-    def resume(self, message: Message) -> Card:
-        """One that was opened before, by whichever process."""
+    def resume(self, track: str, code: str) -> Card:
+        """One that was opened before, by whichever process. code: of its message."""
 
 
 class Files(Protocol):
     """What people send along."""
 
-    async def fetch(self, message: Message) -> tuple[Attachment, ...]:
-        """Raises BridgeError."""
+    def hold(self, message: Message) -> AbstractAsyncContextManager[tuple[Attachment, ...]]:
+        """All of them, for as long as they are needed. Raises BridgeError."""
 
 
 class Pages(Protocol):
@@ -85,7 +89,7 @@ class Pages(Protocol):
 class Setup:
     """A reload replaces it whole; what runs keeps its own. workers: questions at once, 0 means no limit.
 
-    notice: "text", "emotion" or "off". quick_replies: "single", "all" or "off", see `settings.ReplyConfig`.
+    notice: "text", "emotion" or "off". quick_replies: "commands", "buttons" or "off", see `settings.ReplyConfig`.
     locales: the texts of those routes that have their own.
     """
 

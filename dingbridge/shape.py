@@ -12,10 +12,9 @@ class Shape:
     """The default is the bare answer with its sources.
 
     question: what was asked; its key words are bold where the sources have them too.
-    code: the answer's code, which quick replies and the line of commands name; "" offers neither.
+    code: the answer's code, which quick replies name.
     card: the text is for a card: tables are kept; the card has buttons of its own.
-    buttons: the last part carries quick replies. links: they stand in a line of the text. Without either the
-        commands are named.
+    buttons: the last part carries quick replies. commands: they are named in a line of the text.
     deep: a deeper answer is offered; human: a colleague is. page_url: the whole answer on a page, "" where there is
         none.
     hint: what else can be sent, for who meets the robot first. examples: shown after a refusal.
@@ -26,7 +25,7 @@ class Shape:
     code: str = ""
     card: bool = False
     buttons: bool = False
-    links: bool = False
+    commands: bool = False
     deep: bool = False
     human: bool = False
     page_url: str = ""

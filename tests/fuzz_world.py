@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dingbridge import commands
 from dingbridge.answerer import Answerer
@@ -187,7 +187,7 @@ class Documents:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def ask(self, question: str, *, workspace: str, session: str, **_: Any) -> Answer:
+    async def ask(self, question: str, *, workspace: str, session: str, **with_it: Any) -> Answer:
         world = self._world
         said = world.said[question.partition(" ")[0]]
         fault = "down" if world.down else said.asks[0] if said.asks else ""
@@ -261,6 +261,7 @@ class World:
 
     def _setup(self, workers: int) -> Setup:
         return Setup(
+            robot=ROBOT,
             answerer=Answerer(ROUTES, Documents(self), handler_s=180.0),
             replies=self.chat,
             texts=TEXTS,

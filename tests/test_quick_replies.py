@@ -93,7 +93,7 @@ async def test_refused_buttons_become_words_and_are_not_tried_again_for_a_while(
         assert chat.requests == 3
         for _, text in chat.shown:
             assert text.startswith("答\n\n来源：甲")
-            assert text.endswith(f"有用 /good {CODE} · 没用 /bad {CODE} 原因 · 再深入 /deep {CODE}")
+            assert text.endswith(chat.texts("commands_deep"))
             assert f"]({PAGE})" in text
         clock.now += PLAIN_S
         assert await chat.replies.send(await chat.hear(webhook_ttl_s=2 * PLAIN_S), await part(chat))
@@ -138,17 +138,15 @@ async def test_halves_name_the_commands(chat: Chat) -> None:
     chat.gateway.webhook_faults.append(460101)
     assert await chat.replies.send(await chat.hear(), long)
     assert kinds(chat) == ["markdown", "markdown"]
-    assert [f"/good {CODE}" in text for _, text in chat.shown] == [False, True]
+    assert ["/good" in text for _, text in chat.shown] == [False, True]
 
 
 @pytest.mark.parametrize("way", ["webhook", "openapi"])
-@pytest.mark.parametrize("form", ["buttons", "links"])
 @pytest.mark.parametrize("unit", ["字", '"'])
-async def test_the_fullest_part_still_fits(chat: Chat, way: str, form: str, unit: str) -> None:
+async def test_the_fullest_part_still_fits(chat: Chat, way: str, unit: str) -> None:
     """With mention, mark and buttons each part is taken whole, on both ways."""
     message = await chat.hear(group=True, webhook_ttl_s=5400 if way == "webhook" else -1)
-    offered = OFFERED | {"buttons": form == "buttons", "links": form == "links", "human": True}
-    parts = await chat.compose(Answer(unit * 24_000), **offered)
+    parts = await chat.compose(Answer(unit * 24_000), **OFFERED)
     for one in parts:
         assert await chat.replies.send(message, one, uncertain=True)
     assert len(chat.gateway.posts) == len(parts) == chat.requests
@@ -160,14 +158,3 @@ async def test_a_refusal_of_everything_is_told(chat: Chat) -> None:
     chat.gateway.webhook_fault = 400105
     chat.gateway.openapi_fault = (400, "invalidParameter.msgParam.invalid")
     assert type(await chat.outcome(chat.replies.send(await chat.hear(), await part(chat)))) is ReplyRejected
-
-
-async def test_links_in_the_text_that_are_refused_become_words(chat: Chat) -> None:
-    """Quick replies may stand in the text instead of under it; where the content check minds them, the commands do."""
-    change: dict[str, Any] = {"buttons": False, "links": True}
-    assert await chat.replies.send(await chat.hear(), await part(chat, **change))
-    chat.gateway.webhook_faults.append(430101)
-    assert await chat.replies.send(await chat.hear(), await part(chat, **change))
-    assert kinds(chat) == ["markdown", "markdown"]
-    assert [f"]({URLS[0]})" in text for _, text in chat.shown] == [True, False]
-    assert [f"/good {CODE}" in text for _, text in chat.shown] == [False, True]

@@ -25,9 +25,6 @@ PAGE = "https://kb.corp.example:8443/a/token"
 HOSTS = frozenset({"docs.corp.example", "kb.corp.example"})
 LINKS = {"差旅制度": f"{DOC}/travel", "年假.md": f"{DOC}/leave", "坏": "dtmd://dingtalkclient/sendMessage?content=x"}
 CODE = "0123ABCD"
-SEND = "dtmd://dingtalkclient/sendMessage?content="
-ROW = f"[👍]({SEND}%2Fgood%20{CODE}) · [👎]({SEND}%2Fbad%20{CODE})"
-LINKED = Shape(ZH, question="住宿标准", code=CODE, links=True)
 FULL = Shape(ZH, question="住宿标准？", code=CODE, buttons=True, deep=True, page_url=PAGE, hint=True)
 
 
@@ -70,15 +67,25 @@ def test_only_what_is_offered_has_a_button(change: dict[str, object], titles: li
     assert [button.title for button in one(Answer("答"), replace(FULL, **change)).buttons] == titles  # type: ignore[arg-type]
 
 
+def test_a_refusal_offers_a_colleague() -> None:
+    """转人工 stands under an answer that says no, where the route names somebody; it is no choice elsewhere."""
+    shape = Shape(ZH, code=CODE, buttons=True, human=True)
+    *_, last = one(Answer("没有找到。", refused=True), shape).buttons
+    assert last == Button(
+        "转人工", f"dtmd://dingtalkclient/sendMessage?content=%2F%E8%BD%AC%E4%BA%BA%E5%B7%A5%20{CODE}"
+    )
+    assert [button.title for button in one(Answer("五天。"), shape).buttons] == ["👍", "👎"]
+
+
 def test_without_buttons_the_commands_are_named() -> None:
     """One short line, and the page as a link that says what it needs; the sources stay last."""
-    shape = Shape(ZH, code=CODE, deep=True, page_url=PAGE, hint=True)
+    shape = Shape(ZH, code=CODE, commands=True, deep=True, page_url=PAGE, hint=True)
     text, page, commands, hint, sources = one(Answer("答", (Source("甲"),)), shape).text.split("\n\n")
     assert (text, sources) == ("答", "来源：甲")
     assert page == f"[查看全文（需公司网络/VPN）]({PAGE})"
-    assert commands == f"有用 /good {CODE} · 没用 /bad {CODE} 原因 · 再深入 /deep {CODE}"
-    assert "/出处 1" in hint
-    assert "/deep" not in one(Answer("答"), replace(shape, deep=False)).text
+    assert commands == ZH("commands_deep")
+    assert hint == ZH("hint")
+    assert one(Answer("答"), replace(shape, deep=False, hint=False, page_url="")).text == f"答\n\n{ZH('commands')}"
     assert one(Answer("答"), Shape(ZH)).text == "答"
 
 
@@ -88,32 +95,9 @@ def test_buttons_that_are_refused_leave_their_words() -> None:
     plain = part.without_buttons()
     assert plain.buttons == ()
     assert plain.text.startswith(part.text)
-    assert plain.text.endswith(f"再深入 /deep {CODE}")
+    assert plain.text.endswith(ZH("commands_deep"))
     assert f"]({PAGE})" in plain.text
     assert plain.without_buttons() == plain
-
-
-def test_quick_replies_in_the_text() -> None:
-    """Their line stands before the sources, once; an answer that says the same words gets no link by it."""
-    row = "👍 · 👎 · 再深入 · 转人工"
-    shape = Shape(ZH, code=CODE, links=True, deep=True, human=True)
-    said, written, sources = one(Answer(row, (Source("甲"),)), shape).text.split("\n\n")
-    assert (said, sources) == (row, "来源：甲")
-    assert re.findall(r"\[(.+?)\]\((.+?)\)", written) == [
-        ("👍", f"{SEND}%2Fgood%20{CODE}"),
-        ("👎", f"{SEND}%2Fbad%20{CODE}"),
-        ("再深入", f"{SEND}%2Fdeep%20{CODE}"),
-        ("转人工", f"{SEND}%2F%E8%BD%AC%E4%BA%BA%E5%B7%A5%20{CODE}"),
-    ]
-    plain = one(Answer(row, (Source("甲"),)), shape).without_buttons().text
-    assert "dtmd" not in plain
-    assert f"找同事 /转人工 {CODE}\n\n来源：甲" in plain
-    assert one(Answer(row), replace(shape, code="")).text == row
-    for lead in range(3_900, 4_000, 10):
-        parts = compose(Answer(f"{row}\n\n{'字' * lead}", (Source(row), Source(row, url=DOC))), shape, {})
-        together = "\n\n".join(part.text for part in parts)
-        assert together.count("dtmd:") == 4
-        assert faults(together.split("来源：")[1], HOSTS) == []
 
 
 def test_buttons_stand_under_the_last_part() -> None:
@@ -136,7 +120,7 @@ def test_examples_after_a_refusal_only() -> None:
 def test_a_card_keeps_tables_and_names_no_commands() -> None:
     """A card can show tables and has buttons of its own."""
     table = "| 城市 | 标准 |\n| --- | --- |\n| 北京 | 800 |"
-    shape = Shape(ZH, code=CODE, deep=True)
+    shape = Shape(ZH, code=CODE, commands=True, deep=True)
     assert one(Answer(table), replace(shape, card=True)).text == table
     assert one(Answer(table), shape).text.startswith("- 城市 **北京**：标准 800\n\n有用")
 
@@ -266,9 +250,9 @@ def test_nothing_acts_wherever_it_stands(nasty: str) -> None:
     answer = Answer(f"{nasty}\n\n住宿标准 800 元 {nasty}", sources, refused=True)
     shape = replace(FULL, question=f"住宿标准 {nasty}", examples=(nasty,))
     for given_answer in (answer, *(passage(answer, n, ZH) for n in range(5))):
-        for one_shape in (shape, replace(shape, buttons=False), replace(shape, card=True), LINKED):
+        for one_shape in (shape, replace(shape, buttons=False, commands=True), replace(shape, card=True)):
             for part in compose(given_answer, one_shape, {nasty: "https://docs.corp.example/x"}):
-                for text in (part.text.replace(ROW, ""), part.without_buttons().text):
+                for text in (part.text, part.without_buttons().text):
                     assert faults(text, HOSTS) == []
                 assert re.search("@(?:all|所有人)|[\u200b\u202a-\u202e\u2066-\u2069]", part.title) is None
                 assert part.buttons in ((), one(Answer("答"), FULL).buttons)
@@ -318,13 +302,13 @@ SOURCES = (Source("甲", "住宿标准 800 元，30%，3月1日前", f"{DOC}/a")
 
 
 @settings(max_examples=25, deadline=None)
-@given(TEXTS, st.sampled_from([FULL, replace(FULL, buttons=False), replace(FULL, card=True), Shape(EN), LINKED]))
+@given(TEXTS, st.sampled_from([FULL, replace(FULL, buttons=False, commands=True), replace(FULL, card=True), Shape(EN)]))
 def test_whole_and_well_formed_in_every_shape(text: str, shape: Shape) -> None:
     """Every part within its bytes, fences closed, inert; all words of the answer in order; the same again."""
     parts = compose(Answer(text, SOURCES), shape, {})
     for part in parts:
-        assert encoded(part.text.replace(ROW, "")) <= PART_BYTES
-        assert faults(part.text.replace(ROW, ""), HOSTS) == []
+        assert encoded(part.text) <= PART_BYTES
+        assert faults(part.text, HOSTS) == []
         assert balanced(part.text)
     hosts = frozenset({"docs.corp.example"})
     said = words(write(text, link_hosts=hosts, tables="keep" if shape.card else "list"))

@@ -182,7 +182,7 @@ async def test_a_refused_token_is_renewed_once_for_all(gateway: Gateway, postgre
         await asyncio.gather(*(api.token() for api in asking))
         gateway.expire_tokens()
         body = {"robotCode": gateway.client_id, "msgKey": "sampleText", "msgParam": '{"content":"x"}', "userIds": ["u"]}
-        await asyncio.gather(*(api._call("/v1.0/robot/oToMessages/batchSend", body) for api in asking))
+        await asyncio.gather(*(api.call("POST", "/v1.0/robot/oToMessages/batchSend", body) for api in asking))
         assert gateway.token_calls == 2
         assert len(gateway.posts) == 3
 

@@ -108,7 +108,6 @@ def test_aliases_in_help_work() -> None:
     """A Chinese word that help offers is one the robot understands."""
     for command in COMMANDS:
         offered = re.findall(r"“(.+?)”", CATALOGUES["zh-CN"][f"about_{command.name}"])
-        assert offered
         assert set(offered) <= set(command.aliases)
 
 

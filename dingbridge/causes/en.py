@@ -249,6 +249,35 @@ TEXTS: Mapping[str, Explanation] = MappingProxyType(
             "Look into the chat; [reply] uncertain decides whether it is sent again, and if it happens often, check "
             "the network to DingTalk.",
         ),
+        "card.template": Explanation(
+            "DingTalk does not know the card template, or it is not published; answers are plain messages meanwhile.",
+            "Publish the template on the card platform (卡片平台), linked to this app, and copy its id into [dingtalk] "
+            "card_template_id.",
+        ),
+        "card.permission": Explanation(
+            "The app may not write cards: Card.Instance.Write or Card.Streaming.Write is missing.",
+            "Search both in the developer console (权限管理) and grant them; AIInteraction.Card.Write is another one.",
+        ),
+        "card.key": Explanation(
+            "The template has no streaming variable of the name that was given, or card streaming is not permitted.",
+            "See [dingtalk] card_content_key: it names the markdown variable whose streaming switch (流式组件) is on.",
+        ),
+        "card.too_large": Explanation(
+            "The answer is longer than a card takes.",
+            "Nothing is to do, the rest comes as messages; shorter answers are a matter of the workspace's prompt.",
+        ),
+        "card.undelivered": Explanation(
+            "The card was made, but DingTalk did not show it in the chat.",
+            "The answer comes as a message; if it stays so, see that the robot is in the group.",
+        ),
+        "card.gone": Explanation(
+            "DingTalk does not know the card that was to be updated.",
+            "The answer comes as a message; if it happens often, see whether two apps share one store.",
+        ),
+        "card.busy": Explanation(
+            "DingTalk's card service fails, so cards rest for half an hour.",
+            "Nothing is to do, answers are plain messages meanwhile; if it lasts, look at DingTalk's service status.",
+        ),
         "token.refused": Explanation(
             "DingTalk gives no access token, or does not know the one it gave: the credentials are wrong.",
             "Check that [dingtalk] client_id and client_secret are of one app and without blanks, then run dingbridge "

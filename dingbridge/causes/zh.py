@@ -231,6 +231,34 @@ TEXTS: Mapping[str, Explanation] = MappingProxyType(
             "消息已经发出，但钉钉没有确认收到，不知道有没有送达。",
             "到会话里看一眼有没有这条回答；要不要重发由 [reply] uncertain 决定，经常发生时检查到钉钉的网络。",
         ),
+        "card.template": Explanation(
+            "钉钉找不到卡片模板，或者模板还没有发布；这段时间回答改用普通消息。",
+            "在“卡片平台”里把模板关联到这个应用并发布，再把模板 ID 填进 [dingtalk] card_template_id。",
+        ),
+        "card.permission": Explanation(
+            "应用没有写卡片的权限 Card.Instance.Write 或 Card.Streaming.Write。",
+            "在开发者后台的“权限管理”里搜索这两个权限并开通；AIInteraction.Card.Write 是另一个权限。",
+        ),
+        "card.key": Explanation(
+            "卡片模板里没有这个名字的流式变量，或者没有流式更新的权限。",
+            "核对 [dingtalk] card_content_key：它要和模板里打开了“流式组件”的 markdown 变量同名。",
+        ),
+        "card.too_large": Explanation(
+            "回答太长，一张卡片放不下。",
+            "不用处理，其余内容会用消息发送；想让回答短一些，请调整工作区的提示词。",
+        ),
+        "card.undelivered": Explanation(
+            "卡片已经创建，但是钉钉没有把它投放到会话里。",
+            "回答会用消息发送；一直这样时，确认机器人在群里，并且模板仍然有效。",
+        ),
+        "card.gone": Explanation(
+            "钉钉不认识要更新的这张卡片。",
+            "回答会用消息发送；经常出现时，检查是不是两个应用共用了一个存储。",
+        ),
+        "card.busy": Explanation(
+            "钉钉的卡片服务出错，卡片停用半小时。",
+            "不用处理，这段时间回答改用普通消息；持续很久时，看钉钉的服务状态。",
+        ),
         "token.refused": Explanation(
             "钉钉不给 access token，或者不认刚给的 token，多半是凭据不对。",
             "核对 [dingtalk] client_id 和 client_secret 是同一个应用的，没有多余的空格，再运行 dingbridge check。",

@@ -21,7 +21,7 @@ from dingbridge.errors import BridgeError, ConfigError
 
 if TYPE_CHECKING:
     from dingbridge.config import Located
-from dingbridge.settings import Config
+    from dingbridge.settings import Config
 
 FAILED = 1
 CONFIGURATION = 78

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
@@ -20,13 +19,14 @@ from dingbridge.texts import Texts
 
 PART_BYTES = 13_000  # JSON-escaped; fits both ways to the chat with title, mention, marks and buttons
 SHOWN_SOURCES = 5
+MAX_BUTTONS = 5  # of the OpenAPI's largest vertical action card
 _TITLE_CHARS = 120
 _SEND = "dtmd://dingtalkclient/sendMessage?content="
 
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """At most five fit one message. Only here an address is made that does something in the chat."""
+    """Of an action card. Only here an address is made that does something in the chat."""
 
     title: str
     url: str
@@ -36,8 +36,8 @@ class Button:
 class Part:
     """One message of a reply, already safe markdown. `number` from 1; part 1 mentions the asker in groups.
 
-    mark: what a repetition begins with. plain: the text for a DingTalk that takes neither buttons nor quick replies,
-    "" where there are none. link_hosts: whom the text may link to, for who writes it again.
+    mark: what a repetition begins with. instead: said at the end where DingTalk takes no buttons.
+    link_hosts: where its links may lead, for who writes it once more.
     """
 
     number: int
@@ -45,11 +45,12 @@ class Part:
     text: str
     mark: str = ""
     buttons: tuple[Button, ...] = ()
-    plain: str = ""
+    instead: str = ""
     link_hosts: frozenset[str] = frozenset()
 
     def without_buttons(self) -> Part:
-        return replace(self, text=self.plain or self.text, buttons=(), plain="")
+        text = f"{self.text}\n\n{self.instead}" if self.instead else self.text
+        return replace(self, text=text, buttons=(), instead="")
 
 
 def compose(answer: Answer, shape: Shape, links: Mapping[str, str]) -> list[Part]:
@@ -67,7 +68,7 @@ def compose(answer: Answer, shape: Shape, links: Mapping[str, str]) -> list[Part
     blocks = markdown.read(text, hosts, tables="keep" if shape.card else "list")
     title = markdown.shortened(blocks, markdown.TITLE_CHARS) or texts("title")
     blocks = emphasise(blocks, emphasis(shape.question, (source.text for source in sources)))
-    quick = _quick_replies(shape)
+    buttons = _buttons(shape, refused=answer.refused)
     said = [
         render(blocks),
         texts("answer_cut") if cut else "",
@@ -75,19 +76,20 @@ def compose(answer: Answer, shape: Shape, links: Mapping[str, str]) -> list[Part
         texts("question_cut") if answer.question_cut else "",
         texts("file_unread", names=" / ".join(_named(Source(name)) for name in answer.unread)) if answer.unread else "",
         _examples(shape) if answer.refused else "",
-        "" if shape.buttons and not shape.card else _page_link(shape),
-        _row(quick) if shape.links else "" if shape.buttons else _commands(shape),
+        *([] if buttons else _instead(shape)),
         texts("hint") if shape.hint else "",
         _sources(sources, texts) if sources else "",
     ]
     whole = "\n\n".join(filter(None, said))
     numbered = split.number(split.split(whole or title, max_bytes=PART_BYTES))
-    hosts |= {_host(shape.page_url)} - {""}
+    if page := _page(shape):
+        hosts |= {_host(page)}
     mark = texts("repeat_mark")
     parts = [Part(number, title, text, mark, link_hosts=hosts) for number, text in enumerate(numbered, start=1)]
-    if shape.buttons and not shape.card:
-        return [*parts[:-1], _with_buttons(parts[-1], shape, quick)]
-    return _with_links(parts, shape, quick) if quick else parts
+    if buttons:
+        named = replace(shape, commands=bool(shape.code))
+        parts[-1] = replace(parts[-1], buttons=buttons, instead="\n\n".join(_instead(named)))
+    return parts
 
 
 def wants_page(answer: Answer, parts: int, links: Mapping[str, str]) -> bool:
@@ -98,59 +100,31 @@ def wants_page(answer: Answer, parts: int, links: Mapping[str, str]) -> bool:
     return parts > 1 or unlinked or markdown.has_table(answer.text)
 
 
-def _quick_replies(shape: Shape) -> tuple[Button, ...]:
-    """Tapped, each writes a command into the chat in the user's name."""
-    if not shape.code or shape.card or not (shape.buttons or shape.links):
+def _buttons(shape: Shape, *, refused: bool) -> tuple[Button, ...]:
+    if not shape.buttons or shape.card:
         return ()
     texts, code = shape.texts, shape.code
-    said = [("👍", f"/good {code}"), ("👎", f"/bad {code}")]
-    said += [(texts("button_deep"), f"/deep {code}")] if shape.deep else []
-    said += [(texts("button_human"), texts("send_human", code=code))] if shape.human else []
-    return tuple(Button(title, _SEND + quote(command, safe="")) for title, command in said)
+    buttons = [_quick("👍", f"/good {code}"), _quick("👎", f"/bad {code}")] if code else []
+    if code and shape.deep:
+        buttons.append(_quick(texts("button_deep"), f"/deep {code}"))
+    if code and shape.human and refused:
+        buttons.append(_quick(texts("button_human"), texts("send_human", code=code)))
+    if address := _page(shape):
+        buttons.append(Button(texts("whole_answer"), address))
+    return tuple(buttons[:MAX_BUTTONS])
 
 
-def _with_buttons(part: Part, shape: Shape, quick: tuple[Button, ...]) -> Part:
-    address = _page(shape)
-    buttons = (*quick, *([Button(shape.texts("whole_answer"), address)] if address else []))
-    if not buttons:
-        return part
-    plain = "\n\n".join(filter(None, (part.text, _page_link(shape), _commands(shape))))
-    return replace(part, buttons=buttons, plain=plain)
+def _quick(title: str, said: str) -> Button:
+    """Tapped, it writes that into the chat in the user's name."""
+    return Button(title, _SEND + quote(said, safe=""))
 
 
-def _with_links(parts: list[Part], shape: Shape, quick: tuple[Button, ...]) -> list[Part]:
-    """The row's words become links where they stand last as a paragraph; what an answer says stands before.
-
-    Not before: splitting reads the text again and lets no such link through.
-    """
-    linked = " · ".join(f"[{button.title}]({button.url})" for button in quick)
-    row = re.compile(rf"(?:\A|(?<=\n\n)){re.escape(_row(quick))}(?=\n\n|\Z)")
-    for at, part in reversed(list(enumerate(parts))):
-        if places := list(row.finditer(part.text)):
-            start, end = places[-1].span()
-            before, after = part.text[:start], part.text[end:]
-            with_links = replace(part, text=before + linked + after, plain=before + _commands(shape) + after)
-            return [*parts[:at], with_links, *parts[at + 1 :]]
-    return parts
-
-
-def _row(quick: tuple[Button, ...]) -> str:
-    return " · ".join(button.title for button in quick)
-
-
-def _commands(shape: Shape) -> str:
-    """What a user can send, in a line."""
-    if not shape.code or shape.card:
-        return ""
-    keys = ["say_votes", *(["say_deep"] if shape.deep else []), *(["say_human"] if shape.human else [])]
-    return " · ".join(shape.texts(key, code=shape.code) for key in keys)
-
-
-def _page_link(shape: Shape) -> str:
-    address = _page(shape)
-    return (
-        markdown.phrase(shape.texts("whole_answer"), address, link_hosts=frozenset({_host(address)})) if address else ""
-    )
+def _instead(shape: Shape) -> Iterator[str]:
+    """The page's link, and what a user can send, each in a line."""
+    if address := _page(shape):
+        yield markdown.phrase(shape.texts("whole_answer"), address, link_hosts=frozenset({_host(address)}))
+    if shape.commands and not shape.card:
+        yield shape.texts("commands_deep" if shape.deep else "commands")
 
 
 def _page(shape: Shape) -> str:

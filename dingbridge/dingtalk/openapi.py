@@ -18,7 +18,7 @@ import aiohttp
 from yarl import URL
 
 from dingbridge import trail
-from dingbridge.dingtalk.post import post_json
+from dingbridge.dingtalk.post import send_json
 from dingbridge.dingtalk.rate import Rate
 from dingbridge.errors import (
     ReplyError,
@@ -101,7 +101,7 @@ class OpenAPI:
     ) -> None:
         self._session = session
         self._network = network
-        self._rate = rate or Rate()
+        self.rate = rate or Rate()
         self._shared = shared
         self._refused = Secret()
         self._api_base = api_base
@@ -127,26 +127,20 @@ class OpenAPI:
         body: dict[str, Any] = {"robotCode": self._client_id, "msgKey": kind, "msgParam": param}
         if message.conversation.is_group:
             body["openConversationId"] = message.conversation.id
-            await self._call("/v1.0/robot/groupMessages/send", body)
+            await self.call("POST", "/v1.0/robot/groupMessages/send", body)
             return
         if not message.sender.staff_id:
             raise ReplyRejected(
                 "the asker has no staff id, so only the session webhook reaches them", cause="chat.no_staff_id"
             )
         body["userIds"] = [message.sender.staff_id]
-        result = await self._call("/v1.0/robot/oToMessages/batchSend", body)
+        result = await self.call("POST", "/v1.0/robot/oToMessages/batchSend", body)
         if result.get("invalidStaffIdList") or result.get("filteredStaffIdList"):
             raise ReplyRejected(
                 "DingTalk does not know the asker's staff id, or this robot may not write to them", cause="chat.person"
             )
         if result.get("flowControlledStaffIdList"):
             raise ReplyPaced("DingTalk limits messages to this person", retry_after=60.0)
-
-    async def call(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """The object of an answer. Raises ReplyError."""
-        if method != "POST":
-            raise NotImplementedError(method)
-        return await self._call(path, body)
 
     async def token(self) -> Secret:
         """The current access token; raises ReplyError, the same for all who waited for one fetch."""
@@ -212,7 +206,7 @@ class OpenAPI:
     async def _fetch_token(self) -> None:
         body = {"appKey": self._client_id, "appSecret": self._client_secret.reveal()}
         try:
-            status, answer = await self._post("/v1.0/oauth2/accessToken", body, Secret())
+            status, answer = await self._send("POST", "/v1.0/oauth2/accessToken", body, Secret())
         except ReplyError as error:  # whatever became of it: nothing was sent to a chat
             cause = "token.unavailable" if error.cause == ReplyUncertain.cause else error.cause
             raise ReplyUnavailable(f"no access token: {error.detail}", cause=cause) from None
@@ -225,11 +219,16 @@ class OpenAPI:
         seconds = _lifetime(answer.get("expireIn"))
         self._use(Secret(token), max(seconds - TOKEN_MARGIN_S, seconds / 2))
 
-    async def _call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def call(self, method: str, path: str, body: dict[str, Any], *, has_turn: bool = False) -> dict[str, Any]:
+        """The object DingTalk answers; raises ReplyError with `code` and `status`.
+
+        has_turn: the caller has waited for its turn at `rate`, by this path, already.
+        """
         for attempt in (1, 2):
             token = await self.token()
-            await self._rate.turn(path, self._timeout_s)
-            status, answer = await self._post(path, body, token)
+            if attempt == 2 or not has_turn:
+                await self.rate.turn(path, self._timeout_s)
+            status, answer = await self._send(method, path, body, token)
             if status == 200 and "code" not in answer:
                 return answer
             refusal = _refusal(status, answer)
@@ -240,13 +239,14 @@ class OpenAPI:
             raise _classified(refusal)
         raise AssertionError
 
-    async def _post(self, path: str, body: dict[str, Any], token: Secret) -> tuple[int, dict[str, Any]]:
+    async def _send(self, method: str, path: str, body: dict[str, Any], token: Secret) -> tuple[int, dict[str, Any]]:
         headers = {"Accept": "application/json"}
         if token:
             headers["x-acs-dingtalk-access-token"] = token.reveal()
-        return await post_json(
+        return await send_json(
             self._session,
             self._network,
+            method,
             URL(self._api_base + path),
             body,
             headers=headers,
@@ -330,7 +330,9 @@ def _classified(refusal: _Refusal) -> ReplyError:
         _Row(True, ReplyRejected, cause=_CODE_CAUSES.get(code)),
     )
     row = next(row for row in rows if row.holds)
-    return row.kind(f"OpenAPI: {refusal}", retry_after=row.retry_after, cause=row.cause)
+    error = row.kind(f"OpenAPI: {refusal}", retry_after=row.retry_after, cause=row.cause)
+    error.code, error.status = code, refusal.status
+    return error
 
 
 def _between_cause(refusal: _Refusal) -> str:

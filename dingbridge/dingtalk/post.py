@@ -1,4 +1,4 @@
-"""One JSON POST to DingTalk, its failures sorted by whether the message may have arrived."""
+"""One JSON request to DingTalk, its failures sorted by whether the message may have arrived."""
 
 from __future__ import annotations
 
@@ -17,8 +17,16 @@ BODY_LIMIT = 256 * 1024
 
 
 async def post_json(
+    session: aiohttp.ClientSession, network: Network, url: URL, body: dict[str, Any], *, timeout_s: float
+) -> tuple[int, dict[str, Any]]:
+    """As `send_json`."""
+    return await send_json(session, network, "POST", url, body, timeout_s=timeout_s)
+
+
+async def send_json(
     session: aiohttp.ClientSession,
     network: Network,
+    method: str,
     url: URL,
     body: dict[str, Any],
     *,
@@ -35,7 +43,8 @@ async def post_json(
     try:
         async with (
             asyncio.timeout(timeout_s),
-            session.post(
+            session.request(
+                method,
                 url,
                 data=encoded,
                 headers=sent,

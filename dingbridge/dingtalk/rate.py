@@ -24,6 +24,7 @@ class Rate:
         self._replicas = replicas
         self._clock = clock
         self._turns: dict[str, deque[float]] = {}
+        self._paused: dict[str, float] = {}
 
     @property
     def share(self) -> float:
@@ -35,13 +36,17 @@ class Rate:
         if wait_s := self.reserve(path, within_s):
             await asyncio.sleep(wait_s)
 
+    def pause(self, path: str, seconds: float) -> None:
+        """DingTalk said too fast: no new turn at this API for so long, whoever asks."""
+        self._paused[path] = max(self._paused.get(path, 0.0), self._clock() + seconds)
+
     def reserve(self, path: str, within_s: float) -> float:
         """As `turn`, for who waits by himself: the seconds."""
         turns = self._turns.setdefault(path, deque(maxlen=PER_SECOND))
         count = max(1, int(self.share))
         now = self._clock()
         before = turns[-count] + WINDOW_S / min(1.0, self.share) if len(turns) >= count else now
-        wait_s = max(before, turns[-1] if turns else now) - now
+        wait_s = max(before, turns[-1] if turns else now, self._paused.get(path, now)) - now
         if wait_s > within_s:
             raise ReplyPaced(f"OpenAPI: {path} has had its calls of this second", retry_after=wait_s)
         turns.append(now + max(0.0, wait_s))

@@ -144,7 +144,7 @@ class Replies:
 
     async def _try_both(self, name: str, rung: Send, part: Part, *, marked: bool) -> ReplyError | None:
         """One rung, with buttons if there are any, else or then without."""
-        if part.plain and self._clock() >= self._plain_until:
+        if part.buttons and self._clock() >= self._plain_until:
             error = await self._try(name, rung, part, marked=marked)
             if error is None or not _may_be_the_buttons(error):
                 return error

@@ -56,8 +56,8 @@ def split(
     Parts end between blocks where they can: tables and code stay whole if they fit into one part, lists part
     between items, a heading, or a short line with a colon at its end, stays with what follows. A longer block is
     cut between its lines (code is fenced again, a table's head repeated), a longer line behind a sentence, a clause,
-    a word, never inside a link or a composed character. Room for `number` is kept. No words are lost; "" has no parts. The asker's own mention is
-    put in afterwards: here it would be muted like any other.
+    a word, never inside a link or a composed character. Room for `number` is kept. No words are lost; "" has no
+    parts. The asker's own mention is put in afterwards: here it would be muted like any other.
     """
     if max_bytes < LEAST_BYTES or max_chars < LEAST_BYTES:
         raise ValueError(f"a part of less than {LEAST_BYTES} cannot be cut to")

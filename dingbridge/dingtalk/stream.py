@@ -42,8 +42,11 @@ FRAME_LIMIT = 1024 * 1024
 _RESULTS = {AckMessage.STATUS_BAD_REQUEST: "bad_frame", AckMessage.STATUS_NOT_IMPLEMENT: "unknown_topic"}
 BOT_TOPIC: str = ChatbotMessage.TOPIC
 
-# What a frame's data and id are handed to; returns when the message is on disk. StoreError: it is not.
-Accept = Callable[[dict[str, Any], str], Awaitable[None]]
+CARD_TOPIC: str = CallbackHandler.TOPIC_CARD_CALLBACK
+
+# What a frame's data and id are handed to; returns when it is on disk, with what the ack is to carry.
+# StoreError: it is not.
+Accept = Callable[[dict[str, Any], str], Awaitable[dict[str, Any] | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ class LinkState:
 
 
 class _Inbound(CallbackHandler):  # type: ignore[misc] # the SDK has no type information
-    """The registered bot handler. `raw_process` is overridden because `process` would ack only after the work."""
+    """A topic's handler. `raw_process` is overridden because `process` would ack only after the work."""
 
     def __init__(self, accept: Accept) -> None:
         super().__init__()
@@ -94,15 +97,15 @@ class _Inbound(CallbackHandler):  # type: ignore[misc] # the SDK has no type inf
     async def raw_process(self, callback_message: Any) -> Any:
         data, frame_id = callback_message.data, callback_message.headers.message_id
         if not isinstance(data, dict):
-            raise PayloadError("a bot message whose data is no object")
-        await self._accept(data, frame_id if isinstance(frame_id, str) else "")
-        return _ack(callback_message, AckMessage.STATUS_OK, "OK", {"response": None})
+            raise PayloadError("a callback whose data is no object")
+        response = await self._accept(data, frame_id if isinstance(frame_id, str) else "")
+        return _ack(callback_message, AckMessage.STATUS_OK, "OK", {"response": response})
 
 
 class Stream:
     """`run()` keeps one link up until cancelled, or until `close()`, which leaves with code 1000.
 
-    Between `hold()` and `release()` there is none.
+    Between `hold()` and `release()` there is none. accept: of messages; press: of buttons of cards.
     on_event(name): counters; names are connected, rotated, lost, rejected, frame, bad_frame, unknown_topic, unacked.
     """
 
@@ -114,6 +117,7 @@ class Stream:
         api_base: str,
         network: Network,
         accept: Accept,
+        press: Accept | None = None,
         on_event: Callable[[str], None] = lambda _: None,
         timing: Timing | None = None,
     ) -> None:
@@ -123,6 +127,8 @@ class Stream:
         logger.propagate = False
         self._client = DingTalkStreamClient(Credential(client_id, client_secret.reveal()), logger=logger)
         self._client.register_callback_handler(BOT_TOPIC, _Inbound(accept))
+        if press is not None:
+            self._client.register_callback_handler(CARD_TOPIC, _Inbound(press))
         self._client.pre_start()
         logger.setLevel(logging.CRITICAL + 1)
         self._api_base = api_base

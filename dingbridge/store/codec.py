@@ -89,6 +89,7 @@ def decode_answer(text: str) -> Answer:
         origin=fields.get("origin", ""),
         first=fields.get("first", False),
         question=fields.get("question", ""),
+        page_url=fields.get("page_url", ""),
         unread=tuple(fields.get("unread", ())),
     )
 
