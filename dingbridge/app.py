@@ -31,6 +31,7 @@ from dingbridge.control import ControlServer
 from dingbridge.dingtalk.stream import Stream, Timing
 from dingbridge.dispatch import Pauses
 from dingbridge.errors import BridgeError, ConfigError, StoreError
+from dingbridge.journal.budget import Budget
 from dingbridge.journal.metrics import CONTENT_TYPE, Metrics
 from dingbridge.journal.record import recorder
 from dingbridge.log import pseudonym
@@ -103,6 +104,7 @@ class App:
         self.metrics = Metrics(__version__)
         self.outages = Outages()
         self.store: Store
+        self.budget: Budget
         self.bridge: Bridge
         self.stream: Stream
         self.web: Web | None = None
@@ -139,7 +141,7 @@ class App:
             parts = [_watch(bridge), self._upkeep.beat(), self._upkeep.forget(), self._upkeep.close_cards()]
             parts.append(self._control.run())
             parts += [self._reload_when_asked(), check_workspaces(self._config, self._backend)]
-            parts.append(self.store.attend(self.bridge, self.vitals.told))
+            parts += [self.store.attend(self.bridge, self.vitals.told), self.budget.run()]
             if self.web is not None:
                 parts.append(self.web.run())
             tasks = [self._group.create_task(part) for part in (self.stream.run(), *parts)]
@@ -158,6 +160,9 @@ class App:
         import_handlers_from(config)
         load_handlers(config.routes)  # before the store: what cannot be imported must not cost a lock or a migration
         await self._open_store(stack)
+        robot = config.dingtalk.client_id
+        self.budget = Budget(config.budget, robot, self.store.spent, clock=clock, metrics=self.metrics)
+        stack.push_async_callback(self.budget.close)
         presence = Presence(config.dingtalk.client_id)
         stack.callback(presence.withdraw)
         if not presence.announce() and not config.store.is_postgres:
@@ -187,9 +192,10 @@ class App:
             outages=self.outages,
             web=lambda: self.web.health if self.web is not None else None,
             stopping=lambda: self._stopping,
+            budget=self.budget,
             redact=self._redactor.text,
         )
-        self._operations = Operations(self.store, robot=config.dingtalk.client_id, config=str(config.path), live=self)
+        self._operations = Operations(self.store, robot=robot, config=str(config.path), live=self, budget=self.budget)
         self._control = ControlServer(self.store.beside, self._operations)
         self._upkeep = Upkeep(
             store=self.store,
@@ -281,6 +287,7 @@ class App:
                     self._notifier.send("READY=1", f"STATUS={self.vitals.line()}")
             self.metrics.reloaded(ok=True)
             self._config, self.store.limits = config, store_limits(config)
+            self.budget.use(config.budget)
             self._retire(self.bridge.use(setup), old)
             self._spawn(check_workspaces(config, self._backend))
             # Lists: a pair of texts is taken for a header, whose value may be a secret.

@@ -34,6 +34,8 @@ VARIABLE = "DINGBRIDGE_CONFIG"
 CONSOLE = "DingTalk's developer console (凭证与基础信息)"
 PLACES = (Path("dingbridge.toml"), Path("/etc/dingbridge/dingbridge.toml"))
 
+STANDARD = BudgetConfig(5000, 3000, "auto")  # what DingTalk's standard edition allows an organisation
+
 NETWORK = (
     Field("proxy", decode.proxy, secret=True),
     Field("no_proxy", decode.hosts, []),
@@ -104,8 +106,8 @@ SCHEMA: Schema = {
         Field("ttl_days", decode.number(zero=False), 7),
     ),
     "budget": (
-        Field("api_calls_per_month", decode.whole(0), 5000),
-        Field("webhook_stream_per_month", decode.whole(0), 3000),
+        Field("api_calls_per_month", decode.whole(0), STANDARD.api_calls_per_month),
+        Field("webhook_stream_per_month", decode.whole(0), STANDARD.webhook_stream_per_month),
         Field("reply_path", decode.choice("auto", "webhook", "openapi"), "auto"),
     ),
     "sources": (),
@@ -141,6 +143,7 @@ class Located:
     client_id: str
     locale: str
     answer_deadline_min: float
+    budget: BudgetConfig = STANDARD
 
 
 def locate(path: Path, environ: Mapping[str, str]) -> Located:
@@ -153,7 +156,9 @@ def locate(path: Path, environ: Mapping[str, str]) -> Located:
     document = reading.known("", written := _document(path), SCHEMA)
     if "store" in document and "store" not in written:  # there would be no daemon where nobody meant it to be
         raise ConfigError(reading.faults)
-    dingtalk, reply, limits = (reading.section(document, name) for name in ("dingtalk", "reply", "limits"))
+    dingtalk, reply, limits, budget = (
+        reading.section(document, name) for name in ("dingtalk", "reply", "limits", "budget")
+    )
     storing = Reading(SCHEMA, replace(around, secrets=True))  # its password leads there, too
     store = _store(storing, storing.section(document, "store"), dingtalk.get("client_id", ""))
     if storing.faults:
@@ -164,6 +169,7 @@ def locate(path: Path, environ: Mapping[str, str]) -> Located:
         client_id=dingtalk.get("client_id", ""),
         locale=reply.get("locale", "zh-CN"),
         answer_deadline_min=limits.get("answer_deadline_min", 30.0),
+        budget=replace(STANDARD, **budget),
     )
 
 

@@ -18,6 +18,7 @@ from aiohttp import web
 from yarl import URL
 
 from dingbridge.errors import BridgeError, ConfigError
+from dingbridge.journal.thrift import POOLS, decode_used
 from dingbridge.net import BodyTooLarge, read_capped
 from dingbridge.operations import NotFound, Operations
 
@@ -63,6 +64,7 @@ class ControlServer:
         app.router.add_post("/retry/{wanted:.+}", self._retry)
         app.router.add_post("/drop/{wanted:.+}", self._drop)
         app.router.add_post("/reload", self._reload)
+        app.router.add_post("/quota", self._quota)
         app.router.add_get("/support", self._support)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
@@ -104,6 +106,13 @@ class ControlServer:
 
     async def _reload(self, _: web.Request) -> web.Response:
         return await _answered(self._operations.reload())
+
+    async def _quota(self, request: web.Request) -> web.Response:
+        values = {pool: decode_used(value) for pool, value in request.query.items()}
+        used = {pool: value for pool, value in values.items() if pool in POOLS and value is not None}
+        if not used or len(used) != len(request.query):
+            return _refusal(400, f"{' or '.join(POOLS)}: what was used of it this month, a whole number")
+        return await _answered(self._operations.set_used(used))
 
     async def _support(self, _: web.Request) -> web.Response:
         return await _answered(self._operations.support())

@@ -8,15 +8,20 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
+import structlog
+
 from dingbridge import __version__, bucket
 from dingbridge.dingtalk import rate
 from dingbridge.errors import BridgeError, StoreError
+from dingbridge.journal.budget import Budget
 from dingbridge.log import pseudonym
 from dingbridge.reloading import Reloaded
 from dingbridge.store.operate import Row, Which
 from dingbridge.store.replicas import Replica
 from dingbridge.store.store import Store
 from dingbridge.trail import Step
+
+log = structlog.get_logger("dingbridge.budget")
 
 LANES = 20
 FAILURES = 10
@@ -35,7 +40,7 @@ class Live(Protocol):
     """A running daemon, seen from here."""
 
     def facts(self) -> dict[str, Any]:
-        """pid, uptime_s, ready, parts, link, backend and running, as `status` shows them."""
+        """pid, uptime_s, ready, parts, link, backend, running and quota, as `status` shows them."""
 
     def steps(self, row: int) -> tuple[Step, ...]:
         """What has happened to a message in work since its last write."""
@@ -57,11 +62,14 @@ class Live(Protocol):
 class Operations:
     """Answers are values for JSON: people and conversations as pseudonyms, texts only where asked for."""
 
-    def __init__(self, store: Store, *, robot: str, config: str, live: Live | None = None) -> None:
+    def __init__(
+        self, store: Store, *, robot: str, config: str, live: Live | None = None, budget: Budget | None = None
+    ) -> None:
         self._store = store
         self._robot = robot
         self._config = config
         self.live = live
+        self._budget = budget
 
     async def status(self) -> dict[str, Any]:
         """Where the store cannot be read in time, a running daemon tells what it knows without, and why.
@@ -82,7 +90,7 @@ class Operations:
                 "failures": [],
                 "store_why": why or f"no answer within {STORE_S:.0f} s",
             }
-        facts = self.live.facts() if self.live is not None else {"running": None}
+        facts = self.live.facts() if self.live is not None else {"running": None, **await self._quota()}
         return {
             "version": __version__,
             "config": self._config,
@@ -92,6 +100,22 @@ class Operations:
             **stored,
             **facts,
         }
+
+    async def _quota(self) -> dict[str, Any]:
+        """As the store knows it."""
+        if self._budget is None:
+            return {}
+        await self._budget.read()
+        return {"quota": self._budget.facts()}
+
+    async def set_used(self, used: Mapping[str, int]) -> dict[str, Any]:
+        """By pool, what DingTalk's console says of this month. How both are then. Raises NotPossible, StoreError."""
+        if self._budget is None:
+            raise NotPossible("nothing is counted here")
+        await self._budget.set_used(used)
+        if self.live is not None:
+            log.info("budget.corrected", **used)
+        return self._budget.facts()
 
     async def _stored(self) -> dict[str, Any]:
         depth, now = await self._store.depth(), time.time()

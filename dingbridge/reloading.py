@@ -37,7 +37,7 @@ def _flat(config: Config) -> dict[str, Any]:
         "store.url": (config.store.path, config.store.url),
         "store.password": config.store.password,
     }
-    for section in ("dingtalk", "anythingllm", "reply", "limits", "web"):
+    for section in ("dingtalk", "anythingllm", "reply", "limits", "web", "budget"):
         flat |= _keys(section, getattr(config, section))
     return flat
 

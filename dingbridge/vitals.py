@@ -11,6 +11,7 @@ from typing import Any
 from dingbridge import __version__
 from dingbridge.bridge import Bridge
 from dingbridge.dingtalk.stream import Stream
+from dingbridge.journal.budget import Budget
 from dingbridge.outage import Condition
 from dingbridge.store.store import Store
 from dingbridge.watched import Outages
@@ -32,6 +33,7 @@ class Vitals:
         outages: Outages,
         web: Callable[[], Health | None],
         stopping: Callable[[], bool],
+        budget: Budget | None = None,
         redact: Callable[[str], str] = str,
     ) -> None:
         self._store = store
@@ -40,6 +42,7 @@ class Vitals:
         self._outages = outages
         self._web = web
         self._stopping = stopping
+        self._budget = budget
         self._redact = redact
         self._began = time.monotonic()
 
@@ -81,7 +84,16 @@ class Vitals:
         lines.append(f"{'backend':10} {'ok' if backend['ok'] else 'NOT OK: ' + backend['why']}")
         lines.append(f"{'opens':10} {self._stream.state.opens}")
         lines.append(f"{'in work':10} {self._bridge.running}")
-        return "\n".join([*lines, *self._others()]) + "\n"
+        return "\n".join([*lines, *self._quota(), *self._others()]) + "\n"
+
+    def _quota(self) -> list[str]:
+        if self._budget is None:
+            return []
+        return [
+            f"{pool.replace('_', ' + '):10} {one['used']} of {one['limit'] or 'any'} this month, "
+            f"about {one['forecast']} at its end{'; REFUSED by DingTalk' if one['refused'] else ''}"
+            for pool, one in self._budget.facts()["pools"].items()
+        ]
 
     def _others(self) -> list[str]:
         """As of the last heartbeat."""
@@ -118,4 +130,6 @@ class Vitals:
             },
             "backend": {**backend, "since_s": round(backend["since_s"], 1)},
             "running": self._bridge.running,
+            **({"quota": self._budget.facts()} if self._budget is not None else {}),
+            **({"quota": self._budget.facts()} if self._budget is not None else {}),
         }

@@ -30,6 +30,8 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "demo.record": "把往来记成 JSON 行，密钥已遮住。",
         "status": "守护进程现在怎样：连接、队列、会话、AnythingLLM、最近的失败。",
         "status.watch": "每秒刷新，Ctrl-C 结束。",
+        "status.set_used": "按钉钉控制台更正本月已用的额度，如 --set-used api=1234 --set-used webhook_stream=567。",
+        "status.set_used_bad": "{written}：应写成 池=整数，每个池只写一次；池是 {pools}。",
         "trace": "一条消息的全过程，以及哪里出了错、怎么处理；给聊天里的编号或钉钉的 msgId。",
         "inbox": "存着的消息：查看、放回队列、移除。",
         "inbox.list": "列出消息，每条一行。",
@@ -78,6 +80,9 @@ _EN: Mapping[str, str] = MappingProxyType(
         "demo.record": "Traffic as JSON lines, secrets masked.",
         "status": "How the daemon is: link, queue, contexts, AnythingLLM, the last failures.",
         "status.watch": "Anew each second, until Ctrl-C.",
+        "status.set_used": "Correct what this month has used by DingTalk's console, like --set-used api=1234 "
+        "--set-used webhook_stream=567.",
+        "status.set_used_bad": "{written}: write POOL=N, a whole number, each pool once; pools: {pools}.",
         "trace": "The whole way of one message, what went wrong and what to do; by a chat's code or DingTalk's msgId.",
         "inbox": "The messages that are kept: look, retry, drop.",
         "inbox.list": "One line for each message.",

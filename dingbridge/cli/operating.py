@@ -50,13 +50,34 @@ def _as_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def _by_pool(_: click.Context, __: click.Parameter, written: tuple[str, ...]) -> dict[str, int]:
+    """`api=1234`, each pool once."""
+    from dingbridge.journal.thrift import POOLS, decode_used  # noqa: PLC0415
+
+    used: dict[str, int] = {}
+    for one in written:
+        pool, _equals, text = one.partition("=")
+        value = decode_used(text)
+        if pool not in POOLS or value is None or pool in used:
+            raise click.BadParameter(said("status.set_used_bad").format(pools=" / ".join(POOLS), written=one))
+        used[pool] = value
+    return used
+
+
 @main.command(help=said("status"))
 @config_option
 @click.option("--watch", is_flag=True, help=said("status.watch"))
+@click.option(*("--set-used", "used"), multiple=True, metavar="POOL=N", callback=_by_pool, help=said("status.set_used"))
 @json_option
-def status(config_path: Path | None, *, watch: bool, as_json: bool) -> None:
+def status(config_path: Path | None, *, watch: bool, used: dict[str, int], as_json: bool) -> None:
     located = locate(config_path)
+    from dingbridge.verbs import quota  # noqa: PLC0415
     from dingbridge.verbs import status as showing  # noqa: PLC0415
+
+    if used:
+        told = _ask(located, "set_used", used=used)
+        show(_as_json(told) if as_json else quota.render(told, _words(located)))
+        return
 
     def shown(told: Any) -> str:
         return _as_json(told) if as_json else showing.render(told, _words(located), located.store.path.parent)

@@ -74,8 +74,8 @@ class Metrics:
             buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5),
             registry=self.registry,
         )
-        self._daemons()
-        self._reloads()
+        for more in (self._daemons, self._reloads, self._quotas):
+            more()
         Gauge("dingbridge_build_info", "Constant 1", ["version"], registry=self.registry).labels(version).set(1)
 
     def _daemons(self) -> None:
@@ -92,6 +92,17 @@ class Metrics:
             "dingbridge_config_last_reload_success_timestamp_seconds",
             "When the configuration in use was read",
             registry=self.registry,
+        )
+
+    def _quotas(self) -> None:
+        self.quota = Counter(
+            "dingbridge_quota_total", "What this daemon has taken of a pool", ["pool", "kind"], registry=self.registry
+        )
+        self.quota_used = Gauge(
+            "dingbridge_quota_used", "Of this month's pool, by all daemons", ["pool"], registry=self.registry
+        )
+        self.quota_limit = Gauge(
+            "dingbridge_quota_limit", "What a month's pool holds, 0: no limit", ["pool"], registry=self.registry
         )
 
     def reloaded(self, *, ok: bool) -> None:

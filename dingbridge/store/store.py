@@ -22,6 +22,7 @@ from dingbridge.store.operate import Depth, LaneSeen, Row, Waiting, Which
 from dingbridge.store.recovery import Recovered
 from dingbridge.store.replicas import Replica
 from dingbridge.store.shared import Shared
+from dingbridge.store.spent import Spent
 from dingbridge.store.work import Leased
 from dingbridge.trail import Step
 
@@ -75,6 +76,7 @@ class Store:
         self._lease_s = lease_s
         self._settled_at = 0.0
         self.shared: Shared | None = None
+        self.spent = Spent(engine)
         self.answers = Answers(engine, clock)
 
     @property

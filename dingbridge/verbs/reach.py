@@ -15,6 +15,7 @@ from dingbridge.clock import SteadyClock
 from dingbridge.config import Located
 from dingbridge.control import HEAR_S, Deaf, NoDaemon, Refused, call, hears
 from dingbridge.errors import BridgeError, StoreLocked
+from dingbridge.journal.budget import Budget
 from dingbridge.operations import NotFound, NotPossible, Operations
 from dingbridge.store.intake import Limits
 from dingbridge.store.seat import seat_name, seat_paths
@@ -35,6 +36,7 @@ _REQUESTS: Mapping[str, Callable[[Arguments], tuple[str, str, dict[str, str]]]] 
     "retry": lambda a: ("POST", f"/retry/{_quoted(a)}", {}),
     "drop": lambda a: ("POST", f"/drop/{_quoted(a)}", {"tell": str(int(a["tell"]))}),
     "reload": lambda _: ("POST", "/reload", {}),
+    "set_used": lambda a: ("POST", "/quota", {pool: str(value) for pool, value in a["used"].items()}),
     "support": lambda _: ("GET", "/support", {}),
 }
 WANTED = 500  # characters; no msgId is so long
@@ -68,7 +70,8 @@ async def ask(located: Located, verb: str, **arguments: Any) -> Any:
             "is it starting, stopping or stuck? see its log"
         ) from None
     try:
-        operations = Operations(store, robot=located.client_id, config=str(located.path))
+        budget = Budget(located.budget, located.client_id, store.spent, clock=clock)
+        operations = Operations(store, robot=located.client_id, config=str(located.path), budget=budget)
         return await getattr(operations, verb)(**arguments)
     finally:
         await store.close()

@@ -8,6 +8,7 @@ from typing import Any
 
 from dingbridge.causes import explain
 from dingbridge.clock import DRIFT_S
+from dingbridge.verbs import quota
 from dingbridge.verbs.columns import labelled, table
 from dingbridge.verbs.moments import moment, span
 from dingbridge.verbs.words import Words
@@ -15,7 +16,8 @@ from dingbridge.verbs.words import Words
 
 def render(status: dict[str, Any], words: Words, folder: Path) -> str:
     """folder: where a daemon was looked for."""
-    lines = labelled([*_daemon(status, words, folder), *_queue(status, words)])
+    pools = quota.rows(status["quota"], words) if "quota" in status else []
+    lines = labelled([*_daemon(status, words, folder), *_queue(status, words), *pools])
     lines += [
         "",
         *_daemons(status, words),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from dingbridge.verbs.quota_words import QUOTA_EN, QUOTA_ZH
 from dingbridge.verbs.store_words import STORE_EN, STORE_ZH
 
 _ZH: Mapping[str, str] = MappingProxyType(
@@ -327,7 +328,10 @@ _EN: Mapping[str, str] = MappingProxyType(
 )
 
 WORDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {"zh-CN": MappingProxyType({**_ZH, **STORE_ZH}), "en": MappingProxyType({**_EN, **STORE_EN})}
+    {
+        "zh-CN": MappingProxyType({**_ZH, **STORE_ZH, **QUOTA_ZH}),
+        "en": MappingProxyType({**_EN, **STORE_EN, **QUOTA_EN}),
+    }
 )
 
 
