@@ -68,7 +68,7 @@ def compose(answer: Answer, shape: Shape, links: Mapping[str, str]) -> list[Part
     blocks = markdown.read(text, hosts, tables="keep" if shape.card else "list")
     title = markdown.shortened(blocks, markdown.TITLE_CHARS) or texts("title")
     blocks = emphasise(blocks, emphasis(shape.question, (source.text for source in sources)))
-    buttons = _buttons(shape)
+    buttons = _buttons(shape, refused=answer.refused)
     said = [
         render(blocks),
         texts("answer_cut") if cut else "",
@@ -87,7 +87,8 @@ def compose(answer: Answer, shape: Shape, links: Mapping[str, str]) -> list[Part
     mark = texts("repeat_mark")
     parts = [Part(number, title, text, mark, link_hosts=hosts) for number, text in enumerate(numbered, start=1)]
     if buttons:
-        parts[-1] = replace(parts[-1], buttons=buttons, instead="\n\n".join(_instead(shape)))
+        named = replace(shape, commands=bool(shape.code))
+        parts[-1] = replace(parts[-1], buttons=buttons, instead="\n\n".join(_instead(named)))
     return parts
 
 
@@ -99,13 +100,15 @@ def wants_page(answer: Answer, parts: int, links: Mapping[str, str]) -> bool:
     return parts > 1 or unlinked or markdown.has_table(answer.text)
 
 
-def _buttons(shape: Shape) -> tuple[Button, ...]:
+def _buttons(shape: Shape, *, refused: bool) -> tuple[Button, ...]:
     if not shape.buttons or shape.card:
         return ()
     texts, code = shape.texts, shape.code
     buttons = [_quick("👍", f"/good {code}"), _quick("👎", f"/bad {code}")] if code else []
     if code and shape.deep:
         buttons.append(_quick(texts("button_deep"), f"/deep {code}"))
+    if code and shape.human and refused:
+        buttons.append(_quick(texts("button_human"), texts("send_human", code=code)))
     if address := _page(shape):
         buttons.append(Button(texts("whole_answer"), address))
     return tuple(buttons[:MAX_BUTTONS])

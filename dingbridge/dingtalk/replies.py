@@ -177,6 +177,7 @@ class Replies:
 
     async def _send_halves(self, message: Message, part: Part, *, uncertain: bool, unknown: bool) -> bool:
         """unknown: the whole part may have arrived in this very try, so nothing certain can be said of a failure."""
+        part = part.without_buttons()  # cutting reads the text again, and lets no quick reply through
         # A little more than half: cuts at paragraphs are never even, and a third piece would be a third message.
         half_bytes = split.encoded(part.text) // 2 + HALF_SLACK_BYTES
         halves = split.split(part.text, max_bytes=max(split.LEAST_BYTES, half_bytes))
@@ -185,8 +186,6 @@ class Replies:
         certain = True
         for position, text in enumerate(halves):
             half = replace(part, text=text, number=part.number + position)
-            if position + 1 < len(halves):
-                half = replace(half, buttons=(), instead="")
             try:
                 certain &= await self.send(message, half, uncertain=uncertain)
             except ReplyUnsafe:
