@@ -27,6 +27,7 @@ from dingbridge.model import (
     MessageKind,
     Outcome,
     Press,
+    Route,
     Task,
     card_track,
     trace_code,
@@ -90,6 +91,9 @@ class Bridge:
 
     def _dispatcher(self, lease: Callable[[int], Awaitable[Leased]], crew: int) -> Dispatcher:
         return Dispatcher(lease=lease, work=self._work, on_end=self._ended, crew=crew, pauses=self._pauses)
+
+    def route(self, name: str) -> Route | None:
+        return self._setup.answerer.named(name)
 
     def use(self, setup: Setup) -> list[asyncio.Task[None]]:
         """From now on by this one; what still runs by the one before is returned."""
