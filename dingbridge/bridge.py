@@ -18,7 +18,19 @@ from dingbridge.dispatch import Dispatcher, Pauses
 from dingbridge.errors import BridgeError, LeaseLost, ReplyError, StoreError
 from dingbridge.inquiry import Inquiry, worded
 from dingbridge.lease import Lease, keep
-from dingbridge.model import Answer, CardState, Delivery, Entry, Message, MessageKind, Outcome, Press, Task
+from dingbridge.model import (
+    Answer,
+    CardState,
+    Delivery,
+    Entry,
+    Message,
+    MessageKind,
+    Outcome,
+    Press,
+    Task,
+    card_track,
+    trace_code,
+)
 from dingbridge.notices import Notices
 from dingbridge.sending import Sending
 from dingbridge.setup import Setup
@@ -30,6 +42,7 @@ from dingbridge.trail import Step, Trail
 log = structlog.get_logger("dingbridge.bridge")
 
 EXPRESS = 16  # commands and refusals worked on at once
+CARDS = 20  # closed in one go
 
 
 class Bridge:
@@ -57,7 +70,7 @@ class Bridge:
             after_s=setup.notice_after_s,
             claim=store.claim_notice,
             send=self._send_notice,
-            enabled=setup.notice != "off",
+            enabled=setup.notice,
         )
         self._desk = Desk(
             store,
@@ -81,15 +94,18 @@ class Bridge:
     def use(self, setup: Setup) -> list[asyncio.Task[None]]:
         """From now on by this one; what still runs by the one before is returned."""
         self._setup = setup
-        self._notices.change(after_s=setup.notice_after_s, enabled=setup.notice != "off")
+        self._notices.change(after_s=setup.notice_after_s, enabled=setup.notice)
         self._questions.change(crew=setup.workers)
         return [*self._notices.sending, *(task for one in self._dispatchers for task in one.tasks)]
 
     async def _send_notice(self, row: int, message: Message, text: str | None) -> bool:
         """It is a step of whoever works on the question just now; the answer waits for it."""
         lease = self._leases.get(row)
+        setup = self._setup
         with trail.follow(lease.trail if lease is not None else Trail()):
-            return await self._setup.replies.notice(message, text)
+            if setup.emotions is not None and not text and await setup.emotions.show(message):
+                return True
+            return await setup.replies.notice(message, text)
 
     def held(self) -> dict[int, str]:
         """The token of each row that is worked on."""
@@ -149,10 +165,18 @@ class Bridge:
         parts = await self._sending.send(lease, found) if found.answer is not None else 0
         if parts is None:
             return  # given back, or given up and closed
+        await self._calm(lease)
         more = await (lease.bury(found) if found.outcome is Outcome.DEAD else lease.close(found))
         if more:
             self._wake(lease)
         self._leave(lease, found, parts=parts, reply_s=time.monotonic() - started)
+
+    async def _calm(self, lease: Lease) -> None:
+        """No face on a message that is answered; whoever has shown it, before a restart too."""
+        delivery, emotions = lease.delivery, lease.setup.emotions
+        waited = self._clock() - delivery.received_at >= lease.setup.notice_after_s
+        if emotions is not None and waited and delivery.task is Task.QUESTION:
+            await emotions.recall(delivery.message)
 
     async def _find(self, lease: Lease) -> Found | None:
         """An answer for a message that has none; None where it was given back for later."""
@@ -241,7 +265,7 @@ class Bridge:
         delivery, setup = lease.delivery, lease.setup
         answer = delivery.answer
         if delivery.card is CardState.OPEN and setup.cards is not None:
-            lease.card = setup.cards.resume(delivery.message)
+            lease.card = setup.cards.resume(lease.track, lease.code)
         if delivery.outcome in _EMPTY:
             answer = Answer(setup.texts.failure(_EMPTY[delivery.outcome], lease.code))
         route = setup.answerer.named(delivery.route)
@@ -264,6 +288,15 @@ class Bridge:
             await self._notices.settle(row)
             await self._leave_ended(row, question or by, "cancelled by the asker")
         self._questions.wake()
+
+    async def close_cards(self) -> None:
+        """Those of messages that have ended without an answer on them. Raises StoreError."""
+        cards, answers = self._setup.cards, self._store.answers
+        for row, robot, key, outcome in await answers.open_cards(CARDS):
+            if cards is not None:
+                text = "card_cancelled" if outcome is Outcome.CANCELLED else "card_ended"
+                await cards.resume(card_track(robot, key), trace_code(robot, key)).fail(self._setup.texts(text))
+            await answers.card(row, CardState.CLOSED)
 
     # -- what operators ask of us
 

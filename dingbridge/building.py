@@ -13,6 +13,10 @@ from dingbridge.answerer import Answerer, Backend
 from dingbridge.backends.anythingllm import AnythingLLM
 from dingbridge.backends.anythingllm import Limits as AskLimits
 from dingbridge.decode import identifier, password_in
+from dingbridge.dingtalk.allowance import Budget
+from dingbridge.dingtalk.cards import Cards
+from dingbridge.dingtalk.emotions import Emotions
+from dingbridge.dingtalk.media import Media
 from dingbridge.dingtalk.openapi import OpenAPI
 from dingbridge.dingtalk.pace import Pace
 from dingbridge.dingtalk.rate import Rate
@@ -28,6 +32,8 @@ from dingbridge.store.store import Store
 from dingbridge.texts import CATALOGUES, Texts
 
 if TYPE_CHECKING:
+    import aiohttp
+
     from dingbridge.store.postgres_engine import Address
 
 DAY_S = 24 * 3600.0
@@ -130,31 +136,17 @@ def open_backend(config: Config, on_retry: OnRetry | None = None) -> AnythingLLM
 class Setups:
     """Opens setups that share what must be one per robot: the paces, and the access token."""
 
-    def __init__(self, store: Store, *, clock: Callable[[], float], reply_s: float) -> None:
+    def __init__(self, store: Store, *, clock: Callable[[], float], reply_s: float, budget: Budget) -> None:
         self._store = store
         self._clock = clock
         self._reply_s = reply_s
+        self._budget = budget
         self._pace = Pace(clock, shared=store.shared)
         self._rate = Rate(lambda: store.replicas)
 
     async def open(self, stack: AsyncExitStack, config: Config, backend: Backend) -> Setup:
         """What it opens is closed with the stack. Raises ConfigError for a handler that cannot be used."""
         texts = Texts(config.reply.locale)
-        answerer = Answerer(config.routes, backend, handler_s=config.anythingllm.total_timeout_s)
-        return Setup(
-            robot=config.dingtalk.client_id,
-            answerer=answerer,
-            replies=await self._open_replies(stack, config, texts),
-            texts=texts,
-            notice_after_s=config.reply.notice_after_s,
-            notice=config.reply.notice,
-            quick_replies=config.reply.quick_replies,
-            locales={locale: Texts(locale) for locale in CATALOGUES},
-            waiting_per_lane=config.limits.waiting_per_lane,
-            workers=config.limits.workers,
-        )
-
-    async def _open_replies(self, stack: AsyncExitStack, config: Config, texts: Texts) -> Replies:
         dingtalk = config.dingtalk
         session = await stack.enter_async_context(dingtalk.network.open_session(plain_calls=True))
         openapi = OpenAPI(
@@ -167,9 +159,41 @@ class Setups:
             rate=self._rate,
             shared=self._store.shared,
         )
+        answerer = Answerer(config.routes, backend, handler_s=config.anythingllm.total_timeout_s)
+        return Setup(
+            robot=config.dingtalk.client_id,
+            answerer=answerer,
+            replies=self._open_replies(stack, config, texts, session, openapi),
+            texts=texts,
+            notice_after_s=config.reply.notice_after_s,
+            notice=config.reply.notice != "off",
+            emotions=Emotions(openapi, dingtalk.client_id, self._budget) if config.reply.notice == "emotion" else None,
+            quick_replies=config.reply.quick_replies,
+            cards=self._open_cards(stack, config, openapi),
+            files=Media(
+                session,
+                dingtalk.network,
+                openapi,
+                api_base=dingtalk.api_base,
+                robot=dingtalk.client_id,
+                budget=self._budget,
+            ),
+            locales={locale: Texts(locale) for locale in CATALOGUES},
+            waiting_per_lane=config.limits.waiting_per_lane,
+            workers=config.limits.workers,
+        )
+
+    def _open_replies(
+        self,
+        stack: AsyncExitStack,
+        config: Config,
+        texts: Texts,
+        session: aiohttp.ClientSession,
+        openapi: OpenAPI,
+    ) -> Replies:
         replies = Replies(
             session,
-            dingtalk.network,
+            config.dingtalk.network,
             openapi,
             newest_webhook=self._store.webhook,
             texts=texts,
@@ -178,6 +202,21 @@ class Setups:
             timeout_s=self._reply_s,
             pace=self._pace,
             links=config.sources,
+            budget=self._budget,
         )
         stack.callback(replies.close)
         return replies
+
+    def _open_cards(self, stack: AsyncExitStack, config: Config, openapi: OpenAPI) -> Cards | None:
+        dingtalk = config.dingtalk
+        if not dingtalk.card_template_id:
+            return None
+        cards = Cards(
+            openapi,
+            robot=dingtalk.client_id,
+            template_id=dingtalk.card_template_id,
+            content_key=dingtalk.card_content_key,
+            budget=self._budget,
+        )
+        stack.push_async_callback(cards.close)
+        return cards

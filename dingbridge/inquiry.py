@@ -30,7 +30,7 @@ class Inquiry:
         if setup.cards is None:
             return
         if delivery.card is CardState.OPEN:
-            lease.card = setup.cards.resume(delivery.message)
+            lease.card = setup.cards.resume(lease.track, lease.code)
         elif delivery.card is CardState.NONE and setup.cards.available:
             routes = setup.answerer.matching(delivery.message)
             everyone = all(not route.users and not route.conversations for route in routes)
@@ -39,7 +39,7 @@ class Inquiry:
                 delivery.message, setup.texts(NOTICE), forward=everyone, params=lease.card_params()
             )
             if lease.card is None:
-                await lease.card_is(CardState.NONE)
+                await lease.card_is(CardState.CLOSED)  # nor will one be tried again, which would seem to be there
         if lease.card is not None:  # which is the sign of life
             await self._notices.settle(delivery.row)
 

@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 from dingbridge import trail
 from dingbridge.answerer import Found
 from dingbridge.errors import BridgeError, StoreError
-from dingbridge.model import Answer, CardState, Delivery, Entry
+from dingbridge.model import Answer, CardState, Delivery, Entry, card_track
 from dingbridge.setup import Card, Setup
 from dingbridge.store.store import Store
 from dingbridge.trail import Trail
@@ -52,6 +52,11 @@ class Lease:
     @property
     def code(self) -> str:
         return self.delivery.message.code
+
+    @property
+    def track(self) -> str:
+        message = self.delivery.message
+        return card_track(message.robot, message.id)
 
     async def answered(self, answer: Answer, found: Found, *, sending: bool = False) -> None:
         """The answer is found; `sending`: its first part goes out at once."""

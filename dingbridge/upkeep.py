@@ -23,6 +23,7 @@ log = structlog.get_logger("dingbridge.daemon")
 
 STUCK_S = 30.0
 DUTY_S = 10.0
+CARDS_S = 5.0
 
 
 class Upkeep:
@@ -94,6 +95,14 @@ class Upkeep:
                 while dropped:
                     dropped = bool(await self._store.forget())
             await asyncio.sleep(self._forget_s)
+
+    async def close_cards(self) -> None:
+        """A card must not say for ever that something is to come, whatever became of its message."""
+        while True:
+            if self._store.on_duty:
+                with suppress(StoreError):  # told as every trouble of the store is
+                    await self._bridge.close_cards()
+            await asyncio.sleep(CARDS_S)
 
 
 async def check_workspaces(config: Config, backend: AnythingLLM) -> None:

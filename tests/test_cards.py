@@ -13,9 +13,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from dingbridge import setup, trail
-from dingbridge.dingtalk.cards import Card, Cards, track_id
+from dingbridge.dingtalk.cards import Card, Cards
 from dingbridge.errors import ReplyError, ReplyPaced, ReplyRejected, ReplyTooLong, ReplyUncertain, ReplyUnsafe
-from dingbridge.model import Message
+from dingbridge.model import Message, card_track
 from dingbridge.sim.gateway import MISSING, Gateway
 from dingbridge.sim.gateway_card_records import Card as Shown
 from tests.replying import Chat, Clock, chatting
@@ -25,6 +25,10 @@ CREATE, STREAM, UPDATE = "card.create_and_deliver", "card.stream", "card.update"
 PARAMS = {"sources": "", "page_url": "", "code": "ABCD1234"}
 PERMISSION = "Forbidden.AccessDenied.AccessTokenPermissionDenied"
 QUOTA = "Forbidden.AccessDenied.ApiCountLimitForOrg"
+
+
+def tracked(sent: Message) -> tuple[str, str]:
+    return card_track(sent.robot, sent.id), sent.code
 
 
 @dataclass
@@ -40,6 +44,15 @@ class Frugal:
 
     def cards_allowed(self) -> bool:
         return self.allowed
+
+    def reply_path(self, one_to_one: bool) -> Any:
+        return "webhook"
+
+    def notice_allowed(self, pool: str = "") -> bool:
+        return True
+
+    def refused(self, pool: str) -> None:
+        self.counted[f"{pool} refused"] += 1
 
     def count(self, pool: str, kind: str) -> None:
         self.counted[f"{pool} {kind}"] += 1
@@ -62,7 +75,7 @@ class Desk:
         return message, card
 
     def shown(self, message: Message) -> Shown:
-        return self.gateway.cards[track_id(message)]
+        return self.gateway.cards[card_track(message.robot, message.id)]
 
     async def grown(self, message: Message, text: str) -> None:
         """Until the card shows this."""
@@ -200,10 +213,10 @@ async def test_after_a_restart_the_same_card_is_finished(desk: Desk) -> None:
         again = await later.cards.open(message, "…", forward=False, params=PARAMS)
         assert again is not None
         assert again.track == card.track
-        await later.cards.resume(message).finish("年假 5 天", params={"sources": "- 手册"})
+        await later.cards.resume(*tracked(message)).finish("年假 5 天", params={"sources": "- 手册"})
     async with desk_at(desk.gateway, desk.chat) as third:
-        await third.cards.resume(message).finish("年假 5 天", params={"sources": "- 手册"})
-        await third.cards.resume(message).finish("年假 6 天", params={})
+        await third.cards.resume(*tracked(message)).finish("年假 5 天", params={"sources": "- 手册"})
+        await third.cards.resume(*tracked(message)).finish("年假 6 天", params={})
     assert len(desk.gateway.cards) == 1
     shown = desk.shown(message)
     assert shown.data["content"] == "年假 5 天"
@@ -441,5 +454,5 @@ async def test_an_end_that_is_cancelled_is_cancelled(desk: Desk) -> None:
     ending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await ending
-    await desk.cards.resume(message).finish("答", params={})
+    await desk.cards.resume(*tracked(message)).finish("答", params={})
     assert desk.shown(message).state == "finished"

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from dingbridge.dingtalk import card_text
 from dingbridge.dingtalk.card_calls import STREAM
 from dingbridge.dingtalk.card_text import capped, final, fits, frame, whole_so_far
-from dingbridge.dingtalk.cards import Card, Cards, code_of, track_id
+from dingbridge.dingtalk.cards import Card, Cards
 from dingbridge.dingtalk.rate import PER_SECOND, Rate
 from dingbridge.errors import ReplyPaced
-from dingbridge.model import Conversation, ConversationKind, Message, MessageKind, Person
+from dingbridge.model import Conversation, ConversationKind, Message, MessageKind, Person, card_track, code_of_track
 from tests.fuzz_loop import Loop
 
 ANSWER = """# 年假 **规定**
@@ -68,6 +68,10 @@ PIECES = st.sampled_from(
     ]
 )
 TEXTS = st.lists(PIECES | st.sampled_from(["年假", " ", "a b", "# ", "> ", "1. "]), max_size=30).map("".join)
+
+
+def tracked(sent: Message) -> tuple[str, str]:
+    return card_track(sent.robot, sent.id), sent.code
 
 
 @pytest.mark.parametrize("end", range(len(ANSWER) + 1))
@@ -169,13 +173,13 @@ def message(number: int = 0, *, group: bool = False) -> Message:
 
 def test_a_cards_id_is_its_messages() -> None:
     """The id is the same after a restart, short enough for DingTalk, and leads back to the message's code."""
-    track = track_id(message())
-    assert track == track_id(message())
+    track = card_track((message()).robot, (message()).id)
+    assert track == card_track((message()).robot, (message()).id)
     assert len(track) <= 100
-    assert track != track_id(message(1))
-    assert code_of(track) == message().code
+    assert track != card_track((message(1)).robot, (message(1)).id)
+    assert code_of_track(track) == message().code
     for strange in ("", "dingbridge-", track + "0", track.upper(), track.replace("dingbridge", "other"), track + "\n"):
-        assert code_of(strange) is None
+        assert code_of_track(strange) == ""
 
 
 class Api:
@@ -212,6 +216,15 @@ class Frugal:
     def cards_allowed(self) -> bool:
         return True
 
+    def reply_path(self, one_to_one: bool) -> Any:
+        return "webhook"
+
+    def notice_allowed(self, pool: str = "") -> bool:
+        return True
+
+    def refused(self, pool: str) -> None:
+        self.counted[f"{pool} refused"] += 1
+
     def count(self, pool: str, kind: str) -> None:
         self.counted[kind] += 1
 
@@ -233,7 +246,7 @@ def still() -> Iterator[tuple[Loop, Api, Cards, Frugal]]:
 
 
 def opened(cards: Cards, number: int) -> Card:
-    return cards.resume(message(number))
+    return cards.resume(*tracked(message(number)))
 
 
 def updated(loop: Loop, card: Card, text: str) -> None:

@@ -90,4 +90,4 @@ async def test_other_questions_go_to_the_next_route(loaded: Config, question: st
     """What is no question about the roster is refused, and the documents answer it."""
     answerer = Answerer(loaded.routes, Documents(), handler_s=10)
     found = await answerer.answer(Ask(asked(question), "session", Texts("zh-CN")), Silent())
-    assert (found.answer, found.outcome) == (Answer("from the documents"), Outcome.ANSWERED)
+    assert (found.answer, found.outcome) == (Answer("from the documents", origin="handbook"), Outcome.ANSWERED)

@@ -146,7 +146,7 @@ async def test_a_handler_that_was_added(house: House) -> None:
         (folder / "sample_added.py").write_text("async def handle(message, reply):\n    return '新'\n")
         told = await changed(house, app, handlers={"path": [str(folder)]}, route=[{"handler": "sample_added:handle"}])
         assert told.applied == ("handlers.path", "route")
-        assert (await house.gateway.next_post(await house.gateway.say("x"))).text == "新"
+        assert (await house.gateway.next_post(await house.gateway.say("x"))).text.startswith("新")
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,8 @@ async def test_a_running_answer_ends_by_the_old_setup(house: House) -> None:
         await until(lambda: house.backend.running)
         await changed(house, app, **MORE)
         posts = await house.gateway.wait_posts(second, 2)
-        assert [first_line(post) for post in posts] == ["甲", "乙"]
+        assert first_line(posts[0]) == "甲"
+        assert "乙" in posts[1].text  # with what was said before, which the other workspace does not know
         await until(lambda: not app.bridge.running)
         assert [await route_of(app, house, one.msg_id) for one in (first, second)] == ["handbook", "other"]
 

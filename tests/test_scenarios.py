@@ -281,14 +281,15 @@ async def test_a_handler_may_replace_the_notice_and_answer_by_itself(house: Hous
 @pytest.mark.parametrize(
     ("payload", "said"),
     [
-        ({"msgtype": "picture", "content": {"downloadCode": "x"}}, TEXTS("unreadable")),
+        ({"msgtype": "picture", "content": {"downloadCode": "x"}}, TEXTS("file_expired")),
+        ({"msgtype": "video", "content": {"downloadCode": "x"}}, TEXTS("unreadable")),
         ({"msgtype": "unknownMsgType", "content": {}}, TEXTS("unreadable")),
         ({"errorCode": "20001", "errorMessage": "受调用量超量影响"}, TEXTS("quota")),
         ({"msgtype": "text"}, "/new"),
     ],
 )
 async def test_what_cannot_be_read_is_said_politely(house: House, payload: dict[str, object], said: str) -> None:
-    """Pictures, unknown kinds and the quota notice are kept, acknowledged, and answered in words."""
+    """Lost pictures, videos, unknown kinds and the quota notice are kept, acknowledged, and answered in words."""
     async with house.app():
         sent = await house.gateway.say(payload=payload)
         post = (await house.gateway.wait_posts(sent))[0]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,10 +22,11 @@ import structlog
 from dingbridge import trail
 from dingbridge.causes import explain
 from dingbridge.dingtalk import card_text
-from dingbridge.dingtalk.card_calls import FINALIZED, PAUSE_S, STREAM, Api, Budget, CardCalls, Frame, Unlimited
+from dingbridge.dingtalk.allowance import Budget, Unlimited
+from dingbridge.dingtalk.card_calls import FINALIZED, PAUSE_S, STREAM, Api, CardCalls, Frame
 from dingbridge.dingtalk.replies import THREAD_ABOVE
 from dingbridge.errors import ReplyError, ReplyPaced, ReplyRejected, ReplyTooLong, ReplyUnavailable, ReplyUncertain
-from dingbridge.model import CROCKFORD, Message
+from dingbridge.model import Message, card_track
 
 log = structlog.get_logger("dingbridge.card")
 T = TypeVar("T")
@@ -50,19 +50,6 @@ _LASTING_CAUSES = (
     "chat.ip_list",
     "chat.robot",
 )
-_TRACK = re.compile(rf"dingbridge-([{CROCKFORD}]{{8}})-[0-9a-f]{{32}}")
-
-
-def track_id(message: Message) -> str:
-    """DingTalk's `outTrackId` of this message's card; the same after a restart."""
-    digest = hashlib.sha256(f"card\0{message.robot}\0{message.id}".encode()).hexdigest()
-    return f"dingbridge-{message.code}-{digest[:32]}"
-
-
-def code_of(track: str) -> str | None:
-    """The code of the message that a card belongs to; None where it is no card of ours."""
-    found = _TRACK.fullmatch(track)
-    return found[1] if found else None
 
 
 class Cards:
@@ -114,7 +101,7 @@ class Cards:
         if (why := self._hindrance(message)) is not None:
             trail.note("card.skipped", why=why)
             return None
-        card = Card(self, message, opened=dict(params))
+        card = Card(self, card_track(message.robot, message.id), message.code, opened=dict(params))
         try:
             with trail.timed("card.opened") as facts:
                 known = not await self._create(card, message, card_text.final(text), forward=forward, params=params)
@@ -128,9 +115,9 @@ class Cards:
         self._told = ""
         return card
 
-    def resume(self, message: Message) -> Card:
-        """The card that was opened for this message before a restart."""
-        return Card(self, message, opened=None)
+    def resume(self, track: str, code: str) -> Card:
+        """The card that was opened before a restart. code: of its message."""
+        return Card(self, track, code, opened=None)
 
     def _hindrance(self, message: Message) -> str | None:
         if not self._configured:
@@ -202,9 +189,9 @@ class Card:
     broken: the cause of the error after which it shows no more frames; "" while it does.
     """
 
-    def __init__(self, cards: Cards, message: Message, *, opened: dict[str, str] | None) -> None:
-        self.track = track_id(message)
-        self.code = message.code
+    def __init__(self, cards: Cards, track: str, code: str, *, opened: dict[str, str] | None) -> None:
+        self.track = track
+        self.code = code
         self.broken = ""
         self.frames = 0
         self._cards = cards
