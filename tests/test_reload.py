@@ -44,7 +44,7 @@ def first_line(post: Post) -> str:
 
 def question(post: Post) -> str:
     """What was asked; a workspace that did not answer the one before is told of that, too."""
-    return re.findall(r"问\d{3}", post.text.partition("来源")[0])[-1]
+    return str(re.findall(r"问\d{3}", post.text.partition("来源")[0])[-1])
 
 
 async def route_of(app: App, house: House, msg_id: str) -> str:
