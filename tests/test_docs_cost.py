@@ -1,4 +1,4 @@
-"""What the READMEs say an answer costs is what the stand-in bills, and how many of them a month allows follows from it."""
+"""What the READMEs say an answer costs is what the stand-in bills; how many a month allows follows from it."""
 
 from __future__ import annotations
 
