@@ -30,7 +30,7 @@ class Desk(Protocol):
     def texts(self) -> Texts: ...
 
     def offers(self, message: Message) -> frozenset[str]:
-        """What its sender can have here beside answers: deep, page, contact, and handed: may end what was handed over."""
+        """What its sender can have here: deep, page, contact, and handed: may end what was handed over."""
 
     def examples(self, message: Message) -> tuple[str, ...]:
         """Questions that its sender may ask here."""
