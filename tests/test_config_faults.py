@@ -34,12 +34,12 @@ FAULTS: list[tuple[dict[str, str], list[str]]] = [
     ({"dingtalk": '"a\\nb" = 1'}, ['dingtalk."a\\nb": unknown key']),
     ({"dingtalk": 'robot_code = "x"'}, ["dingtalk.robot_code: unknown key"]),
     ({"rest": "[limitz]\nworkers = 1"}, ["limitz: unknown section, did you mean limits"]),
-    ({"rest": "[alerts]"}, ["alerts: unknown section"]),
+    ({"rest": "[zzz]"}, ["zzz: unknown section"]),
     (
         {"rest": '[sources]\n"差旅" = "ftp://x"'},
         ['sources."差旅": must be an address like https://host or http://host:port'],
     ),
-    ({"rest": "[budget]\napi_calls_per_month = -1"}, ["budget.api_calls_per_month: must be from 0 to 1000000, got -1"]),
+    ({"rest": "[budget]\napi_calls_per_month = -1"}, ["budget.api_calls_per_month: must be from 0 to 1000000000, got -1"]),
     (
         {"rest": '[pages]\nlisten = "127.0.0.1:0"'},
         ['pages.public_url: missing, write the address that people open, like "http://bot.intra:8789"'],
