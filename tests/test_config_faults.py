@@ -39,7 +39,10 @@ FAULTS: list[tuple[dict[str, str], list[str]]] = [
         {"rest": '[sources]\n"差旅" = "ftp://x"'},
         ['sources."差旅": must be an address like https://host or http://host:port'],
     ),
-    ({"rest": "[budget]\napi_calls_per_month = -1"}, ["budget.api_calls_per_month: must be from 0 to 1000000000, got -1"]),
+    (
+        {"rest": "[budget]\napi_calls_per_month = -1"},
+        ["budget.api_calls_per_month: must be from 0 to 1000000000, got -1"],
+    ),
     (
         {"rest": '[pages]\nlisten = "127.0.0.1:0"'},
         ['pages.public_url: missing, write the address that people open, like "http://bot.intra:8789"'],
