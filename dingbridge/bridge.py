@@ -29,8 +29,6 @@ from dingbridge.model import (
     Press,
     Route,
     Task,
-    card_track,
-    trace_code,
 )
 from dingbridge.notices import Notices
 from dingbridge.sending import Sending
@@ -43,7 +41,6 @@ from dingbridge.trail import Step, Trail
 log = structlog.get_logger("dingbridge.bridge")
 
 EXPRESS = 16  # commands and refusals worked on at once
-CARDS = 20  # closed in one go
 
 
 class Bridge:
@@ -73,7 +70,7 @@ class Bridge:
             send=self._send_notice,
             enabled=setup.notice,
         )
-        self._desk = Desk(
+        self.desk = Desk(
             store,
             setup=lambda: self._setup,
             clock=clock,
@@ -82,7 +79,7 @@ class Bridge:
             wake=self.wake,
             counted=counted,
         )
-        self._inquiry = Inquiry(store, self._desk, self._notices)
+        self._inquiry = Inquiry(store, self.desk, self._notices)
         self._sending = Sending(clock=clock, pauses=self._pauses, ended=self._wake, left=self._leave)
         self._questions = self._dispatcher(store.lease, setup.workers)
         self._express = self._dispatcher(partial(store.lease, express=True), EXPRESS)
@@ -150,7 +147,7 @@ class Bridge:
 
     async def press(self, press: Press) -> dict[str, str]:
         """What the presser's card shows from now on. What the button stands for is kept. Raises StoreError."""
-        shown, message = await self._desk.press(press)
+        shown, message = await self.desk.press(press)
         if message is not None:
             with trail.follow(Trail()):
                 await self.accept(message)
@@ -206,7 +203,7 @@ class Bridge:
         if found is None:
             return self._setup.texts("unreadable")
         command, argument = found
-        return await command.run(commands.Request(message, row, argument), self._desk)
+        return await command.run(commands.Request(message, row, argument), self.desk)
 
     async def _ask(self, lease: Lease) -> Found | None:
         delivery = lease.delivery
@@ -282,6 +279,7 @@ class Bridge:
         self._record(lease.entry(found, now=self._clock(), parts=parts, reply_s=reply_s))
 
     async def _leave_ended(self, row: int, message: Message, reason: str) -> None:
+        self.desk.card_ended.set()
         lane = await keep(self._pauses.store_s, self._store.lane_of, row)
         self._record(Entry(message, Outcome.CANCELLED, lane=lane, reason=reason))
 
@@ -292,15 +290,6 @@ class Bridge:
             await self._notices.settle(row)
             await self._leave_ended(row, question or by, "cancelled by the asker")
         self._questions.wake()
-
-    async def close_cards(self) -> None:
-        """Those of messages that have ended without an answer on them. Raises StoreError."""
-        cards, answers = self._setup.cards, self._store.answers
-        for row, robot, key, outcome in await answers.open_cards(CARDS):
-            if cards is not None:
-                text = "card_cancelled" if outcome is Outcome.CANCELLED else "card_ended"
-                await cards.resume(card_track(robot, key), trace_code(robot, key)).fail(self._setup.texts(text))
-            await answers.card(row, CardState.CLOSED)
 
     # -- what operators ask of us
 
@@ -361,6 +350,10 @@ class Bridge:
             lease.trail.add("leased", waited_s=waited_s, by=self._store.owner or None)
             try:
                 await self._in_order(lease)
+            except asyncio.CancelledError:
+                if lease.card is not None:
+                    lease.card.stop()
+                raise
             finally:
                 if self._leases.get(delivery.row) is lease:
                     del self._leases[delivery.row]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,16 +12,19 @@ from dingbridge.commands import Place
 from dingbridge.lease import keep
 from dingbridge.model import (
     Answer,
+    CardState,
     Conversation,
     ConversationKind,
     Message,
     MessageKind,
+    Outcome,
     Person,
     Press,
     Told,
     Verdict,
     card_track,
     code_of_track,
+    trace_code,
 )
 from dingbridge.router import judge
 from dingbridge.setup import Setup
@@ -28,10 +32,14 @@ from dingbridge.store.store import Store
 from dingbridge.texts import Texts
 
 SUGGESTED = 5
+CARDS = 20  # closed in one go
 
 
 class Desk:
-    """setup: the one in force. cancelled: told of each question that its asker took back. counted: of what happened."""
+    """setup: the one in force. cancelled: told of each question that its asker took back. counted: of what happened.
+
+    card_ended: set where a message has ended that may have an open card.
+    """
 
     def __init__(
         self,
@@ -51,6 +59,7 @@ class Desk:
         self._cancelled = cancelled
         self._wake = wake
         self._counted = counted
+        self.card_ended = asyncio.Event()
 
     @property
     def texts(self) -> Texts:
@@ -69,6 +78,16 @@ class Desk:
         now = self._clock()
         waiting = await keep(self._pause_s, self._store.waiting, message)
         return [Place(max(0.0, now - one.received_at), one.ahead, one.running) for one in waiting]
+
+    async def close_cards(self) -> None:
+        """Those of messages that have ended without an answer on them. Raises StoreError."""
+        self.card_ended.clear()
+        cards, answers = self._setup().cards, self._store.answers
+        for row, robot, key, outcome in await answers.open_cards(CARDS):
+            if cards is not None:
+                text = "card_cancelled" if outcome is Outcome.CANCELLED else "card_ended"
+                await cards.resume(card_track(robot, key), trace_code(robot, key)).fail(self.texts(text))
+            await answers.card(row, CardState.CLOSED)
 
     # -- answers that were given
 
