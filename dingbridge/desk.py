@@ -61,9 +61,9 @@ class Desk:
         self._counted = counted
         self.card_ended = asyncio.Event()
 
-    @property
-    def texts(self) -> Texts:
-        return self._setup().texts
+    def _texts(self, route: str) -> Texts:
+        setup = self._setup()
+        return setup.texts_of(setup.answerer.named(route))
 
     def examples(self, message: Message) -> tuple[str, ...]:
         routes = self._setup().answerer.matching(message)
@@ -82,11 +82,11 @@ class Desk:
     async def close_cards(self) -> None:
         """Those of messages that have ended without an answer on them. Raises StoreError."""
         self.card_ended.clear()
-        cards, answers = self._setup().cards, self._store.answers
+        setup, answers = self._setup(), self._store.answers
         for row, robot, key, outcome in await answers.open_cards(CARDS):
-            if cards is not None:
+            if setup.cards is not None:
                 text = "card_cancelled" if outcome is Outcome.CANCELLED else "card_ended"
-                await cards.resume(card_track(robot, key), trace_code(robot, key)).fail(self.texts(text))
+                await setup.cards.resume(card_track(robot, key), trace_code(robot, key)).fail(setup.texts(text))
             await answers.card(row, CardState.CLOSED)
 
     # -- answers that were given
@@ -113,7 +113,7 @@ class Desk:
         self._counted("feedback", verdict)
 
     def passage(self, told: Told, number: int) -> Answer:
-        said = passages.passage(told.answer, number, self.texts)
+        said = passages.passage(told.answer, number, self._texts(told.route))
         return replace(said, question=told.question)
 
     async def page(self, told: Told) -> str:
@@ -153,7 +153,7 @@ class Desk:
             return "handover_unknown"
         if handover.closed:
             return "handover_closed_before"
-        asked, texts = handover.asked, self.texts
+        asked, texts = handover.asked, self._texts(handover.route)
         key = "handover_reply" if reply else "handover_solved"
         said = texts(key, question=asked.text, reply=reply, who=message.sender.nick or message.sender.id)
         to = replace(asked, id=f"{asked.id}:closed", text="", files=())
@@ -173,22 +173,23 @@ class Desk:
         code, answers = code_of_track(press.track), self._store.answers
         told = await answers.find(self._setup().robot, code) if code else None
         if told is None or card_track(told.message.robot, told.message.id) != press.track:
-            return {"note": self.texts("press_gone")}, None
+            return {"note": self._setup().texts("press_gone")}, None
+        texts = self._texts(told.route)
         presser = replace(told.message, sender=_presser(told, press.person), quoted="", files=())
         where = told.message.conversation
         elsewhere = where.is_group and press.chat not in ("", where.id)  # a card may have been forwarded
         if elsewhere or not self._may_read(told, presser):
-            return {"note": self.texts("press_not_yours")}, None
+            return {"note": texts("press_not_yours")}, None
         if press.action in tuple(Verdict):
             verdict = Verdict(press.action)
             await answers.vote(told, press.person, verdict)
             self._counted("feedback", verdict)
-            return {"vote": verdict.value, "note": self.texts(f"thanks_{verdict}")}, None
+            return {"vote": verdict.value, "note": texts(f"thanks_{verdict}")}, None
         if press.action not in ("deep", "full", "human"):
             return {}, None
         key = f"{press.track}:{press.action}:{press.person}"  # pressed twice it is asked once
         said = replace(presser, id=key, text=f"/{press.action} {code}", sent_at=datetime.now(UTC))
-        return {"note": self.texts(f"press_{press.action}")}, said
+        return {"note": texts(f"press_{press.action}")}, said
 
 
 def _presser(told: Told, person: str) -> Person:

@@ -119,5 +119,10 @@ class Setup:
     emotions: Emotions | None = None
     locales: Mapping[str, Texts] = field(default_factory=dict)
 
+    def texts_for(self, message: Message) -> Texts:
+        """Before there is an answer: in the language of the first route that may give one."""
+        matching = self.answerer.matching(message)
+        return self.texts_of(matching[0] if matching else None)
+
     def texts_of(self, route: Route | None) -> Texts:
         return self.locales.get(route.locale, self.texts) if route is not None else self.texts
