@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,16 +12,19 @@ from dingbridge.commands import Place
 from dingbridge.lease import keep
 from dingbridge.model import (
     Answer,
+    CardState,
     Conversation,
     ConversationKind,
     Message,
     MessageKind,
+    Outcome,
     Person,
     Press,
     Told,
     Verdict,
     card_track,
     code_of_track,
+    trace_code,
 )
 from dingbridge.router import judge
 from dingbridge.setup import Setup
@@ -28,10 +32,17 @@ from dingbridge.store.store import Store
 from dingbridge.texts import Texts
 
 SUGGESTED = 5
+CARDS = 20  # closed in one go
+
+# What a card says that was never finished; a handler may have answered by itself.
+_ENDED = {Outcome.CANCELLED: "card_cancelled", Outcome.ANSWERED: "card_below"}
 
 
 class Desk:
-    """setup: the one in force. cancelled: told of each question that its asker took back. counted: of what happened."""
+    """setup: the one in force. cancelled: told of each question that its asker took back. counted: of what happened.
+
+    card_ended: set where a message has ended that may have an open card.
+    """
 
     def __init__(
         self,
@@ -51,10 +62,23 @@ class Desk:
         self._cancelled = cancelled
         self._wake = wake
         self._counted = counted
+        self.card_ended = asyncio.Event()
 
-    @property
-    def texts(self) -> Texts:
-        return self._setup().texts
+    def _texts(self, route: str) -> Texts:
+        setup = self._setup()
+        return setup.texts_of(setup.answerer.named(route))
+
+    def offers(self, message: Message) -> frozenset[str]:
+        setup = self._setup()
+        routes, every = setup.answerer.matching(message), setup.answerer.routes
+        alone = not message.conversation.is_group
+        found = {
+            "deep": any(route.deep_workspace for route in routes),
+            "page": setup.pages is not None and any(route.answer_page for route in routes),
+            "contact": any(route.contact for route in routes),
+            "handed": alone and any(route.contact == message.sender.id for route in every),
+        }
+        return frozenset(name for name, offered in found.items() if offered)
 
     def examples(self, message: Message) -> tuple[str, ...]:
         routes = self._setup().answerer.matching(message)
@@ -69,6 +93,16 @@ class Desk:
         now = self._clock()
         waiting = await keep(self._pause_s, self._store.waiting, message)
         return [Place(max(0.0, now - one.received_at), one.ahead, one.running) for one in waiting]
+
+    async def close_cards(self) -> None:
+        """Those of messages that have ended without an answer on them. Raises StoreError."""
+        self.card_ended.clear()
+        setup, answers = self._setup(), self._store.answers
+        for row, robot, key, outcome in await answers.open_cards(CARDS):
+            if setup.cards is not None:
+                text = setup.texts(_ENDED.get(outcome, "card_ended"))
+                await setup.cards.resume(card_track(robot, key), trace_code(robot, key)).fail(text)
+            await answers.card(row, CardState.CLOSED)
 
     # -- answers that were given
 
@@ -94,7 +128,7 @@ class Desk:
         self._counted("feedback", verdict)
 
     def passage(self, told: Told, number: int) -> Answer:
-        said = passages.passage(told.answer, number, self.texts)
+        said = passages.passage(told.answer, number, self._texts(told.route))
         return replace(said, question=told.question)
 
     async def page(self, told: Told) -> str:
@@ -134,7 +168,7 @@ class Desk:
             return "handover_unknown"
         if handover.closed:
             return "handover_closed_before"
-        asked, texts = handover.asked, self.texts
+        asked, texts = handover.asked, self._texts(handover.route)
         key = "handover_reply" if reply else "handover_solved"
         said = texts(key, question=asked.text, reply=reply, who=message.sender.nick or message.sender.id)
         to = replace(asked, id=f"{asked.id}:closed", text="", files=())
@@ -154,22 +188,23 @@ class Desk:
         code, answers = code_of_track(press.track), self._store.answers
         told = await answers.find(self._setup().robot, code) if code else None
         if told is None or card_track(told.message.robot, told.message.id) != press.track:
-            return {"note": self.texts("press_gone")}, None
+            return {"note": self._setup().texts("press_gone")}, None
+        texts = self._texts(told.route)
         presser = replace(told.message, sender=_presser(told, press.person), quoted="", files=())
         where = told.message.conversation
         elsewhere = where.is_group and press.chat not in ("", where.id)  # a card may have been forwarded
         if elsewhere or not self._may_read(told, presser):
-            return {"note": self.texts("press_not_yours")}, None
+            return {"note": texts("press_not_yours")}, None
         if press.action in tuple(Verdict):
             verdict = Verdict(press.action)
             await answers.vote(told, press.person, verdict)
             self._counted("feedback", verdict)
-            return {"vote": verdict.value, "note": self.texts(f"thanks_{verdict}")}, None
+            return {"vote": verdict.value, "note": texts(f"thanks_{verdict}")}, None
         if press.action not in ("deep", "full", "human"):
             return {}, None
         key = f"{press.track}:{press.action}:{press.person}"  # pressed twice it is asked once
         said = replace(presser, id=key, text=f"/{press.action} {code}", sent_at=datetime.now(UTC))
-        return {"note": self.texts(f"press_{press.action}")}, said
+        return {"note": texts(f"press_{press.action}")}, said
 
 
 def _presser(told: Told, person: str) -> Person:

@@ -196,6 +196,7 @@ class Answer:
     question: what was asked, where the message itself does not say it.
     page_url: a page that is to be opened.
     unread: names of attached documents that the backend did not look at.
+    late: it begins with its question, for the chat has gone on since.
     """
 
     text: str = ""
@@ -210,6 +211,7 @@ class Answer:
     question: str = ""
     page_url: str = ""
     unread: tuple[str, ...] = ()
+    late: bool = False
 
 
 class Reply(Protocol):

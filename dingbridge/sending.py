@@ -108,7 +108,7 @@ class Sending:
         except ReplyPaced:
             raise
         except ReplyUnsafe:
-            await lease.card.fail(lease.setup.texts("unsafe"))
+            await lease.card.fail(lease.setup.texts_of(found.route)("unsafe"))
             await lease.card_is(CardState.CLOSED)
             raise
         except ReplyError as error:
@@ -140,7 +140,7 @@ class Sending:
         if lease.delivery.outcome in (Outcome.FAILED, Outcome.CANCELLED):
             await self._bury(lease, error, found)
             return
-        answer = Answer(lease.setup.texts.failure(error.public, lease.code))
+        answer = Answer(lease.texts.failure(error.public, lease.code))
         route = found.route if found else None
         await lease.answered(answer, Found(answer, Outcome.FAILED, route, error.detail, error.cause))
         await self.give_back(lease, 0.0, error)

@@ -51,6 +51,9 @@ class Card(Protocol):
     def update(self, text: str) -> None:
         """The whole text so far, shown when there is time for it."""
 
+    def stop(self) -> None:
+        """Nothing new is shown any more; somebody else ends it."""
+
     async def finish(self, text: str, *, params: Mapping[str, str], link_hosts: frozenset[str]) -> None:
         """The whole answer; a card that was finished before is finished. Raises ReplyError."""
 
@@ -115,6 +118,11 @@ class Setup:
     pages: Pages | None = None
     emotions: Emotions | None = None
     locales: Mapping[str, Texts] = field(default_factory=dict)
+
+    def texts_for(self, message: Message) -> Texts:
+        """Before there is an answer: in the language of the first route that may give one."""
+        matching = self.answerer.matching(message)
+        return self.texts_of(matching[0] if matching else None)
 
     def texts_of(self, route: Route | None) -> Texts:
         return self.locales.get(route.locale, self.texts) if route is not None else self.texts

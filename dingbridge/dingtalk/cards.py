@@ -214,14 +214,18 @@ class Card:
         if self._task is None or self._task.done():
             self._task = self._cards.start(self)
 
+    def stop(self) -> None:
+        """No more frames; one that is on its way just now arrives."""
+        self._ending = True
+        if self._task is not None and not self._sending:
+            self._task.cancel()
+
     async def settle(self) -> None:
         """No frame is on its way any more, and none will be."""
-        self._ending = True
+        self.stop()
         task = self._task
         if task is None:
             return
-        if not self._sending:
-            task.cancel()
         _, late = await asyncio.wait({task}, timeout=SETTLE_S)
         if late:
             task.cancel()
