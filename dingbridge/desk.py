@@ -107,7 +107,7 @@ class Desk:
             says, age_s = CardState.CLOSED, self._clock() - one.ended_at
             if cards is not None:
                 card = cards.resume(card_track(one.robot, one.key), trace_code(one.robot, one.key))
-                says = await card.fail(self.texts(_LAST_WORDS.get(one.outcome, "card_below")))
+                says = await card.fail(self._setup().texts(_LAST_WORDS.get(one.outcome, "card_below")))
             if says is CardState.OPEN and age_s < CARD_TRIED_S:
                 return  # in the next go; the others would fare no better now
             if says is not CardState.NONE or age_s >= CARD_MADE_S:
