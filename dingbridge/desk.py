@@ -33,9 +33,14 @@ from dingbridge.texts import Texts
 
 SUGGESTED = 5
 CARDS = 20  # closed in one go
-
-# What a card says that was never finished; a handler may have answered by itself.
-_ENDED = {Outcome.CANCELLED: "card_cancelled", Outcome.ANSWERED: "card_below"}
+CARD_MADE_S = 15.0  # a card that is not there may still be on its way
+CARD_TRIED_S = 300.0
+_LAST_WORDS = {
+    Outcome.CANCELLED: "card_cancelled",
+    Outcome.FAILED: "card_ended",
+    Outcome.DEAD: "card_ended",
+    Outcome.UNDELIVERABLE: "card_ended",
+}
 
 
 class Desk:
@@ -95,14 +100,18 @@ class Desk:
         return [Place(max(0.0, now - one.received_at), one.ahead, one.running) for one in waiting]
 
     async def close_cards(self) -> None:
-        """Those of messages that have ended without an answer on them. Raises StoreError."""
+        """Those of messages that have ended without their last word on them. Raises StoreError."""
         self.card_ended.clear()
-        setup, answers = self._setup(), self._store.answers
-        for row, robot, key, outcome in await answers.open_cards(CARDS):
-            if setup.cards is not None:
-                text = setup.texts(_ENDED.get(outcome, "card_ended"))
-                await setup.cards.resume(card_track(robot, key), trace_code(robot, key)).fail(text)
-            await answers.card(row, CardState.CLOSED)
+        cards, answers = self._setup().cards, self._store.answers
+        for one in await answers.open_cards(CARDS):
+            says, age_s = CardState.CLOSED, self._clock() - one.ended_at
+            if cards is not None:
+                card = cards.resume(card_track(one.robot, one.key), trace_code(one.robot, one.key))
+                says = await card.fail(self._setup().texts(_LAST_WORDS.get(one.outcome, "card_below")))
+            if says is CardState.OPEN and age_s < CARD_TRIED_S:
+                return  # in the next go; the others would fare no better now
+            if says is not CardState.NONE or age_s >= CARD_MADE_S:
+                await answers.card(one.row, CardState.CLOSED)
 
     # -- answers that were given
 
