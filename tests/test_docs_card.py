@@ -66,6 +66,7 @@ async def test_the_template_is_filled_and_its_buttons_are_understood(house: Hous
             for actions, params in ((action, {}), ("btn_1", {"action": action})):
                 press = await gateway.press(card, actions, user="zhangsan", params=params)
                 assert press.ok, (action, press.error)
+                assert press.response is not None
                 shown = press.response["userPrivateData"]["cardParamMap"]
                 assert shown["note"], action
                 told |= set(shown)
