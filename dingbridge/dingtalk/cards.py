@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 FRAME_INTERVAL_S = 1.0
 FRAME_TURN_S = 10.0
+FIRST_S = 0.3
 OPEN_S = 6.0
 FINISH_S = 10.0  # as long as tries for a last frame are begun
 TRIES = 3
@@ -317,7 +318,10 @@ class Card:
             interval_s = cards.budget.frame_interval_s()
             if interval_s is None or card_text.head(self._newest) == self._shown:
                 continue
-            await asyncio.sleep(max(0.0, self._shown_at + max(cards.interval_s, interval_s) - cards.clock()))
+            interval_s = max(cards.interval_s, interval_s)
+            wait_s = self._shown_at + interval_s - cards.clock()
+            # An answer that is there at once needs no preview, which would be billed.
+            await asyncio.sleep(max(wait_s, FIRST_S if self._shown_at == -math.inf and cards.interval_s else 0.0))
             if not await self._has_turn():
                 continue
             self._changed.clear()
