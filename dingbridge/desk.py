@@ -223,7 +223,7 @@ class Desk:
 
 
 def _lacking(action: str, route: Route | None, *, pages: bool) -> str:
-    """The key of the text for who presses a button that has nothing behind it; a template has one set for all routes."""
+    """The text's key for who presses a button with nothing behind it: a template has one set for all routes."""
     there = {
         "deep": bool(route and route.deep_workspace),
         "full": bool(route and route.answer_page) and pages,
