@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import time
 from typing import Any
 
 import pytest
@@ -45,13 +47,15 @@ async def test_it_is_there_before_the_backend_is_asked_and_grows_to_the_answer(
     """One card says that it works on it, shows more and more, and ends with the sources; no message beside it."""
     slowly(house)
     house.backend.answer_delay_s = 0.3
+    house.gateway.plant("card.create_and_deliver", (503, "ServiceUnavailable"))
     async with house.app(**template):
         sent = await house.gateway.say("问题", group=group)
+        await until(lambda: not house.gateway.faults_of["card.create_and_deliver"])
+        assert not house.backend.asked
         card = await house.gateway.next_card(sent)
+        assert not house.backend.asked
         assert shown(card) == NOTICE
         await house.gateway.card_ended(card)
-        await until(lambda: card.history[-1].kind == "stream")
-    assert card.at < house.backend.asked[0].time or not card.history[0].text
     frames = [frame.text for frame in card.frames]
     assert len(frames) >= 2
     assert all(LONG.startswith(text.rstrip("…").strip()[:20]) for text in frames)
@@ -108,6 +112,22 @@ async def test_an_answer_too_large_for_a_card(house: House, template: dict[str, 
         await house.gateway.card_ended(card)
     assert LONG in post.text
     assert shown(card) == TEXTS("card_below")
+
+
+async def test_an_answer_longer_than_a_message(house: House, template: dict[str, Any]) -> None:
+    """Its first part is on the card, the others follow as messages, numbered; the sources stand last."""
+    slowly(house, "\n\n".join(f"第{n:04d}段，说明一件事情。" for n in range(800)), token_s=0.0)
+    house.backend.chunk_chars = 500
+    async with house.app(**template):
+        sent = await house.gateway.say("问题")
+        card = await house.gateway.next_card(sent)
+        await house.gateway.card_ended(card)
+        parts = int(re.findall(r"1/(\d)", shown(card))[-1])
+        posts = await house.gateway.wait_posts(sent, parts - 1)
+    whole = "".join([shown(card), *(post.text for post in posts)])
+    assert all(whole.count(f"第{n:04d}段") == 1 for n in range(800))
+    assert "来源：" in posts[-1].text
+    assert "来源" not in shown(card)
 
 
 async def test_the_backend_breaks_off(house: House, template: dict[str, Any]) -> None:
@@ -324,9 +344,12 @@ async def test_a_colleague_by_a_button(house: House, template: dict[str, Any]) -
         full = await house.gateway.press(card, "full")
         assert full.ok
         assert (await house.gateway.next_post("cid-042")).text == TEXTS("no_page")
+        held = asyncio.create_task(app.store._engine.run(lambda _: time.sleep(2.2)))
+        press = await house.gateway.press(card, "good")
+        assert not press.ok
+        await held
         await app.store._engine.run(lambda c: c.execute("ALTER TABLE vote RENAME TO away"))
         press = await house.gateway.press(card, "good")
         assert not press.ok
         assert press.ack is None or press.ack.code != 200
-    await asyncio.sleep(0)
     assert len(house.gateway.posts_in("cid-boss")) == 1
