@@ -79,6 +79,12 @@ class Desk:
         waiting = await keep(self._pause_s, self._store.waiting, message)
         return [Place(max(0.0, now - one.received_at), one.ahead, one.running) for one in waiting]
 
+    async def calm(self, message: Message) -> None:
+        """No face on a question that will not be answered; one that was never shown is not looked for."""
+        setup = self._setup()
+        if setup.emotions is not None and self._clock() - message.sent_at.timestamp() >= setup.notice_after_s:
+            await setup.emotions.recall(message)
+
     async def close_cards(self) -> None:
         """Those of messages that have ended without an answer on them. Raises StoreError."""
         self.card_ended.clear()
@@ -86,7 +92,9 @@ class Desk:
         for row, robot, key, outcome in await answers.open_cards(CARDS):
             if setup.cards is not None:
                 text = "card_cancelled" if outcome is Outcome.CANCELLED else "card_ended"
-                await setup.cards.resume(card_track(robot, key), trace_code(robot, key)).fail(setup.texts(text))
+                card = setup.cards.resume(card_track(robot, key), trace_code(robot, key))
+                if not await card.fail(setup.texts(text)):
+                    continue  # it is tried again
             await answers.card(row, CardState.CLOSED)
 
     # -- answers that were given

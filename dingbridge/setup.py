@@ -46,7 +46,10 @@ class Replies(Protocol[P]):
 
 
 class Card(Protocol):
-    """One answer as a card."""
+    """One answer as a card. newest: what was to be shown last, "" before that."""
+
+    @property
+    def newest(self) -> str: ...
 
     def update(self, text: str) -> None:
         """The whole text so far, shown when there is time for it."""
@@ -57,8 +60,8 @@ class Card(Protocol):
     async def finish(self, text: str, *, params: Mapping[str, str], link_hosts: frozenset[str]) -> None:
         """The whole answer; a card that was finished before is finished. Raises ReplyError."""
 
-    async def fail(self, text: str) -> None:
-        """Nothing more will come. Best effort."""
+    async def fail(self, text: str) -> bool:
+        """Nothing more will come. Best effort; False where it may work later."""
 
 
 class Cards(Protocol):

@@ -256,6 +256,47 @@ async def test_a_template_that_is_gone_at_the_next_start(house: House, template:
     assert LONG in shown(card)
 
 
+HANDLERS = """
+async def quiet(message, reply):
+    return None
+
+async def shows(message, reply):
+    await reply.update("都在这里了。")
+    return None
+"""
+
+
+@pytest.mark.parametrize("name", ["quiet", "shows"])
+async def test_a_handler_that_answers_by_itself_leaves_no_open_card(
+    house: House, template: dict[str, Any], name: str
+) -> None:
+    """The card keeps what the handler showed, or points to the chat; it never says that nothing came."""
+    (house.folder / "own_way.py").write_text(HANDLERS, "utf-8")
+    route = [{"name": "own", "handler": f"own_way:{name}"}]
+    async with house.app(**template, route=route, handlers={"path": [str(house.folder)]}):
+        card = await house.gateway.next_card(await house.gateway.say("问题"))
+        await house.gateway.card_ended(card, 4)
+    assert shown(card) == ("都在这里了。" if name == "shows" else TEXTS("card_below"))
+    assert card.state == "finished"
+    assert not house.gateway.posts
+
+
+async def test_a_card_that_cannot_be_closed_just_now_is_closed_later(house: House, template: dict[str, Any]) -> None:
+    """DingTalk is away when a question is taken back: its card is tried again."""
+    house.backend.answer, house.backend.answer_delay_s = str, 60.0
+    async with house.app(**template) as app:
+        card = await house.gateway.next_card(await house.gateway.say("问题"))
+        await until(lambda: house.backend.running)
+        house.gateway.plant("card.stream", (503, "ServiceUnavailable"), times=3)
+        await house.gateway.next_post(await house.gateway.say("/cancel"))
+        await until(lambda: not house.gateway.faults_of["card.stream"])
+        assert not card.ended
+        while not card.ended:
+            app.bridge.desk.card_ended.set()
+            await asyncio.sleep(0.05)
+    assert shown(card) == TEXTS("card_cancelled")
+
+
 # -- buttons
 
 

@@ -241,7 +241,7 @@ async def test_told_in_the_group_where_it_was_asked(house: House, tables: dict[s
         assert back.body["at"]["atUserIds"] == ["042"]
 
 
-@pytest.mark.parametrize("api", ["before", "lost"])
+@pytest.mark.parametrize("api", ["before"])
 async def test_a_death_on_the_way_to_the_colleague_and_back(house: House, tables: dict[str, Any], api: str) -> None:
     """It is kept before it is sent: after a SIGKILL the contact and then the asker are told all the same."""
     house.configure(**tables)

@@ -144,6 +144,22 @@ async def test_a_face_while_it_is_looked_up(house: House, refused: bool) -> None
     assert len(house.gateway.emotions) == (not refused)
 
 
+@pytest.mark.parametrize("way", ["cancel", "drop"])
+async def test_a_face_on_a_question_that_ends_without_an_answer(house: House, way: str) -> None:
+    """Taken away as well."""
+    house.backend.answer, house.backend.answer_delay_s = str, 60.0
+    async with house.app(reply={"notice": "emotion", "notice_after_s": 0.1}) as app:
+        sent = await house.gateway.say("问题")
+        await until(lambda: house.gateway.emotions_on(sent.msg_id))
+        if way == "cancel":
+            await house.gateway.say("/cancel")
+        else:
+            row = await app.store.find(house.gateway.client_id, sent.msg_id)
+            assert row is not None
+            await app.drop(row.row, tell=False)
+        await until(lambda: not house.gateway.emotions_on(sent.msg_id))
+
+
 async def test_a_face_that_was_shown_before_a_crash_is_taken_away(house: House) -> None:
     """Whoever answers takes it away, not only who has shown it."""
     house.backend.answer, house.backend.answer_delay_s = str, 60.0
@@ -181,7 +197,7 @@ async def test_all_is_counted_as_dingtalk_counts(house: House) -> None:
     template = gateway.add_template()
     house.backend.workspaces["expert"] = Workspace("专家", handbook_folder())
     route = [{"workspace": "handbook", "deep_workspace": "expert", "contact": "boss"}]
-    tables = {"route": route, "reply": {"notice": "emotion", "notice_after_s": 0.1}}
+    tables: dict[str, Any] = {"route": route, "reply": {"notice": "emotion", "notice_after_s": 0.1}}
     async with house.app(**tables, dingtalk={"card_template_id": template}) as app:
         house.backend.token_delay_s = 0.05
         card = await gateway.next_card(await gateway.say("差旅住宿标准？"))

@@ -187,6 +187,7 @@ class Card:
     """One answer's card. Opened by `Cards`; its frames are a task that `settle`, `finish` and `fail` end.
 
     broken: the cause of the error after which it shows no more frames; "" while it does.
+    newest: what was to be shown last.
     """
 
     def __init__(self, cards: Cards, track: str, code: str, *, opened: dict[str, str] | None) -> None:
@@ -196,7 +197,7 @@ class Card:
         self.frames = 0
         self._cards = cards
         self._opened = opened
-        self._newest = ""
+        self.newest = ""
         self._shown = ""
         self._shown_at = -math.inf
         self._changed = asyncio.Event()
@@ -209,7 +210,7 @@ class Card:
         """The answer so far, markdown of a stranger. A frame shows the newest one when it is this card's turn."""
         if self._ending or self.broken or self._cards.closed:
             return
-        self._newest = text
+        self.newest = text
         self._changed.set()
         if self._task is None or self._task.done():
             self._task = self._cards.start(self)
@@ -260,8 +261,11 @@ class Card:
         else:
             self._opened = params
 
-    async def fail(self, text: str) -> None:
-        """The card is closed as failed; where even that does not work it is noted, not raised."""
+    async def fail(self, text: str) -> bool:
+        """The card is closed as failed; where even that does not work it is noted, not raised.
+
+        False: another time it may.
+        """
         await self.settle()
         written = card_text.capped(await self._cards.written(text, card_text.final))
         frame = Frame(self._guid("error", written), written, failed=True)
@@ -270,6 +274,8 @@ class Card:
                 await self._close(frame)
         except ReplyError as error:
             log.warning("card.left_open", code=self.code, why=error.detail, cause=error.cause)
+            return not error.retryable
+        return True
 
     async def _close(self, frame: Frame) -> None:
         """One that was closed in another life is closed; what it shows then is what was to be shown."""
@@ -308,13 +314,13 @@ class Card:
         cards = self._cards
         while not self._ending and await self._has_news():
             interval_s = cards.budget.frame_interval_s()
-            if interval_s is None or card_text.head(self._newest) == self._shown:
+            if interval_s is None or card_text.head(self.newest) == self._shown:
                 continue
             await asyncio.sleep(max(0.0, self._shown_at + max(cards.interval_s, interval_s) - cards.clock()))
             if not await self._has_turn():
                 continue
             self._changed.clear()
-            newest, self._shown_at = self._newest, cards.clock()
+            newest, self._shown_at = self.newest, cards.clock()
             if await self._show(await cards.written(newest, card_text.frame)):
                 self._shown = card_text.head(newest)
 
