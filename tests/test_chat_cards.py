@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dingbridge.dingtalk.cards import FRAME_INTERVAL_S
 from dingbridge.model import trace_code
 from dingbridge.sim.anythingllm import Workspace, handbook_folder
 from dingbridge.sim.gateway import Card
@@ -158,13 +159,15 @@ async def test_a_backend_that_is_away_is_told_on_the_card_which_then_shows_the_a
 
 
 async def test_a_question_that_is_taken_back_closes_its_card(house: House, template: dict[str, Any]) -> None:
-    """/cancel says so on the card, at once."""
-    house.backend.answer, house.backend.answer_delay_s = str, 60.0
+    """/cancel says so on the card, at once, and no frame of what was written comes behind."""
+    slowly(house, LONG * 9)
     async with house.app(**template):
         card = await house.gateway.next_card(await house.gateway.say("问题"))
-        await until(lambda: house.backend.running)
+        await until(lambda: card.frames)
         await house.gateway.next_post(await house.gateway.say("/cancel"))
         await house.gateway.card_ended(card, 4)
+        await asyncio.sleep(FRAME_INTERVAL_S + 0.2)
+    assert [change.kind for change in card.history][-1] == "stream"
     assert shown(card) == TEXTS("card_cancelled")
 
 
