@@ -353,13 +353,11 @@ class Bridge:
             lease.trail.add("leased", waited_s=waited_s, by=self._store.owner or None)
             try:
                 await self._in_order(lease)
-            except asyncio.CancelledError:
-                if lease.card is not None:
-                    lease.card.stop()
-                raise
             finally:
                 if self._leases.get(delivery.row) is lease:
                     del self._leases[delivery.row]
+                if lease.card is not None:  # whoever goes on with it must not be overtaken
+                    lease.card.stop()
 
     async def _in_order(self, lease: Lease) -> None:
         """Whatever `handle` raises, the message is given back, given up, or somebody else's."""

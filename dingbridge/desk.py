@@ -33,6 +33,14 @@ from dingbridge.texts import Texts
 
 SUGGESTED = 5
 CARDS = 20  # closed in one go
+CARD_MADE_S = 15.0  # a card that is not there may still be on its way
+CARD_TRIED_S = 300.0
+_LAST_WORDS = {
+    Outcome.CANCELLED: "card_cancelled",
+    Outcome.FAILED: "card_ended",
+    Outcome.DEAD: "card_ended",
+    Outcome.UNDELIVERABLE: "card_ended",
+}
 
 
 class Desk:
@@ -65,6 +73,18 @@ class Desk:
         setup = self._setup()
         return setup.texts_of(setup.answerer.named(route))
 
+    def offers(self, message: Message) -> frozenset[str]:
+        setup = self._setup()
+        routes, every = setup.answerer.matching(message), setup.answerer.routes
+        alone = not message.conversation.is_group
+        found = {
+            "deep": any(route.deep_workspace for route in routes),
+            "page": setup.pages is not None and any(route.answer_page for route in routes),
+            "contact": any(route.contact for route in routes),
+            "handed": alone and any(route.contact == message.sender.id for route in every),
+        }
+        return frozenset(name for name, offered in found.items() if offered)
+
     def examples(self, message: Message) -> tuple[str, ...]:
         routes = self._setup().answerer.matching(message)
         return tuple(dict.fromkeys(one for route in routes for one in route.examples))[:SUGGESTED]
@@ -86,16 +106,18 @@ class Desk:
             await setup.emotions.recall(message)
 
     async def close_cards(self) -> None:
-        """Those of messages that have ended without an answer on them. Raises StoreError."""
+        """Those of messages that have ended without their last word on them. Raises StoreError."""
         self.card_ended.clear()
-        setup, answers = self._setup(), self._store.answers
-        for row, robot, key, outcome in await answers.open_cards(CARDS):
-            if setup.cards is not None:
-                text = "card_cancelled" if outcome is Outcome.CANCELLED else "card_ended"
-                card = setup.cards.resume(card_track(robot, key), trace_code(robot, key))
-                if not await card.fail(setup.texts(text)):
-                    continue  # it is tried again
-            await answers.card(row, CardState.CLOSED)
+        cards, answers = self._setup().cards, self._store.answers
+        for one in await answers.open_cards(CARDS):
+            says, age_s = CardState.CLOSED, self._clock() - one.ended_at
+            if cards is not None:
+                card = cards.resume(card_track(one.robot, one.key), trace_code(one.robot, one.key))
+                says = await card.fail(self._setup().texts(_LAST_WORDS.get(one.outcome, "card_below")))
+            if says is CardState.OPEN and age_s < CARD_TRIED_S:
+                return  # in the next go; the others would fare no better now
+            if says is not CardState.NONE or age_s >= CARD_MADE_S:
+                await answers.card(one.row, CardState.CLOSED)
 
     # -- answers that were given
 

@@ -290,11 +290,13 @@ class State(StrEnum):
 class CardState(StrEnum):
     """NONE: there is no card. OPEN: there may be one that says that something is to come.
 
-    SHOWN: it shows the answer's first part. CLOSED: it says that the answer stands elsewhere.
+    LEFT: so, too, but the answer goes elsewhere. SHOWN: it shows the answer's first part.
+    CLOSED: it says that the answer stands elsewhere.
     """
 
     NONE = ""
     OPEN = "open"
+    LEFT = "left"
     SHOWN = "shown"
     CLOSED = "closed"
 

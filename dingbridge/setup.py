@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from dingbridge.answerer import Answerer
-from dingbridge.model import Answer, Attachment, Message, Route
+from dingbridge.model import Answer, Attachment, CardState, Message, Route
 from dingbridge.shape import Shape
 from dingbridge.texts import Texts
 
@@ -60,8 +60,11 @@ class Card(Protocol):
     async def finish(self, text: str, *, params: Mapping[str, str], link_hosts: frozenset[str]) -> None:
         """The whole answer; a card that was finished before is finished. Raises ReplyError."""
 
-    async def fail(self, text: str) -> bool:
-        """Nothing more will come. Best effort; False where it may work later."""
+    async def fail(self, text: str) -> CardState:
+        """Nothing more will come. CLOSED: it says so. SHOWN: another last word stands on it. OPEN: nobody knows.
+
+        NONE: it takes no last word, or is still being made.
+        """
 
 
 class Cards(Protocol):

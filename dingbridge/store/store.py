@@ -186,7 +186,7 @@ class Store:
         await self._held(
             delivery,
             "UPDATE message SET answer = ?, outcome = ?, reason = ?, cause = nullif(?, ''), route = ?, answered_at = ?,"
-            f" state = ?, part = ?, uncertain = FALSE, {APPEND_TRAIL} WHERE id = ?",
+            f" state = ?, part = ?, uncertain = FALSE, {work.UNSHOWN}, {APPEND_TRAIL} WHERE id = ?",
             (
                 *(encode_answer(answer), outcome, self._redact(reason), cause, route, self._clock(), state, part),
                 self._trail(steps),
