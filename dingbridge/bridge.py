@@ -166,21 +166,14 @@ class Bridge:
             await lease.answered(answer, found, sending=True)
         await self._notices.settle(delivery.row)
         started = time.monotonic()
-        parts = await self._sending.send(lease, found) if found.answer is not None else 0
+        parts = await self._sending.send(lease, found)
         if parts is None:
             return  # given back, or given up and closed
-        await self._calm(lease)
+        await self._sending.calm(lease)
         more = await (lease.bury(found) if found.outcome is Outcome.DEAD else lease.close(found))
         if more:
             self._wake(lease)
         self._leave(lease, found, parts=parts, reply_s=time.monotonic() - started)
-
-    async def _calm(self, lease: Lease) -> None:
-        """No face on a message that is answered; whoever has shown it, before a restart too."""
-        delivery, emotions = lease.delivery, lease.setup.emotions
-        waited = self._clock() - delivery.received_at >= lease.setup.notice_after_s
-        if emotions is not None and waited and delivery.task is Task.QUESTION:
-            await emotions.recall(delivery.message)
 
     async def _find(self, lease: Lease) -> Found | None:
         """An answer for a message that has none; None where it was given back for later."""
@@ -297,6 +290,8 @@ class Bridge:
             await self._notices.settle(row)
             await self._leave_ended(row, question or by, "cancelled by the asker")
         self._questions.wake()
+        for question in filter(None, questions.values()):
+            await self.desk.calm(question)
 
     # -- what operators ask of us
 
@@ -316,6 +311,7 @@ class Bridge:
         self.wake()
         if ended is not None:
             await self._leave_ended(row, ended, "dropped by an operator")
+            await self.desk.calm(ended)
 
     def cease(self, row: int) -> None:
         """Stop working on a row that was ended."""

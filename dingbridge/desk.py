@@ -102,6 +102,12 @@ class Desk:
         waiting = await keep(self._pause_s, self._store.waiting, message)
         return [Place(max(0.0, now - one.received_at), one.ahead, one.running) for one in waiting]
 
+    async def calm(self, message: Message) -> None:
+        """No face on a question that will not be answered; one that was never shown is not looked for."""
+        setup = self._setup()
+        if setup.emotions is not None and self._clock() - message.sent_at.timestamp() >= setup.notice_after_s:
+            await setup.emotions.recall(message)
+
     async def close_cards(self) -> None:
         """Those of messages that have ended without their last word on them. Raises StoreError."""
         self.card_ended.clear()

@@ -42,6 +42,9 @@ class Sending:
 
         doubt: the first part may stand on the card.
         """
+        if found.answer is None:
+            await self._end_card(lease, found)
+            return 0
         delivery, replies = lease.delivery, lease.setup.replies
         parts = await self._composed(lease, found)
         first = delivery.part if delivery.state is State.SENDING else delivery.part + 1
@@ -132,6 +135,25 @@ class Sending:
             await lease.card_is(CardState.CLOSED)
         return says
 
+    async def _end_card(self, lease: Lease, found: Found) -> None:
+        """A handler has answered by itself: what it showed last stays."""
+        if lease.card is None:
+            return
+        text = lease.card.newest or lease.setup.texts_of(found.route)("card_below")
+        try:
+            await lease.card.finish(text, params=lease.card_params(), link_hosts=frozenset())
+        except ReplyError as error:
+            log.warning("card.left", code=lease.code, why=error.detail, cause=error.cause)
+            return  # it is tried again when its message has ended
+        await lease.card_is(CardState.CLOSED)
+
+    async def calm(self, lease: Lease) -> None:
+        """No face on a message that is answered; whoever has shown it, before a restart too."""
+        delivery, emotions = lease.delivery, lease.setup.emotions
+        waited = self._clock() - delivery.received_at >= lease.setup.notice_after_s
+        if emotions is not None and waited and delivery.task is Task.QUESTION:
+            await emotions.recall(delivery.message)
+
     async def _unsent(self, lease: Lease, found: Found, error: ReplyError, *, sent: int, uncertain: bool) -> None:
         """Try to send later; past its time, or where no rung will ever take it, the message is undeliverable."""
         delivery = lease.delivery
@@ -160,6 +182,7 @@ class Sending:
 
     async def _bury(self, lease: Lease, error: BridgeError, found: Found | None, *, uncertain: bool = False) -> None:
         route, handler_s = (found.route, found.handler_s) if found else (None, None)
+        await self.calm(lease)
         given_up = Found(None, Outcome.UNDELIVERABLE, route, error.detail, error.cause, handler_s)
         if await lease.bury(given_up, uncertain=uncertain):
             self._ended(lease)

@@ -46,7 +46,10 @@ class Replies(Protocol[P]):
 
 
 class Card(Protocol):
-    """One answer as a card."""
+    """One answer as a card. newest: what was to be shown last, "" before that."""
+
+    @property
+    def newest(self) -> str: ...
 
     def update(self, text: str) -> None:
         """The whole text so far, shown when there is time for it."""

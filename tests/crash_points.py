@@ -348,6 +348,11 @@ async def _handler(stage: Stage) -> None:
     await stage.say("手")
 
 
+async def _handler_by_itself(stage: Stage) -> None:
+    """What it shows on the way is not an answer: a card that was not made before the death shows nothing."""
+    await stage.say("手", ("答：手",), ())
+
+
 async def _handler_raises(stage: Stage) -> None:
     await stage.say("raise")
 
@@ -538,6 +543,16 @@ async def _face_refused(stage: Stage) -> None:
     await stage.say("面")
 
 
+async def _face_cancelled(stage: Stage) -> None:
+    """Taken back while the face is shown."""
+    stage.backend.answer_delay_s = 0.6
+    sent = await stage.say("面", ("答：面",), ())
+    with suppress(TimeoutError):  # the daemon may be dead
+        async with asyncio.timeout(5):
+            await until(lambda: stage.gateway.emotions_on(sent.msg_id))
+    await stage.say("/cancel", ("已为您取消",), (TEXTS("nothing_to_cancel"),))
+
+
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 60
 CARD = {"dingtalk": {"card_template_id": TEMPLATE}}
 PAGES = {"pages": {"listen": "127.0.0.1:0", "public_url": "http://127.0.0.1:9"}}
@@ -557,7 +572,11 @@ async def handle(message, reply):
 
 async def at_once(message, reply):
     return "答：" + message.text
+
+async def by_itself(message, reply):
+    await reply.update("答：" + message.text)
 """
+OWN_BY_ITSELF = {"route": [{"handler": "crash_handler:by_itself"}], "handlers": {"path": ["."]}}
 OWN_AT_ONCE = {"route": [{"handler": "crash_handler:at_once"}], "handlers": {"path": ["."]}}
 OWN = {"route": [{"handler": "crash_handler:handle"}], "handlers": {"path": ["."]}}
 NAMED = {"route": [{"workspace": "员工手册"}]}
@@ -601,8 +620,8 @@ SCRIPTS = (
     Script("card later", _later, tables=ONE_TRY | CARD),
     Script("card cancelled", _card_cancelled, tables=CARD),
     Script("card left over", _left_over, tables=CARD, before=_left_in_work),
-    Script("pressed", _pressed, tables=CARD | ROUTED | PAGES),
-    Script("spoken of", _spoken_of, tables=ROUTED | PAGES),
+    Script("pressed", _pressed, lanes=2, tables=CARD | ROUTED | PAGES),
+    Script("spoken of", _spoken_of, lanes=2, tables=ROUTED | PAGES),
     Script("handed over", _handed_over, tables=ROUTED),
     Script("solved", _solved, tables=ROUTED),
     Script("buttons", _buttons, tables=BUTTONS),
@@ -612,6 +631,8 @@ SCRIPTS = (
     Script("paged", _paged, tables=PAGES),
     Script("face", _face, tables=FACE),
     Script("face refused", _face_refused, tables=FACE),
+    Script("face cancelled", _face_cancelled, tables=FACE),
+    Script("handler by itself", _handler_by_itself, tables=CARD | OWN_BY_ITSELF),
 )
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import time
 from typing import Any
 
 import pytest
 
+from dingbridge.dingtalk.cards import FRAME_INTERVAL_S
 from dingbridge.model import trace_code
 from dingbridge.sim.anythingllm import Workspace, handbook_folder
 from dingbridge.sim.gateway import Card
@@ -45,13 +48,15 @@ async def test_it_is_there_before_the_backend_is_asked_and_grows_to_the_answer(
     """One card says that it works on it, shows more and more, and ends with the sources; no message beside it."""
     slowly(house)
     house.backend.answer_delay_s = 0.3
+    house.gateway.plant("card.create_and_deliver", (503, "ServiceUnavailable"))
     async with house.app(**template):
         sent = await house.gateway.say("问题", group=group)
+        await until(lambda: not house.gateway.faults_of["card.create_and_deliver"])
+        assert not house.backend.asked
         card = await house.gateway.next_card(sent)
+        assert not house.backend.asked
         assert shown(card) == NOTICE
         await house.gateway.card_ended(card)
-        await until(lambda: card.history[-1].kind == "stream")
-    assert card.at < house.backend.asked[0].time or not card.history[0].text
     frames = [frame.text for frame in card.frames]
     assert len(frames) >= 2
     assert all(LONG.startswith(text.rstrip("…").strip()[:20]) for text in frames)
@@ -110,6 +115,22 @@ async def test_an_answer_too_large_for_a_card(house: House, template: dict[str, 
     assert shown(card) == TEXTS("card_below")
 
 
+async def test_an_answer_longer_than_a_message(house: House, template: dict[str, Any]) -> None:
+    """Its first part is on the card, the others follow as messages, numbered; the sources stand last."""
+    slowly(house, "\n\n".join(f"第{n:04d}段，说明一件事情。" for n in range(800)), token_s=0.0)
+    house.backend.chunk_chars = 500
+    async with house.app(**template):
+        sent = await house.gateway.say("问题")
+        card = await house.gateway.next_card(sent)
+        await house.gateway.card_ended(card)
+        parts = int(re.findall(r"1/(\d)", shown(card))[-1])
+        posts = await house.gateway.wait_posts(sent, parts - 1)
+    whole = "".join([shown(card), *(post.text for post in posts)])
+    assert all(whole.count(f"第{n:04d}段") == 1 for n in range(800))
+    assert "来源：" in posts[-1].text
+    assert "来源" not in shown(card)
+
+
 async def test_the_backend_breaks_off(house: House, template: dict[str, Any]) -> None:
     """What was seen stays on the card, marked as broken off."""
     slowly(house)
@@ -138,13 +159,15 @@ async def test_a_backend_that_is_away_is_told_on_the_card_which_then_shows_the_a
 
 
 async def test_a_question_that_is_taken_back_closes_its_card(house: House, template: dict[str, Any]) -> None:
-    """/cancel says so on the card, at once."""
-    house.backend.answer, house.backend.answer_delay_s = str, 60.0
+    """/cancel says so on the card, at once, and no frame of what was written comes behind."""
+    slowly(house, LONG * 9)
     async with house.app(**template):
         card = await house.gateway.next_card(await house.gateway.say("问题"))
-        await until(lambda: house.backend.running)
+        await until(lambda: card.frames)
         await house.gateway.next_post(await house.gateway.say("/cancel"))
         await house.gateway.card_ended(card, 4)
+        await asyncio.sleep(FRAME_INTERVAL_S + 0.2)
+    assert [change.kind for change in card.history][-1] == "stream"
     assert shown(card) == TEXTS("card_cancelled")
 
 
@@ -236,6 +259,47 @@ async def test_a_template_that_is_gone_at_the_next_start(house: House, template:
     assert LONG in shown(card)
 
 
+HANDLERS = """
+async def quiet(message, reply):
+    return None
+
+async def shows(message, reply):
+    await reply.update("都在这里了。")
+    return None
+"""
+
+
+@pytest.mark.parametrize("name", ["quiet", "shows"])
+async def test_a_handler_that_answers_by_itself_leaves_no_open_card(
+    house: House, template: dict[str, Any], name: str
+) -> None:
+    """The card keeps what the handler showed, or points to the chat; it never says that nothing came."""
+    (house.folder / "own_way.py").write_text(HANDLERS, "utf-8")
+    route = [{"name": "own", "handler": f"own_way:{name}"}]
+    async with house.app(**template, route=route, handlers={"path": [str(house.folder)]}):
+        card = await house.gateway.next_card(await house.gateway.say("问题"))
+        await house.gateway.card_ended(card, 4)
+    assert shown(card) == ("都在这里了。" if name == "shows" else TEXTS("card_below"))
+    assert card.state == "finished"
+    assert not house.gateway.posts
+
+
+async def test_a_card_that_cannot_be_closed_just_now_is_closed_later(house: House, template: dict[str, Any]) -> None:
+    """DingTalk is away when a question is taken back: its card is tried again."""
+    house.backend.answer, house.backend.answer_delay_s = str, 60.0
+    async with house.app(**template) as app:
+        card = await house.gateway.next_card(await house.gateway.say("问题"))
+        await until(lambda: house.backend.running)
+        house.gateway.plant("card.stream", (503, "ServiceUnavailable"), times=3)
+        await house.gateway.next_post(await house.gateway.say("/cancel"))
+        await until(lambda: not house.gateway.faults_of["card.stream"])
+        assert not card.ended
+        while not card.ended:
+            app.bridge.desk.card_ended.set()
+            await asyncio.sleep(0.05)
+    assert shown(card) == TEXTS("card_cancelled")
+
+
 # -- buttons
 
 
@@ -324,9 +388,12 @@ async def test_a_colleague_by_a_button(house: House, template: dict[str, Any]) -
         full = await house.gateway.press(card, "full")
         assert full.response is not None
         assert full.response["userPrivateData"]["cardParamMap"] == {"note": TEXTS("no_page")}
+        held = asyncio.create_task(app.store._engine.run(lambda _: time.sleep(2.2)))
+        press = await house.gateway.press(card, "good")
+        assert not press.ok
+        await held
         await app.store._engine.run(lambda c: c.execute("ALTER TABLE vote RENAME TO away"))
         press = await house.gateway.press(card, "good")
         assert not press.ok
         assert press.ack is None or press.ack.code != 200
-    await asyncio.sleep(0)
     assert len(house.gateway.posts_in("cid-boss")) == 1

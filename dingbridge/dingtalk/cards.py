@@ -198,6 +198,7 @@ class Card:
     """One answer's card. Opened by `Cards`; its frames are a task that `settle`, `finish` and `fail` end.
 
     broken: the cause of the error after which it shows no more frames; "" while it does.
+    newest: what was to be shown last.
     """
 
     def __init__(self, cards: Cards, track: str, code: str, *, opened: dict[str, str] | None) -> None:
@@ -207,7 +208,7 @@ class Card:
         self.frames = 0
         self._cards = cards
         self._opened = opened
-        self._newest = ""
+        self.newest = ""
         self._shown = ""
         self._shown_at = -math.inf
         self._changed = asyncio.Event()
@@ -221,7 +222,7 @@ class Card:
         """The answer so far, markdown of a stranger. A frame shows the newest one when it is this card's turn."""
         if self._ending or self.broken or self._cards.closed:
             return
-        self._newest = text
+        self.newest = text
         self._changed.set()
         if self._task is None or self._task.done():
             self._task = self._cards.start(self)
@@ -334,7 +335,7 @@ class Card:
         cards = self._cards
         while not self._ending and await self._has_news():
             interval_s = cards.budget.frame_interval_s()
-            if interval_s is None or card_text.head(self._newest) == self._shown:
+            if interval_s is None or card_text.head(self.newest) == self._shown:
                 continue
             interval_s = max(cards.interval_s, interval_s)
             wait_s = self._shown_at + interval_s - cards.clock()
@@ -343,7 +344,7 @@ class Card:
             if not await self._has_turn():
                 continue
             self._changed.clear()
-            newest, self._shown_at = self._newest, cards.clock()
+            newest, self._shown_at = self.newest, cards.clock()
             if await self._show(await cards.written(newest, card_text.frame)):
                 self._shown = card_text.head(newest)
                 self._seen.set()
