@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
@@ -34,6 +35,7 @@ from dingbridge.errors import BridgeError, ConfigError, StoreError
 from dingbridge.journal.budget import Budget
 from dingbridge.journal.metrics import CONTENT_TYPE, Metrics
 from dingbridge.journal.record import recorder
+from dingbridge.journal.thrift import WEBHOOK_STREAM
 from dingbridge.log import pseudonym
 from dingbridge.operations import Operations
 from dingbridge.receiving import Receiving
@@ -168,7 +170,7 @@ class App:
         if not presence.announce() and not config.store.is_postgres:
             log.warning("daemon.not_alone", remedy="another daemon serves this robot; they split its messages")
         self._retiring: set[asyncio.Task[None]] = set()
-        self._setups = Setups(self.store, clock=clock, reply_s=self._timings.reply_s)
+        self._setups = Setups(self.store, clock=clock, reply_s=self._timings.reply_s, budget=self.budget)
         setup = await self._open_setup(config)
         self.bridge = Bridge(
             store=self.store,
@@ -176,6 +178,7 @@ class App:
             record=recorder(self.metrics, pseudonym),
             clock=clock,
             pauses=self._timings.pauses,
+            counted=self.metrics.happened,
         )
         self._receiving = Receiving(
             self.bridge,
@@ -183,6 +186,7 @@ class App:
             oapi_base=config.dingtalk.oapi_base,
             clock=clock,
             took=self.metrics.ack.observe,
+            came=partial(self.budget.count, WEBHOOK_STREAM),
         )
         self.stream = self._open_stream(config)
         self.vitals = Vitals(

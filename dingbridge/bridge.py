@@ -70,7 +70,7 @@ class Bridge:
             after_s=setup.notice_after_s,
             claim=store.claim_notice,
             send=self._send_notice,
-            enabled=setup.notice != "off",
+            enabled=setup.notice,
         )
         self._desk = Desk(
             store,
@@ -94,15 +94,18 @@ class Bridge:
     def use(self, setup: Setup) -> list[asyncio.Task[None]]:
         """From now on by this one; what still runs by the one before is returned."""
         self._setup = setup
-        self._notices.change(after_s=setup.notice_after_s, enabled=setup.notice != "off")
+        self._notices.change(after_s=setup.notice_after_s, enabled=setup.notice)
         self._questions.change(crew=setup.workers)
         return [*self._notices.sending, *(task for one in self._dispatchers for task in one.tasks)]
 
     async def _send_notice(self, row: int, message: Message, text: str | None) -> bool:
         """It is a step of whoever works on the question just now; the answer waits for it."""
         lease = self._leases.get(row)
+        setup = self._setup
         with trail.follow(lease.trail if lease is not None else Trail()):
-            return await self._setup.replies.notice(message, text)
+            if setup.emotions is not None and not text and await setup.emotions.show(message):
+                return True
+            return await setup.replies.notice(message, text)
 
     def held(self) -> dict[int, str]:
         """The token of each row that is worked on."""
@@ -162,10 +165,18 @@ class Bridge:
         parts = await self._sending.send(lease, found) if found.answer is not None else 0
         if parts is None:
             return  # given back, or given up and closed
+        await self._calm(lease)
         more = await (lease.bury(found) if found.outcome is Outcome.DEAD else lease.close(found))
         if more:
             self._wake(lease)
         self._leave(lease, found, parts=parts, reply_s=time.monotonic() - started)
+
+    async def _calm(self, lease: Lease) -> None:
+        """No face on a message that is answered; whoever has shown it, before a restart too."""
+        delivery, emotions = lease.delivery, lease.setup.emotions
+        waited = self._clock() - delivery.received_at >= lease.setup.notice_after_s
+        if emotions is not None and waited and delivery.task is Task.QUESTION:
+            await emotions.recall(delivery.message)
 
     async def _find(self, lease: Lease) -> Found | None:
         """An answer for a message that has none; None where it was given back for later."""

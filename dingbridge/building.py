@@ -13,7 +13,9 @@ from dingbridge.answerer import Answerer, Backend
 from dingbridge.backends.anythingllm import AnythingLLM
 from dingbridge.backends.anythingllm import Limits as AskLimits
 from dingbridge.decode import identifier, password_in
+from dingbridge.dingtalk.allowance import Budget
 from dingbridge.dingtalk.cards import Cards
+from dingbridge.dingtalk.emotions import Emotions
 from dingbridge.dingtalk.media import Media
 from dingbridge.dingtalk.openapi import OpenAPI
 from dingbridge.dingtalk.pace import Pace
@@ -134,10 +136,11 @@ def open_backend(config: Config, on_retry: OnRetry | None = None) -> AnythingLLM
 class Setups:
     """Opens setups that share what must be one per robot: the paces, and the access token."""
 
-    def __init__(self, store: Store, *, clock: Callable[[], float], reply_s: float) -> None:
+    def __init__(self, store: Store, *, clock: Callable[[], float], reply_s: float, budget: Budget) -> None:
         self._store = store
         self._clock = clock
         self._reply_s = reply_s
+        self._budget = budget
         self._pace = Pace(clock, shared=store.shared)
         self._rate = Rate(lambda: store.replicas)
 
@@ -163,10 +166,18 @@ class Setups:
             replies=self._open_replies(stack, config, texts, session, openapi),
             texts=texts,
             notice_after_s=config.reply.notice_after_s,
-            notice=config.reply.notice,
+            notice=config.reply.notice != "off",
+            emotions=Emotions(openapi, dingtalk.client_id, self._budget) if config.reply.notice == "emotion" else None,
             quick_replies=config.reply.quick_replies,
             cards=self._open_cards(stack, config, openapi),
-            files=Media(session, dingtalk.network, openapi, api_base=dingtalk.api_base, robot=dingtalk.client_id),
+            files=Media(
+                session,
+                dingtalk.network,
+                openapi,
+                api_base=dingtalk.api_base,
+                robot=dingtalk.client_id,
+                budget=self._budget,
+            ),
             locales={locale: Texts(locale) for locale in CATALOGUES},
             waiting_per_lane=config.limits.waiting_per_lane,
             workers=config.limits.workers,
@@ -191,6 +202,7 @@ class Setups:
             timeout_s=self._reply_s,
             pace=self._pace,
             links=config.sources,
+            budget=self._budget,
         )
         stack.callback(replies.close)
         return replies
@@ -204,6 +216,7 @@ class Setups:
             robot=dingtalk.client_id,
             template_id=dingtalk.card_template_id,
             content_key=dingtalk.card_content_key,
+            budget=self._budget,
         )
         stack.push_async_callback(cards.close)
         return cards

@@ -26,7 +26,7 @@ UNKEPT = 200  # messages that the store did not take, remembered for `trace`
 
 
 class Receiving:
-    """took: told how many seconds each message took until it was kept."""
+    """took: told how many seconds each message took until it was kept. came: told of each that DingTalk bills."""
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Receiving:
         oapi_base: str,
         clock: Callable[[], float],
         took: Callable[[float], None],
+        came: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._bridge = bridge
         self._robot = robot
@@ -43,10 +44,12 @@ class Receiving:
         self._webhook_allowed = payload.webhook_origin_check(oapi_base)
         self._clock = clock
         self._took = took
+        self._came = came
         self._unkept: deque[dict[str, Any]] = deque(maxlen=UNKEPT)
 
     async def accept(self, data: dict[str, Any], frame_id: str) -> None:
         """A bot message's data: read it, keep it."""
+        self._came("inbound")
         started = time.perf_counter()
         with trail.follow(Trail()):
             message = payload.parse(
@@ -65,6 +68,7 @@ class Receiving:
 
     async def press(self, data: dict[str, Any], frame_id: str) -> dict[str, Any]:  # noqa: ARG002 - as `accept`
         """A button of a card: what it stands for is kept, and what its card shows goes back with the ack."""
+        self._came("callback")
         shown: dict[str, str] = {}
         with suppress(TimeoutError):
             async with asyncio.timeout(PRESS_S):

@@ -71,6 +71,14 @@ class Cards(Protocol):
         """One that was opened before, by whichever process. code: of its message."""
 
 
+class Emotions(Protocol):
+    """A face on a message that is being answered."""
+
+    async def show(self, message: Message) -> bool: ...
+
+    async def recall(self, message: Message) -> None: ...
+
+
 class Files(Protocol):
     """What people send along."""
 
@@ -89,7 +97,7 @@ class Pages(Protocol):
 class Setup:
     """A reload replaces it whole; what runs keeps its own. workers: questions at once, 0 means no limit.
 
-    notice: "text", "emotion" or "off". quick_replies: "commands", "buttons" or "off", see `settings.ReplyConfig`.
+    emotions: where the waiting notice is one. quick_replies: "commands", "buttons" or "off", see `ReplyConfig`.
     locales: the texts of those routes that have their own.
     """
 
@@ -98,13 +106,14 @@ class Setup:
     replies: Replies[Any]
     texts: Texts
     notice_after_s: float
-    notice: str = "text"
+    notice: bool = True
     waiting_per_lane: int = 8
     workers: int = 64
     quick_replies: str = "off"
     cards: Cards | None = None
     files: Files | None = None
     pages: Pages | None = None
+    emotions: Emotions | None = None
     locales: Mapping[str, Texts] = field(default_factory=dict)
 
     def texts_of(self, route: Route | None) -> Texts:

@@ -15,7 +15,7 @@ from dingbridge.journal.budget import Budget
 from dingbridge.outage import Condition
 from dingbridge.store.store import Store
 from dingbridge.watched import Outages
-from dingbridge.web.server import Health
+from dingbridge.web.listening import Health
 
 
 class Vitals:

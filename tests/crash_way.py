@@ -46,6 +46,10 @@ REASONS: dict[str, tuple[str, ...]] = {
         "dingtalk/openapi.py OpenAPI._tell_others",
         "dingtalk/pace.py Pace._change_shared",
     ),
+    "what a page's reader asks for": (
+        "store/pages.py AnswerPages.open",
+        "store/pages.py AnswerPages.vote",
+    ),
     "upkeep, and what operators look at and ask for": (
         "bridge.py Bridge.retry",
         "bridge.py Bridge.drop",

@@ -20,7 +20,7 @@ NOUNS = frozenset({"model", "errors"})
 GROUND = frozenset(
     {"net", "decode", "reading", "secrets", "settings", "config", "log", "texts", "service", "store", "trail", "causes"}
 )
-GROUND |= {"redaction", "disguise", "outage", "clock", "bucket"}
+GROUND |= {"redaction", "disguise", "outage", "clock", "bucket", "markup"}
 CENTRE = frozenset({"router", "commands", "answerer", "notices", "dispatch", "setup", "lease", "watched", "questions"})
 GROUND |= {"shape", "emphasis", "passages"}
 CENTRE |= {"sending", "desk", "inquiry"}
@@ -48,7 +48,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "tenacity": ("backends/",),
     "sqlite3": ("store/", "sim/", "checks.py", "verbs/support.py"),
     "psycopg": ("store/",),
-    "markdown_it": ("dingtalk/", "demo/render.py"),
+    "markdown_it": ("dingtalk/", "web/", "demo/render.py", "markup.py"),
     "prometheus_client": ("journal/",),
     "click": ("cli/",),
     "yarl": ("control.py", "dingtalk/", "backends/", "sim/", "net.py", "decode.py"),

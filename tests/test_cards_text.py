@@ -216,6 +216,15 @@ class Frugal:
     def cards_allowed(self) -> bool:
         return True
 
+    def reply_path(self, one_to_one: bool) -> Any:
+        return "webhook"
+
+    def notice_allowed(self, pool: str = "") -> bool:
+        return True
+
+    def refused(self, pool: str) -> None:
+        self.counted[f"{pool} refused"] += 1
+
     def count(self, pool: str, kind: str) -> None:
         self.counted[kind] += 1
 

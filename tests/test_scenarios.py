@@ -289,7 +289,7 @@ async def test_a_handler_may_replace_the_notice_and_answer_by_itself(house: Hous
     ],
 )
 async def test_what_cannot_be_read_is_said_politely(house: House, payload: dict[str, object], said: str) -> None:
-    """Pictures that are gone, videos, unknown kinds and the quota notice are kept, acknowledged, and answered in words."""
+    """Lost pictures, videos, unknown kinds and the quota notice are kept, acknowledged, and answered in words."""
     async with house.app():
         sent = await house.gateway.say(payload=payload)
         post = (await house.gateway.wait_posts(sent))[0]

@@ -67,15 +67,25 @@ def test_only_what_is_offered_has_a_button(change: dict[str, object], titles: li
     assert [button.title for button in one(Answer("答"), replace(FULL, **change)).buttons] == titles  # type: ignore[arg-type]
 
 
+def test_a_refusal_offers_a_colleague() -> None:
+    """转人工 stands under an answer that says no, where the route names somebody; it is no choice elsewhere."""
+    shape = Shape(ZH, code=CODE, buttons=True, human=True)
+    *_, last = one(Answer("没有找到。", refused=True), shape).buttons
+    assert last == Button(
+        "转人工", f"dtmd://dingtalkclient/sendMessage?content=%2F%E8%BD%AC%E4%BA%BA%E5%B7%A5%20{CODE}"
+    )
+    assert [button.title for button in one(Answer("五天。"), shape).buttons] == ["👍", "👎"]
+
+
 def test_without_buttons_the_commands_are_named() -> None:
     """One short line, and the page as a link that says what it needs; the sources stay last."""
-    shape = Shape(ZH, code=CODE, deep=True, page_url=PAGE, hint=True)
+    shape = Shape(ZH, code=CODE, commands=True, deep=True, page_url=PAGE, hint=True)
     text, page, commands, hint, sources = one(Answer("答", (Source("甲"),)), shape).text.split("\n\n")
     assert (text, sources) == ("答", "来源：甲")
     assert page == f"[查看全文（需公司网络/VPN）]({PAGE})"
-    assert commands == f"有用 /good {CODE} · 没用 /bad {CODE} 原因 · 再深入 /deep {CODE}"
-    assert "/出处 1" in hint
-    assert "/deep" not in one(Answer("答"), replace(shape, deep=False)).text
+    assert commands == ZH("commands_deep")
+    assert hint == ZH("hint")
+    assert one(Answer("答"), replace(shape, deep=False, hint=False, page_url="")).text == f"答\n\n{ZH('commands')}"
     assert one(Answer("答"), Shape(ZH)).text == "答"
 
 
@@ -85,7 +95,7 @@ def test_buttons_that_are_refused_leave_their_words() -> None:
     plain = part.without_buttons()
     assert plain.buttons == ()
     assert plain.text.startswith(part.text)
-    assert plain.text.endswith(f"再深入 /deep {CODE}")
+    assert plain.text.endswith(ZH("commands_deep"))
     assert f"]({PAGE})" in plain.text
     assert plain.without_buttons() == plain
 
@@ -110,7 +120,7 @@ def test_examples_after_a_refusal_only() -> None:
 def test_a_card_keeps_tables_and_names_no_commands() -> None:
     """A card can show tables and has buttons of its own."""
     table = "| 城市 | 标准 |\n| --- | --- |\n| 北京 | 800 |"
-    shape = Shape(ZH, code=CODE, deep=True)
+    shape = Shape(ZH, code=CODE, commands=True, deep=True)
     assert one(Answer(table), replace(shape, card=True)).text == table
     assert one(Answer(table), shape).text.startswith("- 城市 **北京**：标准 800\n\n有用")
 
@@ -240,7 +250,7 @@ def test_nothing_acts_wherever_it_stands(nasty: str) -> None:
     answer = Answer(f"{nasty}\n\n住宿标准 800 元 {nasty}", sources, refused=True)
     shape = replace(FULL, question=f"住宿标准 {nasty}", examples=(nasty,))
     for given_answer in (answer, *(passage(answer, n, ZH) for n in range(5))):
-        for one_shape in (shape, replace(shape, buttons=False), replace(shape, card=True)):
+        for one_shape in (shape, replace(shape, buttons=False, commands=True), replace(shape, card=True)):
             for part in compose(given_answer, one_shape, {nasty: "https://docs.corp.example/x"}):
                 for text in (part.text, part.without_buttons().text):
                     assert faults(text, HOSTS) == []
@@ -292,7 +302,7 @@ SOURCES = (Source("甲", "住宿标准 800 元，30%，3月1日前", f"{DOC}/a")
 
 
 @settings(max_examples=25, deadline=None)
-@given(TEXTS, st.sampled_from([FULL, replace(FULL, buttons=False), replace(FULL, card=True), Shape(EN)]))
+@given(TEXTS, st.sampled_from([FULL, replace(FULL, buttons=False, commands=True), replace(FULL, card=True), Shape(EN)]))
 def test_whole_and_well_formed_in_every_shape(text: str, shape: Shape) -> None:
     """Every part within its bytes, fences closed, inert; all words of the answer in order; the same again."""
     parts = compose(Answer(text, SOURCES), shape, {})

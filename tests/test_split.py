@@ -61,6 +61,12 @@ def test_cut_between_blocks_and_heading_moves_on() -> None:
     assert parts == ["甲" * 150, "## 标题\n\n" + "乙" * 150]
 
 
+def test_a_line_with_a_colon_moves_on() -> None:
+    """What announces a list or code is not left alone at the end of a part."""
+    parts = split("甲" * 170 + "\n\n来源：\n\n1. " + "乙" * 50, max_bytes=9_000, max_chars=200)
+    assert parts == ["甲" * 170, "来源：\n\n1. " + "乙" * 50]
+
+
 def test_last_heading_is_kept() -> None:
     """A heading at the very end has nowhere to move to and stays."""
     parts = split("甲" * 180 + "\n\n乙\n\n## 标题", max_bytes=9_000, max_chars=200)

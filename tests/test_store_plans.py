@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dingbridge.model import Answer, Outcome, Task
+from dingbridge.model import Answer, Outcome, Task, Verdict
 from dingbridge.store.intake import Limits
+from dingbridge.store.pages import AnswerPages
 from dingbridge.store.sqlite import SQLiteStore
 from tests.stores import START, Clock, finish, head, message, opened
 
@@ -75,6 +76,13 @@ async def _forget(store: SQLiteStore) -> None:
     await store.forget()
 
 
+async def _page(store: SQLiteStore) -> None:
+    pages = AnswerPages(store._engine, store._clock, ttl_s=60.0)
+    placed = await store.put(message("m1"))
+    await store.answered(await head(store), Answer("答"), Outcome.ANSWERED)
+    assert await pages.vote(await pages.issue(placed.row), Verdict.GOOD)
+
+
 @asynccontextmanager
 async def statements(store: SQLiteStore) -> AsyncIterator[list[str]]:
     """What the writer's connection is asked to do meanwhile."""
@@ -91,7 +99,7 @@ async def plans(store: SQLiteStore, asked: list[str]) -> dict[str, list[str]]:
     return await store._engine.run(explain)
 
 
-@pytest.mark.parametrize("work", [_ask, _work, _suspect, _cancel, _look, _release, _forget])
+@pytest.mark.parametrize("work", [_ask, _work, _suspect, _cancel, _look, _release, _forget, _page])
 async def test_nothing_reads_a_whole_table(tmp_path: Path, work: Work) -> None:
     """Messages and lanes are found by an index, or walked in one that holds only what is unfinished."""
     async with opened(tmp_path / "x.db", Clock(), Limits()) as store:
@@ -100,7 +108,11 @@ async def test_nothing_reads_a_whole_table(tmp_path: Path, work: Work) -> None:
         asked = [one for one in asked if one.lstrip().startswith(STATEMENTS)]
         assert asked
         for statement, steps in (await plans(store, asked)).items():
-            scans = [step for step in steps if step.startswith(("SCAN message", "SCAN lane", "SCAN m", "SCAN l"))]
+            scans = [
+                step
+                for step in steps
+                if step.startswith(("SCAN message", "SCAN lane", "SCAN m", "SCAN l", "SCAN p", "SCAN v"))
+            ]
             assert [step for step in scans if not step.endswith(SMALL)] == [], statement
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+from datetime import UTC, datetime
 
 import pytest
 
@@ -14,8 +15,16 @@ from dingbridge.errors import BridgeError
 from dingbridge.model import CROCKFORD, trace_code
 from dingbridge.texts import CATALOGUES, NOTICE, Texts
 
-VALUES = {"waiting": 8, "count": 2, "seconds": 30, "code": "0123ABCD", "name": "/help", "about": "…", "commands": "- …"}
-VALUES |= {"person": "manager807", "conversation": "cidAsXSBLnA=="}
+VALUES: dict[str, object] = {
+    "waiting": 8,
+    "count": 2,
+    "seconds": 30,
+    "code": "0123ABCD",
+    "name": "/help",
+    "about": "…",
+    "commands": "- …",
+}
+VALUES |= {"person": "manager807", "conversation": "cidAsXSBLnA==", "when": datetime(2026, 9, 3, 8, 5, tzinfo=UTC)}
 VALUES |= {"who": "张三", "where": "人事群", "reply": "…"}
 VALUES |= {"quoted": "…", "question": "…", "answer": "…", "names": "报销单.xlsx"}
 LOCALES = sorted(CATALOGUES)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dingbridge.dingtalk import markdown
+from dingbridge.dingtalk.allowance import QUOTA, Budget
 from dingbridge.dingtalk.rate import Rate
 from dingbridge.errors import (
     ReplyError,
@@ -27,22 +28,10 @@ STREAM = "/v1.0/card/streaming"
 CHANGE = "/v1.0/card/instances"
 POOL = "api"
 # DingTalk does not bill what it refuses for these, nor what comes too fast.
-_UNBILLED_CAUSES = ("chat.quota", "token.refused")
+_UNBILLED_CAUSES = (QUOTA, "token.refused")
 FINALIZED = "param.stream.finalized"
 CREATE_TURN_S = 3.0
 PAUSE_S = 2.0  # after "too fast", for all cards
-
-
-class Budget(Protocol):
-    """What of the month's calls cards may take."""
-
-    def frame_interval_s(self) -> float | None:
-        """The least seconds between two frames of one card; None: only its last one."""
-
-    def cards_allowed(self) -> bool: ...
-
-    def count(self, pool: str, kind: str) -> None:
-        """A call that DingTalk bills; kinds: card.create, card.frame, card.final, card.update."""
 
 
 class Api(Protocol):
@@ -52,19 +41,6 @@ class Api(Protocol):
     def rate(self) -> Rate: ...
 
     async def call(self, method: str, path: str, body: dict[str, Any], *, has_turn: bool = False) -> dict[str, Any]: ...
-
-
-class Unlimited:
-    """A budget that nobody watches."""
-
-    def frame_interval_s(self) -> float | None:
-        return 0.0
-
-    def cards_allowed(self) -> bool:
-        return True
-
-    def count(self, pool: str, kind: str) -> None:
-        """Nobody asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +127,8 @@ class CardCalls:
             return answer
         if failure.status and isinstance(failure, ReplyPaced):
             self._openapi.rate.pause(path, max(PAUSE_S, failure.retry_after or 0.0))
+        elif failure.cause == QUOTA:
+            self._budget.refused(POOL)
         elif failure.status and failure.cause not in _UNBILLED_CAUSES:
             self._budget.count(POOL, kind)
         raise failure

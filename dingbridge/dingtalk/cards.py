@@ -22,7 +22,8 @@ import structlog
 from dingbridge import trail
 from dingbridge.causes import explain
 from dingbridge.dingtalk import card_text
-from dingbridge.dingtalk.card_calls import FINALIZED, PAUSE_S, STREAM, Api, Budget, CardCalls, Frame, Unlimited
+from dingbridge.dingtalk.allowance import Budget, Unlimited
+from dingbridge.dingtalk.card_calls import FINALIZED, PAUSE_S, STREAM, Api, CardCalls, Frame
 from dingbridge.dingtalk.replies import THREAD_ABOVE
 from dingbridge.errors import ReplyError, ReplyPaced, ReplyRejected, ReplyTooLong, ReplyUnavailable, ReplyUncertain
 from dingbridge.model import Message, card_track

@@ -11,8 +11,8 @@ from yarl import URL
 from dingbridge.dingtalk import markdown, split
 from dingbridge.dingtalk.blocks import render
 from dingbridge.dingtalk.emphasis import emphasise
-from dingbridge.dingtalk.inert import clean
 from dingbridge.emphasis import emphasis
+from dingbridge.markup import clean
 from dingbridge.model import Answer, Source
 from dingbridge.shape import Shape
 from dingbridge.texts import Texts
@@ -59,7 +59,7 @@ def compose(answer: Answer, shape: Shape, links: Mapping[str, str]) -> list[Part
     Takes about 20 ms per 10 KB. What may not act in a chat: see `markdown.py`.
     """
     texts = shape.texts
-    sources = tuple(_linked(source, links) for source in answer.sources)
+    sources = tuple(linked(source, links) for source in answer.sources)
     hosts = frozenset(host for source in sources if (host := _host(source.url)))
     text = answer.text
     cut = len(text) > markdown.MAX_CHARS
@@ -68,7 +68,7 @@ def compose(answer: Answer, shape: Shape, links: Mapping[str, str]) -> list[Part
     blocks = markdown.read(text, hosts, tables="keep" if shape.card else "list")
     title = markdown.shortened(blocks, markdown.TITLE_CHARS) or texts("title")
     blocks = emphasise(blocks, emphasis(shape.question, (source.text for source in sources)))
-    buttons = _buttons(shape)
+    buttons = _buttons(shape, refused=answer.refused)
     said = [
         render(blocks),
         texts("answer_cut") if cut else "",
@@ -87,7 +87,8 @@ def compose(answer: Answer, shape: Shape, links: Mapping[str, str]) -> list[Part
     mark = texts("repeat_mark")
     parts = [Part(number, title, text, mark, link_hosts=hosts) for number, text in enumerate(numbered, start=1)]
     if buttons:
-        parts[-1] = replace(parts[-1], buttons=buttons, instead="\n\n".join(_instead(shape)))
+        named = replace(shape, commands=bool(shape.code))
+        parts[-1] = replace(parts[-1], buttons=buttons, instead="\n\n".join(_instead(named)))
     return parts
 
 
@@ -95,17 +96,19 @@ def wants_page(answer: Answer, parts: int, links: Mapping[str, str]) -> bool:
     """Whether a page shows more than the chat does: a whole where there are parts, a table, a source to read."""
     if answer.refused or not answer.text.strip():
         return False
-    unlinked = any(not _host(_linked(source, links).url) for source in answer.sources)
+    unlinked = any(not _host(linked(source, links).url) for source in answer.sources)
     return parts > 1 or unlinked or markdown.has_table(answer.text)
 
 
-def _buttons(shape: Shape) -> tuple[Button, ...]:
+def _buttons(shape: Shape, *, refused: bool) -> tuple[Button, ...]:
     if not shape.buttons or shape.card:
         return ()
     texts, code = shape.texts, shape.code
     buttons = [_quick("👍", f"/good {code}"), _quick("👎", f"/bad {code}")] if code else []
     if code and shape.deep:
         buttons.append(_quick(texts("button_deep"), f"/deep {code}"))
+    if code and shape.human and refused:
+        buttons.append(_quick(texts("button_human"), texts("send_human", code=code)))
     if address := _page(shape):
         buttons.append(Button(texts("whole_answer"), address))
     return tuple(buttons[:MAX_BUTTONS])
@@ -155,7 +158,7 @@ def _named(source: Source) -> str:
     return markdown.phrase(title or "?", str(URL(source.url)) if host else "", link_hosts=frozenset({host}))
 
 
-def _linked(source: Source, links: Mapping[str, str]) -> Source:
+def linked(source: Source, links: Mapping[str, str]) -> Source:
     """With the address that the operator gave for this title, with or without its extension."""
     if _host(source.url) or not links:
         return source

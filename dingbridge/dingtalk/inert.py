@@ -10,19 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from unicodedata import category
-from urllib.parse import quote
 
-MAX_ADDRESS = 1_000  # characters; a longer address is shown, never linked
+from dingbridge.markup import MAX_ADDRESS, clean, destination
+
 _SHOWN = 80  # characters of a foreign address beside its text
-
-_BREAKS = re.compile("\r\n?|[\v\f\x85\u2028\u2029]")
-# Control characters, surrogates, noncharacters, and Unicode's Default_Ignorable_Code_Point (bidi controls,
-# zero-width characters, tags, variation selectors) without U+FE0F, which makes ❤ into ❤️.
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0e-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
-    "\u202a-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufdd0-\ufdef\ufe00-\ufe0e\ufeff\uffa0\ufff0-\ufffb"
-    "\ufffe\uffff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
-)
 
 _IN_ADDRESS = r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]"
 _MARKED = rf"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]{{0,30}})://{_IN_ADDRESS}*|(?<![A-Za-z0-9])[Ww]{{3}}\.{_IN_ADDRESS}+"
@@ -31,7 +22,6 @@ _IN_PROSE = re.compile(
     _MARKED + r"|(?<![A-Za-z0-9.\-])(?:[A-Za-z0-9][A-Za-z0-9\-]{0,62}\.)+[A-Za-z]{2,24}(?::[0-9]{1,5})?/"
     rf"{_IN_ADDRESS}*"
 )
-_HREF = re.compile(r"(https?)://([a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?)(:[0-9]{1,5})?([/?#][^\s\\]*)?", re.IGNORECASE)
 _DOMAIN = re.compile(r"(?<![A-Za-z0-9.．\-])(?:[A-Za-z0-9\-]{1,63}[.．]){1,30}[A-Za-z]{2,24}(?![A-Za-z0-9])")
 _FILE_NAMES = re.compile(r"csv|docx?|html?|jpe?g|md|pdf|png|pptx?|txt|xlsx?")
 
@@ -39,12 +29,6 @@ _AT = re.compile(r"(?<=[A-Za-z0-9])@(?=(?:[A-Za-z0-9\-]{1,63}\.){1,8}[A-Za-z]{2}
 _ENTITY = re.compile(r"&(?=(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});)")
 _RANGE = re.compile(r"(?<=[^\W_])~(?=[^\W_])")
 _TWINS = (("<", "＜"), ("](", "]（"), ("]:", "]："))
-
-
-def clean(text: str) -> str:
-    """The text without what nobody sees; every kind of line end is a line feed, a tab or hard space plain ones."""
-    text = _BREAKS.sub("\n", text).replace("\t", "    ").replace("\u00a0", " ")
-    return _UNSEEN.sub("", text)
 
 
 def is_joint(text: str, at: int) -> bool:
@@ -88,30 +72,6 @@ def tame(text: str) -> str:
     text = mute(text)
     text = _ENTITY.sub("＆", text) if "&" in text else text
     return _RANGE.sub("～", text) if "~" in text else text
-
-
-def destination(href: str, hosts: frozenset[str] | None) -> str:
-    """The address as it may be linked, or "": absolute, http(s), no userinfo, an ASCII host out of `hosts`.
-
-    None for `hosts` lets every host through; it is for text that has been written before.
-    """
-    found = _HREF.fullmatch(clean(href))
-    if found is None:
-        return ""
-    scheme, host, port, rest = found[1].lower(), found[2].lower(), found[3] or "", found[4] or ""
-    if ".." in host or (hosts is not None and host not in hosts):
-        return ""
-    rest = quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", rest), safe="/?#:!$&+,;=~%")
-    # Nothing inside may look like a second address, and no entity may be decoded out of a query.
-    rest = re.sub(r"&(#?\w+);", r"&\1%3B", rest.replace("://", "%3A//"))
-    address = f"{scheme}://{host}{port}{rest}"
-    return address if len(address) <= MAX_ADDRESS else ""
-
-
-def host_of(address: str) -> str:
-    """The host of what `destination` returned."""
-    found = _HREF.fullmatch(address)
-    return found[2].lower() if found else ""
 
 
 def shown(href: str) -> str:

@@ -21,12 +21,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Literal
-from unicodedata import category, east_asian_width
 
 from markdown_it import MarkdownIt
 from markdown_it.rules_block import StateBlock, reference
-from markdown_it.rules_inline import StateInline
-from markdown_it.rules_inline.emphasis import tokenize
 from markdown_it.token import Token
 
 from dingbridge.dingtalk.blocks import (
@@ -49,7 +46,8 @@ from dingbridge.dingtalk.blocks import (
     settle,
     visible,
 )
-from dingbridge.dingtalk.inert import clean, destination, host_of, is_joint, label, mute, shown, spans, tame
+from dingbridge.dingtalk.inert import is_joint, label, mute, shown, spans, tame
+from dingbridge.markup import clean, destination, emphasis, host_of
 
 MAX_CHARS = 60_000  # 15 full messages; the worst input found takes 3 s
 _NESTING = 50
@@ -132,30 +130,9 @@ def _parser() -> MarkdownIt:
     # Every link has to be seen as one, also `javascript:`, or its source would be written out as text.
     parser.validateLink = lambda url: True  # type: ignore[method-assign] # noqa: ARG005 - its interface
     parser.normalizeLink = lambda url: url  # type: ignore[method-assign]
-    parser.inline.ruler.at("emphasis", _emphasis)
+    parser.inline.ruler.at("emphasis", emphasis)
     parser.block.ruler.at("reference", _reference, {"alt": []})
     return parser
-
-
-def _emphasis(state: StateInline, silent: bool) -> bool:
-    """CommonMark's emphasis, also beside Chinese punctuation: models write `**注意：**请` and mean bold."""
-    start, first = state.pos, len(state.delimiters)
-    if not tokenize(state, silent):
-        return False
-    before, after = state.src[max(start - 1, 0) : start], state.src[state.pos : state.pos + 1]
-    if state.src[start] == "*" and before and after and (_is_wide(before) or _is_wide(after)):
-        for delimiter in state.delimiters[first:]:
-            delimiter.open = delimiter.open or (_is_mark(after) and not before.isspace())
-            delimiter.close = delimiter.close or (_is_mark(before) and not after.isspace())
-    return True
-
-
-def _is_wide(character: str) -> bool:
-    return east_asian_width(character) in "WF"
-
-
-def _is_mark(character: str) -> bool:
-    return category(character)[0] in "PS"
 
 
 def _reference(state: StateBlock, start: int, end: int, silent: bool) -> bool:

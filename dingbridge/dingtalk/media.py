@@ -16,6 +16,7 @@ import structlog
 from yarl import URL
 
 from dingbridge import trail
+from dingbridge.dingtalk.allowance import API, Budget, Unlimited, counted
 from dingbridge.dingtalk.filetypes import document, picture
 from dingbridge.dingtalk.origins import download_origin_check
 from dingbridge.dingtalk.payload import host_of
@@ -56,6 +57,7 @@ class Media:
         *,
         api_base: str,
         robot: str,
+        budget: Budget | None = None,
         download_s: float = DOWNLOAD_S,
         idle_s: float = IDLE_S,
         room_s: float = ROOM_S,
@@ -65,6 +67,7 @@ class Media:
         self._network = network
         self._api = api
         self._robot = robot
+        self._budget: Budget = budget or Unlimited()
         self._allowed = download_origin_check(api_base)
         self._download_s, self._room_s = download_s, room_s
         self._timeout = aiohttp.ClientTimeout(total=None, connect=idle_s, sock_read=idle_s)
@@ -121,7 +124,8 @@ class Media:
 
     async def _address(self, file: File) -> URL:
         try:
-            answer = await self._api.call("POST", _PATH, {"downloadCode": file.code, "robotCode": self._robot})
+            with counted(self._budget, API, "download"):
+                answer = await self._api.call("POST", _PATH, {"downloadCode": file.code, "robotCode": self._robot})
         except ReplyError as error:
             failed = _refused(error)
         else:

@@ -21,6 +21,7 @@ from yarl import URL
 
 from dingbridge import trail
 from dingbridge.dingtalk import composing, errcodes, markdown, split
+from dingbridge.dingtalk.allowance import API, WEBHOOK_STREAM, Budget, Unlimited, counted
 from dingbridge.dingtalk.composing import Part
 from dingbridge.dingtalk.openapi import OpenAPI
 from dingbridge.dingtalk.pace import NOTICE_RESERVE, Pace
@@ -72,6 +73,7 @@ class Replies:
         timeout_s: float = TIMEOUT_S,
         pace: Pace | None = None,
         links: Mapping[str, str] | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._session = session
         self._network = network
@@ -83,6 +85,7 @@ class Replies:
         self._timeout_s = timeout_s
         self._pace = pace or Pace(clock)
         self._links = dict(links or {})
+        self._budget: Budget = budget or Unlimited()
         self._plain_until = -math.inf
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="compose")
 
@@ -174,6 +177,7 @@ class Replies:
 
     async def _send_halves(self, message: Message, part: Part, *, uncertain: bool, unknown: bool) -> bool:
         """unknown: the whole part may have arrived in this very try, so nothing certain can be said of a failure."""
+        part = part.without_buttons()  # cutting reads the text again, and lets no quick reply through
         # A little more than half: cuts at paragraphs are never even, and a third piece would be a third message.
         half_bytes = split.encoded(part.text) // 2 + HALF_SLACK_BYTES
         halves = split.split(part.text, max_bytes=max(split.LEAST_BYTES, half_bytes))
@@ -182,8 +186,6 @@ class Replies:
         certain = True
         for position, text in enumerate(halves):
             half = replace(part, text=text, number=part.number + position)
-            if position + 1 < len(halves):
-                half = replace(half, buttons=(), instead="")
             try:
                 certain &= await self.send(message, half, uncertain=uncertain)
             except ReplyUnsafe:
@@ -196,7 +198,10 @@ class Replies:
         return certain
 
     async def notice(self, message: Message, text: str | None = None) -> bool:
-        """The waiting notice; the first to be dropped when a conversation is busy. True when it went out."""
+        """The waiting notice; the first to be dropped when conversation or month are busy. True when it went out."""
+        if not self._budget.notice_allowed():
+            trail.note("notice.saved")
+            return False
         if await self._pace.take(message.conversation.id, reserve=NOTICE_RESERVE):
             return False
         said = markdown.plain(text, limit=NOTICE_CHARS) if text else ""
@@ -205,7 +210,7 @@ class Replies:
             async for rung, url in webhooks:
                 try:
                     with trail.timed("notice.sent", rung=rung):
-                        await self._post_webhook(url, body)
+                        await self._post_webhook(url, body, "notice")
                 except ReplyError as error:
                     log.info("reply.notice_failed", code=message.code, why=error.detail, cause=error.cause)
                     # Better none than two.
@@ -216,20 +221,27 @@ class Replies:
         return False
 
     async def _rungs(self, message: Message) -> AsyncGenerator[tuple[str, Send]]:
-        async with aclosing(self._webhooks(message)) as webhooks:
-            async for rung, url in webhooks:
-
-                async def by_webhook(part: Part, mark: str, url: Secret = url) -> None:
-                    await self._post_webhook(url, _body(message, part, mark))
-
-                yield rung, by_webhook
+        """Where the month's allowance is better spent on the OpenAPI, it comes first."""
 
         async def by_openapi(part: Part, mark: str) -> None:
             text = f"{mark}\n\n{part.text}" if mark else part.text
             buttons = [(button.title, button.url) for button in part.buttons]
-            await self._openapi.send(message, part.title, text, buttons)
+            with counted(self._budget, API, "send"):
+                await self._openapi.send(message, part.title, text, buttons)
 
-        yield "openapi", by_openapi
+        alone = not message.conversation.is_group and bool(message.sender.staff_id)
+        first = self._budget.reply_path(alone) == "openapi"
+        if first:
+            yield "openapi", by_openapi
+        async with aclosing(self._webhooks(message)) as webhooks:
+            async for rung, url in webhooks:
+
+                async def by_webhook(part: Part, mark: str, url: Secret = url) -> None:
+                    await self._post_webhook(url, _body(message, part, mark), "reply")
+
+                yield rung, by_webhook
+        if not first:
+            yield "openapi", by_openapi
 
     async def _webhooks(self, message: Message) -> AsyncGenerator[tuple[str, Secret]]:
         """This message's session webhook, then the conversation's newest, as far as they live; each named."""
@@ -258,11 +270,12 @@ class Replies:
         trail.note("send.skipped", rung=rung, why=f"expired at {moment}", cause="webhook.expired")
         return False
 
-    async def _post_webhook(self, url: Secret, body: dict[str, Any]) -> None:
-        status, answer = await post_json(
-            self._session, self._network, URL(url.reveal(), encoded=True), body, timeout_s=self._timeout_s
-        )
-        errcodes.read(status, answer)
+    async def _post_webhook(self, url: Secret, body: dict[str, Any], kind: str) -> None:
+        with counted(self._budget, WEBHOOK_STREAM, kind):
+            status, answer = await post_json(
+                self._session, self._network, URL(url.reveal(), encoded=True), body, timeout_s=self._timeout_s
+            )
+            errcodes.read(status, answer)
 
 
 def _weighed(before: ReplyError | None, error: ReplyError) -> ReplyError:

@@ -54,10 +54,10 @@ def split(
     """The parts of what `write` returned, none empty, none over `max_bytes` (by `measure`, default `encoded`).
 
     Parts end between blocks where they can: tables and code stay whole if they fit into one part, lists part
-    between items, a heading stays with what follows. A longer block is cut between its lines (code is fenced
-    again, a table's head repeated), a longer line behind a sentence, a clause, a word, never inside a link or
-    a composed character. Room for `number` is kept. No words are lost; "" has no parts. The asker's own mention is
-    put in afterwards: here it would be muted like any other.
+    between items, a heading, or a short line with a colon at its end, stays with what follows. A longer block is
+    cut between its lines (code is fenced again, a table's head repeated), a longer line behind a sentence, a clause,
+    a word, never inside a link or a composed character. Room for `number` is kept. No words are lost; "" has no
+    parts. The asker's own mention is put in afterwards: here it would be muted like any other.
     """
     if max_bytes < LEAST_BYTES or max_chars < LEAST_BYTES:
         raise ValueError(f"a part of less than {LEAST_BYTES} cannot be cut to")
@@ -88,7 +88,7 @@ class _Room:
 
     @property
     def has_body(self) -> bool:
-        return any(not isinstance(block, Heading) for block in self.blocks)
+        return not all(map(_announces, self.blocks))
 
     def fits(self, block: Block) -> bool:
         return self._holds(self.text, block)
@@ -109,7 +109,7 @@ class _Room:
         self.text = f"{self.text}\n\n{render_block(block)}" if self.text else render_block(block)
 
     def close(self) -> str:
-        """The finished part; headings at its end open the next one."""
+        """The finished part; headings and the like at its end open the next one."""
         moving = self._moving()
         blocks = self.blocks[: len(self.blocks) - len(moving)] or moving
         text = "\n\n".join(map(render_block, blocks))
@@ -121,9 +121,17 @@ class _Room:
 
     def _moving(self) -> list[Block]:
         at = len(self.blocks)
-        while at and isinstance(self.blocks[at - 1], Heading):
+        while at and _announces(self.blocks[at - 1]):
             at -= 1
         return self.blocks[at:] if at else []
+
+
+def _announces(block: Block) -> bool:
+    """A heading, or a short line that ends in a colon, says nothing without what follows it."""
+    if isinstance(block, Paragraph) and len(block.lines) == 1:
+        text = line_text(block.lines[0])
+        return len(text) <= _NEAR and text.endswith(("：", ":"))
+    return isinstance(block, Heading)
 
 
 def _packed(waiting: deque[Block], room: _Room) -> list[str]:

@@ -7,7 +7,7 @@ import time
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from dingbridge.model import Entry, Outcome
+from dingbridge.model import Entry, Outcome, Verdict
 from dingbridge.store.operate import Depth
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -74,7 +74,7 @@ class Metrics:
             buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5),
             registry=self.registry,
         )
-        for more in (self._daemons, self._reloads, self._quotas):
+        for more in (self._daemons, self._reloads, self._quotas, self._people):
             more()
         Gauge("dingbridge_build_info", "Constant 1", ["version"], registry=self.registry).labels(version).set(1)
 
@@ -104,6 +104,22 @@ class Metrics:
         self.quota_limit = Gauge(
             "dingbridge_quota_limit", "What a month's pool holds, 0: no limit", ["pool"], registry=self.registry
         )
+
+    def _people(self) -> None:
+        self.feedback = Counter(
+            "dingbridge_feedback_total", "Votes on answers, changed ones again", ["verdict"], registry=self.registry
+        )
+        self.handovers = Counter(
+            "dingbridge_handovers_total", "Questions handed to a colleague", ["event"], registry=self.registry
+        )
+        for verdict in Verdict:
+            self.feedback.labels(verdict)
+        for event in ("opened", "closed"):
+            self.handovers.labels(event)
+
+    def happened(self, what: str, how: str) -> None:
+        """Beside messages: `feedback` by verdict, `handover` by event."""
+        (self.feedback if what == "feedback" else self.handovers).labels(how).inc()
 
     def reloaded(self, *, ok: bool) -> None:
         self.reload_ok.set(ok)

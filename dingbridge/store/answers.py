@@ -12,8 +12,8 @@ from dingbridge.store.codec import decode_answer, decode_message, encode_answer,
 from dingbridge.store.engine import Connection, Engine
 
 TURNS = 3
-_COLUMNS = "id, robot, key, body, answer, outcome, route, answered_at"
-_GIVEN = "outcome IN ('answered', 'partial', 'refused') AND body <> '' AND answer IS NOT NULL"
+COLUMNS = "id, robot, key, body, answer, outcome, route, answered_at"
+GIVEN = "outcome IN ('answered', 'partial', 'refused') AND body <> '' AND answer IS NOT NULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Answers:
 
     async def vote(self, told: Told, person: str, verdict: Verdict, comment: str = "") -> Verdict | None:
         """One vote a person and answer; what it was before. A comment stays until there is another one."""
-        return await self._engine.run(lambda c: _vote(c, told, person, verdict, comment, self._clock()))
+        return await self._engine.run(lambda c: judge(c, told, person, verdict, comment, now=self._clock()))
 
     async def card(self, row: int, state: str) -> None:
         """Said outside of a lease: the message has ended."""
@@ -103,13 +103,13 @@ class Answers:
 def _background(c: Connection, lane: str, row: int, message: Message) -> Background:
     met = c.execute("SELECT 1 FROM person WHERE robot = ? AND person = ?", (message.robot, message.sender.id))
     found = c.execute(
-        f"SELECT {_COLUMNS} FROM message WHERE lane = ? AND id < ? AND outcome IN ('answered', 'partial')"
+        f"SELECT {COLUMNS} FROM message WHERE lane = ? AND id < ? AND outcome IN ('answered', 'partial')"
         " AND finished_at IS NOT NULL ORDER BY id DESC LIMIT ?",
         (lane, row, TURNS),
     ).fetchall()
     turns = [
         Turn(told.question, told.answer.text, told.answer.origin)
-        for told in map(_told, reversed(found))
+        for told in map(read, reversed(found))
         if told is not None
     ]
     return Background(tuple(turns), first=met.fetchone() is None)
@@ -122,22 +122,22 @@ def meet(c: Connection, message: Message, now: float) -> None:
 
 def _last(c: Connection, message: Message) -> Told | None:
     found = c.execute(
-        f"SELECT {_COLUMNS} FROM message WHERE person = ? AND robot = ? AND conversation = ? AND task = 'question'"
-        f" AND {_GIVEN} ORDER BY received_at DESC LIMIT 1",
+        f"SELECT {COLUMNS} FROM message WHERE person = ? AND robot = ? AND conversation = ? AND task = 'question'"
+        f" AND {GIVEN} ORDER BY received_at DESC LIMIT 1",
         (message.sender.id, message.robot, message.conversation.id),
     ).fetchone()
-    return _told(found) if found else None
+    return read(found) if found else None
 
 
 def _find(c: Connection, robot: str, code: str) -> Told | None:
     found = c.execute(
-        f"SELECT {_COLUMNS} FROM message WHERE code = ? AND robot = ? AND task = 'question' AND {_GIVEN} LIMIT 1",
+        f"SELECT {COLUMNS} FROM message WHERE code = ? AND robot = ? AND task = 'question' AND {GIVEN} LIMIT 1",
         (code, robot),
     ).fetchone()
-    return _told(found) if found else None
+    return read(found) if found else None
 
 
-def _told(found: tuple[Any, ...]) -> Told | None:
+def read(found: tuple[Any, ...]) -> Told | None:
     """None where it cannot be read: of a later version, or damaged."""
     row, robot, key, body, answer, outcome, route, at = found
     try:
@@ -147,7 +147,10 @@ def _told(found: tuple[Any, ...]) -> Told | None:
         return None
 
 
-def _vote(c: Connection, told: Told, person: str, verdict: Verdict, comment: str, now: float) -> Verdict | None:
+def judge(
+    c: Connection, told: Told, person: str, verdict: Verdict, comment: str, *, now: float, whole: bool = False
+) -> Verdict | None:
+    """whole: the comment counts where it is empty, too."""
     message = told.message
     before = c.execute(
         "SELECT verdict FROM vote WHERE robot = ? AND key = ? AND person = ?", (message.robot, message.id, person)
@@ -156,10 +159,10 @@ def _vote(c: Connection, told: Told, person: str, verdict: Verdict, comment: str
         "INSERT INTO vote (robot, key, person, code, verdict, comment, voted_at, route, question, answer)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (robot, key, person) DO UPDATE SET"
         " verdict = excluded.verdict, voted_at = excluded.voted_at,"
-        " comment = CASE WHEN excluded.comment = '' THEN vote.comment ELSE excluded.comment END",
+        " comment = CASE WHEN excluded.comment = '' AND NOT ? THEN vote.comment ELSE excluded.comment END",
         (
             *(message.robot, message.id, person, told.code, verdict, comment, now, told.route),
-            *(told.question, encode_answer(told.answer)),
+            *(told.question, encode_answer(told.answer), whole),
         ),
     )
     return Verdict(before[0]) if before else None

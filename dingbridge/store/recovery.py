@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from dingbridge.model import Answer, Outcome, State
-from dingbridge.store import spent, work
+from dingbridge.store import pages, spent, work
 from dingbridge.store.codec import APPEND_TRAIL, encode_answer, encode_steps
 from dingbridge.store.engine import Connection
 from dingbridge.trail import Step
@@ -137,6 +137,7 @@ def release_all(c: Connection, *, owner: str, now: float) -> int:
 def forget(c: Connection, batch: int, *, now: float, keep_s: float = 0.0) -> int:
     """Drop up to `batch` rows that ended more than seven days ago, or `keep_s`; how many there were."""
     c.execute("DELETE FROM webhook WHERE expires < ?", (now,))
+    pages.forget(c, now=now)
     spent.forget(c, now=now)
     c.execute("DELETE FROM vote WHERE voted_at < ?", (now - JUDGED_S,))
     c.execute("DELETE FROM handover WHERE opened_at < ?", (now - JUDGED_S,))

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from aiohttp import web
 
 from dingbridge.model import Secret
-
-log = structlog.get_logger("dingbridge.web")
-
-RETRY_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """One part of readiness; `why` says what is wrong with it."""
-
-    ok: bool
-    why: str = ""
+from dingbridge.web.listening import RETRY_S, Health, Listener
 
 
 class Web:
@@ -41,16 +27,20 @@ class Web:
         metrics_type: str,
         retry_s: float = RETRY_S,
     ) -> None:
-        self._host = host
-        self._port = port
+        self._listener = Listener(host, port, name="web", retry_s=retry_s)
         self._token = admin_token
         self._parts = parts
         self._status = status
         self._metrics = metrics
         self._metrics_type = metrics_type
-        self._retry_s = retry_s
-        self.health = Health(False, "not listening yet")
-        self.address: tuple[str, int] | None = None
+
+    @property
+    def health(self) -> Health:
+        return self._listener.health
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        return self._listener.address
 
     async def run(self) -> None:
         app = web.Application()
@@ -59,31 +49,7 @@ class Web:
         app.router.add_get("/readyz", self._get_ready)
         app.router.add_get("/metrics", self._get_metrics)
         app.router.add_get("/", self._get_status)
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-        await runner.setup()
-        try:
-            await self._listen(runner)
-            await asyncio.Event().wait()
-        finally:
-            await runner.cleanup()
-
-    async def _listen(self, runner: web.AppRunner) -> None:
-        while True:
-            site = web.TCPSite(runner, self._host, self._port)
-            try:
-                await site.start()
-            except OSError as error:
-                await site.stop()
-                why = f"{self._host}:{self._port}: {error.strerror}; name another one in [web] listen"
-                if self.health.why != why:
-                    log.warning("web.not_listening", why=why)
-                self.health = Health(False, why)
-                await asyncio.sleep(self._retry_s)
-            else:
-                self.address = runner.addresses[0][:2]
-                self.health = Health(True)
-                log.info("web.listening", address=f"{self.address[0]}:{self.address[1]}")
-                return
+        await self._listener.serve(app)
 
     async def _get_health(self, _: web.Request) -> web.Response:
         return web.json_response({"alive": True})
