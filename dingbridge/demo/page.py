@@ -111,7 +111,7 @@ class Page:
         app.router.add_get("/api/state", self._get_state)
         app.router.add_get("/api/events", self._get_events)
         app.router.add_get("/api/picture", self._get_picture)
-        for name in ("say", "send", "press", "tap", "fault", "quota", "look", "tour", "reset"):
+        for name in ("say", "send", "press", "tap", "fault", "quota", "robot", "tour", "reset"):
             app.router.add_post(f"/api/{name}", self._acting(getattr(self, f"_post_{name}")))
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -138,7 +138,7 @@ class Page:
             "daemon": None if self._daemon is None else await self._daemon(),
             "faults": self._switches.state,
             "quota": self._room.quota,
-            "look": None if self._looks is None else self._looks.told,
+            "robot": None if self._looks is None else self._looks.told,
             "tour": None if self._tour is None else self._tour.state,
             "tour_available": self._tour is not None,
             "quick": list(QUICK),
@@ -213,7 +213,7 @@ class Page:
         self._switches.cap(_text(body, "pool"), body.get("cap"))
         return {}
 
-    async def _post_look(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def _post_robot(self, body: dict[str, Any]) -> dict[str, Any]:
         if self._looks is None:
             raise Refused("这里不能改机器人的设置。")
         await self._looks.choose(_text(body, "name"), body.get("value"))

@@ -171,7 +171,7 @@ class Stage:
             else:
                 await self.watch.reload()
             self.room.board.note(Wire("process", f"配置改了，守护进程{'已重启' if cards else '已重新读取'}"))
-            self.room.board.tell("look", self.look_told)
+            self.room.board.tell("robot", self.look_told)
 
     @property
     def look_told(self) -> dict[str, Any]:
