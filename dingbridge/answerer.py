@@ -82,6 +82,10 @@ class Answerer:
         """The route of an answer that was kept before a restart, if it is still configured."""
         return self._routes.get(route)
 
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        return tuple(self._routes.values())
+
     def matching(self, message: Message) -> list[Route]:
         """The routes that may answer it, in their order."""
         return self._router.match(message)

@@ -29,6 +29,7 @@ from dingbridge.building import (
 )
 from dingbridge.clock import SteadyClock
 from dingbridge.control import ControlServer
+from dingbridge.dingtalk import composing
 from dingbridge.dingtalk.stream import Stream, Timing
 from dingbridge.dispatch import Pauses
 from dingbridge.errors import BridgeError, ConfigError, StoreError
@@ -49,6 +50,7 @@ from dingbridge.trail import Step
 from dingbridge.upkeep import Upkeep, check_workspaces
 from dingbridge.vitals import Vitals
 from dingbridge.watched import Outages, Watched
+from dingbridge.web.pages import Pages
 from dingbridge.web.server import Web
 from dingbridge.yielding import Yielding
 
@@ -110,6 +112,7 @@ class App:
         self.bridge: Bridge
         self.stream: Stream
         self.web: Web | None = None
+        self.pages: Pages | None = None
         self.started = asyncio.Event()
 
     def stop(self) -> None:
@@ -144,8 +147,7 @@ class App:
             parts.append(self._control.run())
             parts += [self._reload_when_asked(), check_workspaces(self._config, self._backend)]
             parts += [self.store.attend(self.bridge, self.vitals.told), self.budget.run()]
-            if self.web is not None:
-                parts.append(self.web.run())
+            parts += [listener.run() for listener in (self.web, self.pages) if listener is not None]
             tasks = [self._group.create_task(part) for part in (self.stream.run(), *parts)]
             self._notifier.send("READY=1", "STATUS=starting")
             self.started.set()
@@ -165,12 +167,13 @@ class App:
         robot = config.dingtalk.client_id
         self.budget = Budget(config.budget, robot, self.store.spent, clock=clock, metrics=self.metrics)
         stack.push_async_callback(self.budget.close)
-        presence = Presence(config.dingtalk.client_id)
-        stack.callback(presence.withdraw)
-        if not presence.announce() and not config.store.is_postgres:
-            log.warning("daemon.not_alone", remedy="another daemon serves this robot; they split its messages")
+        self._announce(stack)
         self._retiring: set[asyncio.Task[None]] = set()
-        self._setups = Setups(self.store, clock=clock, reply_s=self._timings.reply_s, budget=self.budget)
+        if config.pages.enabled:
+            self.pages = self._open_pages(config)
+        self._setups = Setups(
+            self.store, clock=clock, reply_s=self._timings.reply_s, budget=self.budget, pages=self.pages
+        )
         setup = await self._open_setup(config)
         self.bridge = Bridge(
             store=self.store,
@@ -195,6 +198,7 @@ class App:
             stream=self.stream,
             outages=self.outages,
             web=lambda: self.web.health if self.web is not None else None,
+            pages=lambda: self.pages.health if self.pages is not None else None,
             stopping=lambda: self._stopping,
             budget=self.budget,
             redact=self._redactor.text,
@@ -216,6 +220,12 @@ class App:
             self.web = self._open_web()
         self.metrics.reloaded(ok=True)
 
+    def _announce(self, stack: AsyncExitStack) -> None:
+        presence = Presence(self._config.dingtalk.client_id)
+        stack.callback(presence.withdraw)
+        if not presence.announce() and not self._config.store.is_postgres:
+            log.warning("daemon.not_alone", remedy="another daemon serves this robot; they split its messages")
+
     def _open_stream(self, config: Config) -> Stream:
         stream = Stream(
             client_id=config.dingtalk.client_id,
@@ -230,6 +240,15 @@ class App:
         if config.store.is_postgres:
             self.outages.on_store = Yielding(stream, after_s=self._timings.yield_s).of_store
         return stream
+
+    def _open_pages(self, config: Config) -> Pages:
+        return Pages(
+            config.pages,
+            self.store.pages,
+            locale=config.reply.locale,
+            locale_of=lambda name: route.locale if (route := self.bridge.route(name)) is not None else "",
+            address_of=lambda source: composing.linked(source, self._config.sources).url,
+        )
 
     def _open_web(self) -> Web:
         return Web(

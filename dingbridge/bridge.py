@@ -27,9 +27,8 @@ from dingbridge.model import (
     MessageKind,
     Outcome,
     Press,
+    Route,
     Task,
-    card_track,
-    trace_code,
 )
 from dingbridge.notices import Notices
 from dingbridge.sending import Sending
@@ -42,7 +41,6 @@ from dingbridge.trail import Step, Trail
 log = structlog.get_logger("dingbridge.bridge")
 
 EXPRESS = 16  # commands and refusals worked on at once
-CARDS = 20  # closed in one go
 
 
 class Bridge:
@@ -90,6 +88,9 @@ class Bridge:
 
     def _dispatcher(self, lease: Callable[[int], Awaitable[Leased]], crew: int) -> Dispatcher:
         return Dispatcher(lease=lease, work=self._work, on_end=self._ended, crew=crew, pauses=self._pauses)
+
+    def route(self, name: str) -> Route | None:
+        return self._setup.answerer.named(name)
 
     def use(self, setup: Setup) -> list[asyncio.Task[None]]:
         """From now on by this one; what still runs by the one before is returned."""
@@ -291,12 +292,7 @@ class Bridge:
 
     async def close_cards(self) -> None:
         """Those of messages that have ended without an answer on them. Raises StoreError."""
-        cards, answers = self._setup.cards, self._store.answers
-        for row, robot, key, outcome in await answers.open_cards(CARDS):
-            if cards is not None:
-                text = "card_cancelled" if outcome is Outcome.CANCELLED else "card_ended"
-                await cards.resume(card_track(robot, key), trace_code(robot, key)).fail(self._setup.texts(text))
-            await answers.card(row, CardState.CLOSED)
+        await self._inquiry.close_cards(self._setup)
 
     # -- what operators ask of us
 
@@ -360,6 +356,8 @@ class Bridge:
             finally:
                 if self._leases.get(delivery.row) is lease:
                     del self._leases[delivery.row]
+                if lease.card is not None:  # whoever goes on with it must not be overtaken
+                    await lease.card.settle()
 
     async def _in_order(self, lease: Lease) -> None:
         """Whatever `handle` raises, the message is given back, given up, or somebody else's."""

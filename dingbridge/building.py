@@ -14,13 +14,9 @@ from dingbridge.backends.anythingllm import AnythingLLM
 from dingbridge.backends.anythingllm import Limits as AskLimits
 from dingbridge.decode import identifier, password_in
 from dingbridge.dingtalk.allowance import Budget
-from dingbridge.dingtalk.cards import Cards
-from dingbridge.dingtalk.emotions import Emotions
-from dingbridge.dingtalk.media import Media
-from dingbridge.dingtalk.openapi import OpenAPI
 from dingbridge.dingtalk.pace import Pace
 from dingbridge.dingtalk.rate import Rate
-from dingbridge.dingtalk.replies import Replies
+from dingbridge.dingtalk.ways import Common, open_ways
 from dingbridge.errors import BridgeError, StoreError
 from dingbridge.model import Secret
 from dingbridge.redaction import Redactor
@@ -30,10 +26,9 @@ from dingbridge.store.intake import Limits
 from dingbridge.store.sqlite import SQLiteStore
 from dingbridge.store.store import Store
 from dingbridge.texts import CATALOGUES, Texts
+from dingbridge.web.pages import Pages
 
 if TYPE_CHECKING:
-    import aiohttp
-
     from dingbridge.store.postgres_engine import Address
 
 DAY_S = 24 * 3600.0
@@ -133,90 +128,52 @@ def open_backend(config: Config, on_retry: OnRetry | None = None) -> AnythingLLM
     )
 
 
-class Setups:
-    """Opens setups that share what must be one per robot: the paces, and the access token."""
+class Linked:
+    """Links to answer pages (setup.Pages)."""
 
-    def __init__(self, store: Store, *, clock: Callable[[], float], reply_s: float, budget: Budget) -> None:
+    def __init__(self, store: Store, pages: Pages) -> None:
         self._store = store
-        self._clock = clock
-        self._reply_s = reply_s
-        self._budget = budget
-        self._pace = Pace(clock, shared=store.shared)
-        self._rate = Rate(lambda: store.replicas)
+        self._pages = pages
+
+    async def link(self, row: int) -> str:
+        return self._pages.link(await self._store.pages.issue(row))
+
+
+class Setups:
+    """Opens setups that share what must be one per robot: the paces, the access token, the budget, the pages."""
+
+    def __init__(
+        self, store: Store, *, clock: Callable[[], float], reply_s: float, budget: Budget, pages: Pages | None
+    ) -> None:
+        self._pages = Linked(store, pages) if pages is not None else None
+        self._common = Common(
+            pace=Pace(clock, shared=store.shared),
+            rate=Rate(lambda: store.replicas),
+            budget=budget,
+            token=store.shared,
+            newest_webhook=store.webhook,
+            clock=clock,
+            timeout_s=reply_s,
+        )
 
     async def open(self, stack: AsyncExitStack, config: Config, backend: Backend) -> Setup:
         """What it opens is closed with the stack. Raises ConfigError for a handler that cannot be used."""
         texts = Texts(config.reply.locale)
-        dingtalk = config.dingtalk
-        session = await stack.enter_async_context(dingtalk.network.open_session(plain_calls=True))
-        openapi = OpenAPI(
-            session,
-            dingtalk.network,
-            api_base=dingtalk.api_base,
-            client_id=dingtalk.client_id,
-            client_secret=dingtalk.client_secret,
-            timeout_s=self._reply_s,
-            rate=self._rate,
-            shared=self._store.shared,
-        )
         answerer = Answerer(config.routes, backend, handler_s=config.anythingllm.total_timeout_s)
+        ways = await open_ways(stack, config.dingtalk, config.reply, texts, config.sources, self._common)
         return Setup(
             robot=config.dingtalk.client_id,
             answerer=answerer,
-            replies=self._open_replies(stack, config, texts, session, openapi),
+            replies=ways.replies,
             texts=texts,
             notice_after_s=config.reply.notice_after_s,
             notice=config.reply.notice != "off",
-            emotions=Emotions(openapi, dingtalk.client_id, self._budget) if config.reply.notice == "emotion" else None,
-            quick_replies=config.reply.quick_replies,
-            cards=self._open_cards(stack, config, openapi),
-            files=Media(
-                session,
-                dingtalk.network,
-                openapi,
-                api_base=dingtalk.api_base,
-                robot=dingtalk.client_id,
-                budget=self._budget,
-            ),
-            locales={locale: Texts(locale) for locale in CATALOGUES},
             waiting_per_lane=config.limits.waiting_per_lane,
             workers=config.limits.workers,
+            quick_replies=config.reply.quick_replies,
+            cards=ways.cards,
+            files=ways.files,
+            pages=self._pages,
+            emotions=ways.emotions,
+            locales={locale: Texts(locale) for locale in CATALOGUES},
         )
-
-    def _open_replies(
-        self,
-        stack: AsyncExitStack,
-        config: Config,
-        texts: Texts,
-        session: aiohttp.ClientSession,
-        openapi: OpenAPI,
-    ) -> Replies:
-        replies = Replies(
-            session,
-            config.dingtalk.network,
-            openapi,
-            newest_webhook=self._store.webhook,
-            texts=texts,
-            clock=self._clock,
-            uncertain=config.reply.uncertain,
-            timeout_s=self._reply_s,
-            pace=self._pace,
-            links=config.sources,
-            budget=self._budget,
-        )
-        stack.callback(replies.close)
-        return replies
-
-    def _open_cards(self, stack: AsyncExitStack, config: Config, openapi: OpenAPI) -> Cards | None:
-        dingtalk = config.dingtalk
-        if not dingtalk.card_template_id:
-            return None
-        cards = Cards(
-            openapi,
-            robot=dingtalk.client_id,
-            template_id=dingtalk.card_template_id,
-            content_key=dingtalk.card_content_key,
-            budget=self._budget,
-        )
-        stack.push_async_callback(cards.close)
-        return cards

@@ -29,6 +29,9 @@ class Desk(Protocol):
     @property
     def texts(self) -> Texts: ...
 
+    def offers(self, message: Message) -> frozenset[str]:
+        """What its sender can have here: deep, page, contact, and handed: may end what was handed over."""
+
     def examples(self, message: Message) -> tuple[str, ...]:
         """Questions that its sender may ask here."""
 
@@ -73,7 +76,7 @@ class Command:
     """chinese: its name in Chinese help. aliases: whole messages that mean the same, in any language, without a slash.
 
     fresh: starts a new generation of the sender's context, in the transaction that stores it.
-    asks: is a question, and waits its turn as one. listed: help names it.
+    asks: is a question, and waits its turn as one. needs: what help names it for, see `Desk.offers`.
     """
 
     name: str
@@ -82,7 +85,7 @@ class Command:
     chinese: str = ""
     fresh: bool = False
     asks: bool = False
-    listed: bool = True
+    needs: str = ""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -90,11 +93,11 @@ class Command:
 
 
 async def _help(request: Request, desk: Desk) -> str:
-    texts, zh = desk.texts, desk.texts.chinese
+    texts, zh, offers = desk.texts, desk.texts.chinese, desk.offers(request.message)
     lines = [
         texts("help_line", name=f"/{(zh and c.chinese) or c.name}", about=texts(f"about_{c.name}"))
         for c in COMMANDS
-        if c.listed
+        if not c.needs or c.needs in offers
     ]
     said = texts("help", commands="\n".join(lines))
     examples = desk.examples(request.message)
@@ -193,17 +196,17 @@ async def _meant(message: Message, argument: str, desk: Desk) -> tuple[Told | No
 COMMANDS: tuple[Command, ...] = (
     Command("help", _help, ("帮助", "?", "？")),
     Command("new", _new, ("新对话", "新话题", "重新开始"), fresh=True),
-    Command("deep", _full, ("深入回答", "再深入", "深入"), asks=True),
+    Command("deep", _full, ("深入回答", "再深入", "深入"), asks=True, needs="deep"),
     Command("sources", _sources, ("来源", "原文"), "出处"),
-    Command("full", _full, ("查看全文",), "全文"),
-    Command("human", _human, ("人工", "找人工"), "转人工"),
+    Command("full", _full, ("查看全文",), "全文", needs="page"),
+    Command("human", _human, ("人工", "找人工"), "转人工", needs="contact"),
     Command("good", _good, ("有用", "👍", "赞")),
     Command("bad", _bad, ("没用", "👎", "踩")),
     Command("cancel", _cancel, ("取消", "取消提问")),
     Command("status", _status, ("状态", "进度")),
     Command("whoami", _whoami, ("我是谁",)),
-    Command("reply", _reply, ("回复",), listed=False),
-    Command("solved", _solved, ("已解决",), listed=False),
+    Command("reply", _reply, ("回复",), needs="handed"),
+    Command("solved", _solved, ("已解决",), needs="handed"),
 )
 # A Chinese keyboard gives these for the key with the slash.
 _SLASHES = "/／、"

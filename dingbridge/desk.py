@@ -56,6 +56,18 @@ class Desk:
     def texts(self) -> Texts:
         return self._setup().texts
 
+    def offers(self, message: Message) -> frozenset[str]:
+        setup = self._setup()
+        routes, every = setup.answerer.matching(message), setup.answerer.routes
+        alone = not message.conversation.is_group
+        found = {
+            "deep": any(route.deep_workspace for route in routes),
+            "page": setup.pages is not None and any(route.answer_page for route in routes),
+            "contact": any(route.contact for route in routes),
+            "handed": alone and any(route.contact == message.sender.id for route in every),
+        }
+        return frozenset(name for name, offered in found.items() if offered)
+
     def examples(self, message: Message) -> tuple[str, ...]:
         routes = self._setup().answerer.matching(message)
         return tuple(dict.fromkeys(one for route in routes for one in route.examples))[:SUGGESTED]

@@ -9,11 +9,15 @@ from dingbridge import commands
 from dingbridge.answerer import Ask, Found
 from dingbridge.desk import Desk
 from dingbridge.lease import Lease
-from dingbridge.model import Answer, Attachment, CardState, Message, Outcome
+from dingbridge.model import Answer, Attachment, CardState, Message, Outcome, card_track, trace_code
 from dingbridge.notices import Notices, Progress
 from dingbridge.setup import Setup
 from dingbridge.store.store import Store
 from dingbridge.texts import NOTICE, UNSAID
+
+AT_ONCE = 20  # cards that are closed in one go
+# What a card says that was never finished; a handler may have answered by itself.
+_ENDED = {Outcome.CANCELLED: "card_cancelled", Outcome.ANSWERED: "card_below"}
 
 
 class Inquiry:
@@ -42,6 +46,15 @@ class Inquiry:
                 await lease.card_is(CardState.CLOSED)  # nor will one be tried again, which would seem to be there
         if lease.card is not None:  # which is the sign of life
             await self._notices.settle(delivery.row)
+
+    async def close_cards(self, setup: Setup) -> None:
+        """Those of messages that have ended without an answer on them. Raises StoreError."""
+        cards, answers = setup.cards, self._store.answers
+        for row, robot, key, outcome in await answers.open_cards(AT_ONCE):
+            if cards is not None:
+                text = setup.texts(_ENDED.get(outcome, "card_ended"))
+                await cards.resume(card_track(robot, key), trace_code(robot, key)).fail(text)
+            await answers.card(row, CardState.CLOSED)
 
     async def answer(self, lease: Lease) -> Found:
         """Raises BridgeError with the route that it happened on."""

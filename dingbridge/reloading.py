@@ -9,7 +9,8 @@ from typing import Any
 from dingbridge.settings import Config
 
 # The link, the store and the web server are as they were opened.
-RESTART = ("dingtalk", "store", "web")
+RESTART = ("dingtalk", "store", "web", "pages")
+_AT_ONCE = ("dingtalk.card_template_id", "dingtalk.card_content_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +25,10 @@ def merged(old: Config, new: Config) -> tuple[Config, Reloaded]:
     """The configuration to go on with, and what to say of it."""
     before, after = _flat(old), _flat(new)
     changed = sorted(key for key in after if after[key] != before[key])
-    restart = tuple(key for key in changed if key.partition(".")[0] in RESTART)
+    restart = tuple(key for key in changed if key.partition(".")[0] in RESTART and key not in _AT_ONCE)
     applied = tuple(key for key in changed if key not in restart)
-    kept = replace(new, dingtalk=old.dingtalk, store=old.store, web=old.web)
+    card = {name: getattr(new.dingtalk, name) for name in ("card_template_id", "card_content_key")}
+    kept = replace(new, dingtalk=replace(old.dingtalk, **card), store=old.store, web=old.web, pages=old.pages)
     return kept, Reloaded(applied, restart)
 
 
@@ -36,8 +38,9 @@ def _flat(config: Config) -> dict[str, Any]:
         "handlers.path": config.handlers_path,
         "store.url": (config.store.path, config.store.url),
         "store.password": config.store.password,
+        "sources": dict(config.sources),
     }
-    for section in ("dingtalk", "anythingllm", "reply", "limits", "web", "budget"):
+    for section in ("dingtalk", "anythingllm", "reply", "limits", "web", "budget", "context", "pages"):
         flat |= _keys(section, getattr(config, section))
     return flat
 

@@ -51,6 +51,9 @@ class Card(Protocol):
     def update(self, text: str) -> None:
         """The whole text so far, shown when there is time for it."""
 
+    async def settle(self) -> None:
+        """No frame is on its way any more, and none will be."""
+
     async def finish(self, text: str, *, params: Mapping[str, str], link_hosts: frozenset[str]) -> None:
         """The whole answer; a card that was finished before is finished. Raises ReplyError."""
 

@@ -120,7 +120,6 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "press_deep": "正在深入回答…",
         "press_full": "全文链接马上发到聊天里。",
         "press_human": "正在转给同事…",
-        "next_steps": "您可以换个说法再问一次。",
         "next_deep": "发送 /deep 换更仔细的方式再找一次。",
         "next_human": "发送 /转人工，交给负责的同事。",
         "whoami_single": '这是您的用户编号，请转给管理员填入配置：\n\n`users = ["{person}"]`',
@@ -279,7 +278,6 @@ _EN: Mapping[str, str] = MappingProxyType(
         "press_deep": "Looking deeper…",
         "press_full": "The link is on its way into the chat.",
         "press_human": "Handing it over…",
-        "next_steps": "You could try other words.",
         "next_deep": "Send /deep for a more thorough search.",
         "next_human": "Send /human to hand it to a colleague.",
         "whoami_single": "Your user id (for the administrator, `users` in the configuration):\n\n"

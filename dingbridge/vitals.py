@@ -32,6 +32,7 @@ class Vitals:
         stream: Stream,
         outages: Outages,
         web: Callable[[], Health | None],
+        pages: Callable[[], Health | None],
         stopping: Callable[[], bool],
         budget: Budget | None = None,
         redact: Callable[[str], str] = str,
@@ -41,6 +42,7 @@ class Vitals:
         self._stream = stream
         self._outages = outages
         self._web = web
+        self._pages = pages
         self._stopping = stopping
         self._budget = budget
         self._redact = redact
@@ -48,13 +50,13 @@ class Vitals:
 
     def parts(self) -> dict[str, Health]:
         """What readiness is made of. The backend is not: questions are accepted and kept without it."""
-        link, trouble, web = self._stream.state, self._store.trouble, self._web()
+        link, trouble = self._stream.state, self._store.trouble
         parts = {
             "store": Health(trouble is None, self._redact(trouble or "")),
             "link": Health(link.connected, self._redact(link.why)),
         }
-        if web is not None and not web.ok:
-            parts["web"] = web
+        listeners = {"web": self._web(), "pages": self._pages()}
+        parts |= {name: one for name, one in listeners.items() if one is not None and not one.ok}
         if self._stopping():
             parts["daemon"] = Health(False, "stopping")
         return parts

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import random
 import tempfile
 from collections import Counter
@@ -15,6 +16,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+
+import structlog
 
 from dingbridge.journal.budget import Budget, day_at
 from dingbridge.journal.thrift import API, POOLS, WEBHOOK_STREAM
@@ -283,6 +286,7 @@ async def main() -> None:
     parser.add_argument("--capacity", action="store_true", help="questions a month by edition and style of answer")
     parser.add_argument("--seed", type=int, default=1)
     told = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     if told.capacity:
         print_capacity()
         return

@@ -413,7 +413,7 @@ MONTHS = st.builds(
         burst_day=st.integers(0, 29),
         answer_s=st.tuples(st.just(2.0), st.floats(3, 40)),
     ),
-    st.floats(0, 0.25),
+    st.floats(0, 0.2),
 )
 
 

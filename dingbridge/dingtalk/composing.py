@@ -75,6 +75,7 @@ def compose(answer: Answer, shape: Shape, links: Mapping[str, str]) -> list[Part
         texts("partial") if answer.partial else "",
         texts("question_cut") if answer.question_cut else "",
         texts("file_unread", names=" / ".join(_named(Source(name)) for name in answer.unread)) if answer.unread else "",
+        _steps(shape) if answer.refused else "",
         _examples(shape) if answer.refused else "",
         *([] if buttons else _instead(shape)),
         texts("hint") if shape.hint else "",
@@ -129,6 +130,12 @@ def _instead(shape: Shape) -> Iterator[str]:
 
 def _page(shape: Shape) -> str:
     return str(URL(shape.page_url)) if _host(shape.page_url) else ""
+
+
+def _steps(shape: Shape) -> str:
+    """What else can be tried."""
+    steps = [shape.texts("next_deep")] if shape.deep else []
+    return "\n\n".join([*steps, *([shape.texts("next_human")] if shape.human else [])])
 
 
 def _examples(shape: Shape) -> str:

@@ -316,7 +316,7 @@ class Budget:
             "runs_out_day": self._runs_out(pool, today),
             "refused": pool in self._refused,
             "level": self._level_now(pool, today).name.lower(),
-            "kinds": {kind: n for kind, n in sorted(self._by_kind[pool].items()) if n},
+            "kinds": {kind: self._by_kind[pool][kind] for kind in (*KINDS[pool], CORRECTION)},
         }
 
     def _daily(self, pool: str, today: Day) -> float:

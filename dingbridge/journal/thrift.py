@@ -29,6 +29,7 @@ WEEK = 7
 LEAST_DAYS = 3.0  # a first hour says nothing of a month
 PLENTY = 2.0  # a pool that holds twice what it has to carry needs no relief
 SCARCE = 1.1  # below that what the pool carries anyway is in danger
+SPARING = 1.25  # below that nobody is told to wait, for what a notice takes is what a busy day will need
 PREFER = 1.15  # so much better the other pool must be
 
 
@@ -127,7 +128,7 @@ def level(pool: PoolNow, before: Level, aside: float = 0.0) -> Level:
     now = level_at(pressure(pool), before)
     if pool.name != WEBHOOK_STREAM:
         return max(now, min(level_at(pressure(pool, aside), before), Level.FINAL_ONLY))
-    enough = SCARCE * PREFER if before else SCARCE
+    enough = SPARING * PREFER if before else SPARING
     return Level.NO_NOTICE if slack(pool) < enough else min(now, Level.NO_NOTICE)
 
 

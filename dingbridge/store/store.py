@@ -19,6 +19,7 @@ from dingbridge.store.codec import APPEND_TRAIL, encode_answer, encode_steps
 from dingbridge.store.engine import Connection, Engine
 from dingbridge.store.intake import Limits
 from dingbridge.store.operate import Depth, LaneSeen, Row, Waiting, Which
+from dingbridge.store.pages import AnswerPages
 from dingbridge.store.recovery import Recovered
 from dingbridge.store.replicas import Replica
 from dingbridge.store.shared import Shared
@@ -47,8 +48,7 @@ class Crew(Protocol):
 class Store:
     """What both databases share; `SQLiteStore` and `PostgresStore` open it and close it.
 
-    clock: seconds that go forward within a process, but where several daemons bring theirs together; lanes and
-    deadlines live by it.
+    clock: seconds that go forward within a process, but where several daemons bring theirs together.
     wipe: forget the question, the answer and the webhook of a finished message.
     redact: masks what a message's steps and its reason should not have held.
     owner: who leases; the daemons of one store have different ones.
@@ -78,6 +78,7 @@ class Store:
         self.shared: Shared | None = None
         self.spent = Spent(engine)
         self.answers = Answers(engine, clock)
+        self.pages = AnswerPages(engine, clock, ttl_s=self.limits.keep_s)
 
     @property
     def place(self) -> str:
