@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from typing import Any, Final
@@ -13,7 +14,8 @@ from dingbridge.demo.setting import CARD_KEY
 from dingbridge.sim.gateway import Card, Post
 
 WEBHOOK_S: Final = 5_400.0
-QUOTED: Final = 120  # characters of what is quoted
+QUOTED: Final = 80  # characters of what is quoted
+_MARKS: Final = re.compile(r"\[([^\]\n]*)\]\([^)\n]*\)|[*`#|]|^[ ]*[->][ ]", re.MULTILINE)
 _TITLE: Final = "消息"
 _VIA_OPENAPI: Final = "经 OpenAPI 送达（会话 webhook 用不了）"
 _OPENAPI: Final = "经 OpenAPI 送达"
@@ -38,12 +40,12 @@ def spoken(chat: Chat, person: Person, text: str, *, kind: str = "text", **facts
     )
 
 
-def posted(post: Post, chat: Chat, cast: Cast, message_id: str, *, asked: bool) -> Message:
-    """asked: something was said in that chat before, so that a session webhook would have been there."""
+def posted(post: Post, chat: Chat, cast: Cast, message_id: str, *, expired: bool) -> Message:
+    """expired: the newest session webhook there cannot be used any more."""
     kind, title, text = _content(post)
     names = cast.names
     draw = render.plain if kind == "text" else render.markdown
-    note = "" if post.path == "webhook" else _VIA_OPENAPI if asked else _OPENAPI
+    note = "" if post.path == "webhook" else _VIA_OPENAPI if expired else _OPENAPI
     return Message(
         id=message_id,
         chat=chat.id,
@@ -101,8 +103,8 @@ def _own(card: Card, user: str) -> dict[str, str]:
 
 
 def cut(text: str) -> str:
-    """The beginning, on one line."""
-    words = " ".join(text.split())
+    """The beginning, on one line, without marks of markdown."""
+    words = " ".join(_MARKS.sub(r"\1", text).split())
     return words if len(words) <= QUOTED else words[:QUOTED] + "…"
 
 

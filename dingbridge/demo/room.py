@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
@@ -11,6 +12,7 @@ from dingbridge.demo.board import MESSAGES, Board, Message, now_ms
 from dingbridge.demo.people import Cast, Chat, Person
 from dingbridge.sim.gateway import Card, Gateway, Post, Sent
 from dingbridge.sim.gateway_meter import Meter
+from dingbridge.sim.gateway_stream import Session
 
 LONGEST: Final = 5_000  # characters a person may say at once, as in DingTalk's own input
 
@@ -202,11 +204,11 @@ class Room:
         if chat is None:
             return
         message_id = self.board.new_id("b")
-        asked = any(sent.conversation == post.conversation for sent in gateway.sent)
+        sessions = [session for session in gateway.sessions.values() if session.conversation == post.conversation]
         self._posts[message_id] = post
         while len(self._posts) > MESSAGES:
             del self._posts[next(iter(self._posts))]
-        self.board.put(bubbles.posted(post, chat, self.cast, message_id, asked=asked))
+        self.board.put(bubbles.posted(post, chat, self.cast, message_id, expired=_ended(sessions)))
 
     def _carded(self, gateway: Watched, facts: dict[str, Any]) -> None:
         card = gateway.cards.get(facts["card"])
@@ -217,6 +219,10 @@ class Room:
             return
         before = self.board.get(bubbles.card_id(card.out_track_id))
         self.board.put(bubbles.carded(card, chat, self.cast, before.at if before is not None else now_ms()))
+
+
+def _ended(sessions: list[Session]) -> bool:
+    return bool(sessions) and sessions[-1].expires_at <= time.time()
 
 
 def worded(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -178,7 +179,7 @@ async def _card(play: Play) -> Result:
     card = await gateway.next_card(sent, ANSWER_S)
     await gateway.until(lambda: card.ended, ANSWER_S)
     await play.look()
-    play.doing("按下 👍…")
+    play.doing("张三点赞…")
     await Acts(stage.room).press(card_id(card.out_track_id), "good", CARD_CHAT)
     user = stage.room.cast.person(CARD_CHAT)
     kept = user is not None and card.view(user.user).get("vote") == "good"
@@ -186,7 +187,7 @@ async def _card(play: Play) -> Result:
     lines = (
         (CARD_CHAT, len(card.frames) > 1 and card.state == FINISHED, f"分 {len(card.frames)} 次写完，只占一条消息"),
         (CARD_CHAT, SAID("sources").rstrip("：:") in text, "来源写在卡片里"),
-        (CARD_CHAT, kept, "👍 记下了，只有按的人自己看得到"),
+        (CARD_CHAT, kept, "赞记下了，只有点的人自己看得到"),
     )
     return Result(lines)
 
@@ -235,7 +236,7 @@ async def _operator(play: Play) -> Result:
     code = found[1] if found else ""
     stage = play.stage
     command = f"dingbridge trace {code} --config {stage.config}"
-    trace, status = await stage.watch.trace(code), await stage.watch.status()
+    trace, status = await _closed(stage, code), await stage.watch.status()
     causes = trace["causes"] if trace is not None else ()
     lines = (
         ("wangwu", bool(code), f"聊天里的编号：{code}" if code else "聊天里没有编号"),
@@ -243,6 +244,16 @@ async def _operator(play: Play) -> Result:
         ("wangwu", bool(trace), f"在另一个终端里：{command}"),
     )
     return Result(lines, {"code": code, "command": command, "trace": trace, "status": status})
+
+
+async def _closed(stage: Stage, code: str) -> dict[str, Any] | None:
+    """The trace of a message whose answer is in the chat, as soon as that is kept, too."""
+    trace = None
+    with suppress(TimeoutError):
+        async with asyncio.timeout(START_S):
+            while (trace := await stage.watch.trace(code)) is not None and trace.get("state") != "done":
+                await asyncio.sleep(0.1)
+    return trace
 
 
 SCENES: Final = (
@@ -270,9 +281,9 @@ SCENES: Final = (
     ),
     Scene(
         "卡片：看着答案写出来",
-        "机器人换成 AI 卡片作答：文字一段段长出来，写完停住，按钮就在下面。张三按了 👍。",
+        "机器人换成 AI 卡片作答：文字一段段长出来，写完停住，按钮就在下面。张三点了赞。",
         (CARD_CHAT,),
-        "wire",
+        "chat",
         _card,
     ),
     Scene(

@@ -14,7 +14,7 @@ from typing import Any, Final
 from dingbridge.demo.board import Wire
 from dingbridge.demo.people import BARE
 from dingbridge.sim.anythingllm import Asked
-from dingbridge.sim.gateway import Gateway
+from dingbridge.sim.gateway import CARD_TOPIC, Gateway
 
 MASK: Final = "•••"
 LONGEST: Final = 2_000  # characters of a text in the detail
@@ -88,7 +88,7 @@ def _frame_title(frame: Mapping[str, Any], data: Any) -> str:
     if isinstance(data, Mapping) and isinstance(data.get("text"), Mapping):
         words = str(data["text"].get("content", "")).strip()
         return f"消息：{data.get('senderNick', '')}「{words[:40]}」"
-    return f"{frame.get('type')} {topic}"
+    return "卡片按钮的回调" if topic == CARD_TOPIC else f"{frame.get('type')} {topic}"
 
 
 def _ack(gateway: Gateway, facts: Mapping[str, Any]) -> Line:

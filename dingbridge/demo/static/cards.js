@@ -1,14 +1,14 @@
 // An AI card: its text grows frame by frame, its buttons call back, and what they change only the presser sees.
 
-import { h, icon, setText } from "./dom.js";
+import { drawn, h, icon, setText } from "./dom.js";
 import { fragment } from "./safe.js";
 
 const STATES = { processing: "处理中…", streaming: "输入中…", finished: "完成", failed: "失败" };
 const STATE_ICONS = { finished: "check", failed: "cross" };
 const FRAME_MS = 900; // a frame is typed before the next one comes
 const VOTES = [
-  ["good", "👍", "有用"],
-  ["bad", "👎", "没用"],
+  ["good", "👍"],
+  ["bad", "👎"],
 ];
 
 export class CardView {
@@ -76,8 +76,8 @@ export class CardView {
     const buttons =
       state === "finished"
         ? [
-            ...VOTES.map(([action, text, label]) =>
-              this.#button(action, text, { "aria-label": label, "aria-pressed": String(view.vote === action) }),
+            ...VOTES.map(([action, text]) =>
+              this.#button(action, text, { "aria-pressed": String(view.vote === action) }),
             ),
             deep ? this.#button("deep", "再深入") : null,
             page_url ? page(page_url) : this.#button("full", "查看全文"),
@@ -91,14 +91,8 @@ export class CardView {
   }
 
   #button(action, text, more = {}) {
-    return h("button", {
-      type: "button",
-      class: "card-button",
-      text,
-      data: { action },
-      ...more,
-      on: { click: () => this.#pressed(action) },
-    });
+    const click = () => this.#pressed(action);
+    return h("button", { type: "button", class: "card-button", data: { action }, ...more, on: { click } }, drawn(text));
   }
 
   async #pressed(action) {

@@ -1,7 +1,7 @@
 // One message on screen. It is built once; what may change later (its state, its text) is changed in place.
 
 import { CardView } from "./cards.js";
-import { avatar, clock, h, icon, setText } from "./dom.js";
+import { avatar, clock, drawn, h, icon, setText } from "./dom.js";
 import { fragment } from "./safe.js";
 
 const STATES = { sent: "已发送", acked: "已送达", held: "等待连接", lost: "已丢失" };
@@ -114,7 +114,7 @@ export class MessageView {
 
   #tap(message, title) {
     const click = () => this.acts.tap(message, title);
-    return h("button", { type: "button", class: "card-button", text: title, on: { click } });
+    return h("button", { type: "button", class: "card-button", on: { click } }, drawn(title));
   }
 }
 
