@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -26,6 +25,8 @@ SAID: Final = Texts("zh-CN")
 CODE: Final = re.compile(r"编号 ([0-9A-Za-z-]+)")
 BEFORE: Final = "年假有几天？"
 AFTER: Final = "会议室怎么预订？"
+TRACES: Final = 100  # looks at a trace until it is whole
+TRACE_S: Final = 0.1
 CARD_CHAT: Final = "zhangsan"
 CARD_QUESTION: Final = "国内出差住宿标准是怎么规定的？"
 REPLY: Final = "遇上旅游旺季可以上浮两成，先找我登记一下。"
@@ -249,10 +250,11 @@ async def _operator(play: Play) -> Result:
 async def _closed(stage: Stage, code: str) -> dict[str, Any] | None:
     """The trace of a message whose answer is in the chat, as soon as that is kept, too."""
     trace = None
-    with suppress(TimeoutError):
-        async with asyncio.timeout(START_S):
-            while (trace := await stage.watch.trace(code)) is not None and trace.get("state") != "done":
-                await asyncio.sleep(0.1)
+    for _ in range(TRACES):
+        trace = await stage.watch.trace(code)
+        if trace is None or trace.get("state") == "done":
+            break
+        await asyncio.sleep(TRACE_S)
     return trace
 
 
