@@ -36,6 +36,7 @@ from dingbridge.setup import Setup
 from dingbridge.shape import Shape
 from dingbridge.store.store import Store
 from dingbridge.store.work import Leased
+from dingbridge.texts import NOTICE
 from dingbridge.trail import Step, Trail
 
 log = structlog.get_logger("dingbridge.bridge")
@@ -70,7 +71,7 @@ class Bridge:
             send=self._send_notice,
             enabled=setup.notice,
         )
-        self._desk = Desk(
+        self.desk = Desk(
             store,
             setup=lambda: self._setup,
             clock=clock,
@@ -79,7 +80,7 @@ class Bridge:
             wake=self.wake,
             counted=counted,
         )
-        self._inquiry = Inquiry(store, self._desk, self._notices)
+        self._inquiry = Inquiry(store, self.desk, self._notices)
         self._sending = Sending(clock=clock, pauses=self._pauses, ended=self._wake, left=self._leave)
         self._questions = self._dispatcher(store.lease, setup.workers)
         self._express = self._dispatcher(partial(store.lease, express=True), EXPRESS)
@@ -106,7 +107,7 @@ class Bridge:
         with trail.follow(lease.trail if lease is not None else Trail()):
             if setup.emotions is not None and not text and await setup.emotions.show(message):
                 return True
-            return await setup.replies.notice(message, text)
+            return await setup.replies.notice(message, text or setup.texts_for(message)(NOTICE))
 
     def held(self) -> dict[int, str]:
         """The token of each row that is worked on."""
@@ -147,7 +148,7 @@ class Bridge:
 
     async def press(self, press: Press) -> dict[str, str]:
         """What the presser's card shows from now on. What the button stands for is kept. Raises StoreError."""
-        shown, message = await self._desk.press(press)
+        shown, message = await self.desk.press(press)
         if message is not None:
             with trail.follow(Trail()):
                 await self.accept(message)
@@ -160,7 +161,9 @@ class Bridge:
         if found is None:
             return  # given back: it comes again
         if delivery.answer is None and found.answer is not None:
-            await lease.answered(found.answer, found, sending=True)
+            answer = replace(found.answer, late=lease.late(self._clock()))
+            found = replace(found, answer=answer)
+            await lease.answered(answer, found, sending=True)
         await self._notices.settle(delivery.row)
         started = time.monotonic()
         parts = await self._sending.send(lease, found) if found.answer is not None else 0
@@ -181,11 +184,11 @@ class Bridge:
 
     async def _find(self, lease: Lease) -> Found | None:
         """An answer for a message that has none; None where it was given back for later."""
-        delivery, texts = lease.delivery, lease.setup.texts
+        delivery, texts = lease.delivery, lease.texts
         message = delivery.message
         match delivery.task:
             case Task.COMMAND:
-                said = await self._run(message, delivery.row)
+                said = await self._run(lease)
                 return Found(said if isinstance(said, Answer) else Answer(said), Outcome.COMMAND)
             case Task.BUSY:
                 return Found(Answer(texts("busy", waiting=lease.setup.waiting_per_lane)), Outcome.BUSY)
@@ -198,12 +201,13 @@ class Bridge:
             case Task.QUESTION:
                 return await self._ask(lease)
 
-    async def _run(self, message: Message, row: int) -> str | Answer:
+    async def _run(self, lease: Lease) -> str | Answer:
+        message, texts = lease.delivery.message, lease.texts
         found = commands.of(message)
         if found is None:
-            return self._setup.texts("unreadable")
+            return texts("unreadable")
         command, argument = found
-        return await command.run(commands.Request(message, row, argument), self._desk)
+        return await command.run(commands.Request(message, lease.delivery.row, argument, texts), self.desk)
 
     async def _ask(self, lease: Lease) -> Found | None:
         delivery = lease.delivery
@@ -228,8 +232,10 @@ class Bridge:
         deliveries = lease.delivery.tries + 1
         log.warning("message.gave_up", code=lease.code, why=error.detail, cause=error.cause, deliveries=deliveries)
         lease.trail.add("gave_up", why=error.detail, cause=error.cause)
-        answer = Answer(lease.setup.texts.failure(error.public, lease.code))
-        return Found(answer, Outcome.FAILED, lease.setup.answerer.named(error.route), error.detail, error.cause)
+        route = lease.setup.answerer.named(error.route)
+        texts = lease.setup.texts_of(route) if route is not None else lease.texts
+        answer = Answer(texts.failure(error.public, lease.code))
+        return Found(answer, Outcome.FAILED, route, error.detail, error.cause)
 
     async def _later(self, lease: Lease, error: BridgeError) -> None:
         """Try again after a pause, but not past the deadline; the asker is told once per lane."""
@@ -251,12 +257,13 @@ class Bridge:
         await self._sending.give_back(lease, delay_s, error)
 
     async def _tell_trouble(self, lease: Lease) -> None:
+        replies, texts = lease.setup.replies, lease.texts
+        text = texts.failure("trouble", lease.code)
         if lease.card is not None:
-            lease.card.update(lease.setup.texts.failure("trouble", lease.code))
+            lease.card.update(text)
             return
-        replies, text = lease.setup.replies, lease.setup.texts.failure("trouble", lease.code)
         try:
-            for part in await replies.compose(Answer(text), Shape(lease.setup.texts)):
+            for part in await replies.compose(Answer(text), Shape(texts)):
                 await replies.send(lease.delivery.message, part)
         except ReplyError as error:
             log.warning("message.trouble_untold", code=lease.code, why=error.detail)
@@ -268,7 +275,7 @@ class Bridge:
         if delivery.card is CardState.OPEN and setup.cards is not None:
             lease.card = setup.cards.resume(lease.track, lease.code)
         if delivery.outcome in _EMPTY:
-            answer = Answer(setup.texts.failure(_EMPTY[delivery.outcome], lease.code))
+            answer = Answer(lease.texts.failure(_EMPTY[delivery.outcome], lease.code))
         route = setup.answerer.named(delivery.route)
         return Found(answer, delivery.outcome or Outcome.ANSWERED, route, delivery.reason)
 
@@ -279,6 +286,7 @@ class Bridge:
         self._record(lease.entry(found, now=self._clock(), parts=parts, reply_s=reply_s))
 
     async def _leave_ended(self, row: int, message: Message, reason: str) -> None:
+        self.desk.card_ended.set()
         lane = await keep(self._pauses.store_s, self._store.lane_of, row)
         self._record(Entry(message, Outcome.CANCELLED, lane=lane, reason=reason))
 
@@ -289,10 +297,6 @@ class Bridge:
             await self._notices.settle(row)
             await self._leave_ended(row, question or by, "cancelled by the asker")
         self._questions.wake()
-
-    async def close_cards(self) -> None:
-        """Those of messages that have ended without an answer on them. Raises StoreError."""
-        await self._inquiry.close_cards(self._setup)
 
     # -- what operators ask of us
 
@@ -357,7 +361,7 @@ class Bridge:
                 if self._leases.get(delivery.row) is lease:
                     del self._leases[delivery.row]
                 if lease.card is not None:  # whoever goes on with it must not be overtaken
-                    await lease.card.settle()
+                    lease.card.stop()
 
     async def _in_order(self, lease: Lease) -> None:
         """Whatever `handle` raises, the message is given back, given up, or somebody else's."""

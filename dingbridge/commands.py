@@ -26,9 +26,6 @@ class Place:
 class Desk(Protocol):
     """What commands may ask of the rest: given by the bridge."""
 
-    @property
-    def texts(self) -> Texts: ...
-
     def offers(self, message: Message) -> frozenset[str]:
         """What its sender can have here: deep, page, contact, and handed: may end what was handed over."""
 
@@ -61,11 +58,12 @@ class Desk(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """argument: what stands behind the command's name."""
+    """argument: what stands behind the command's name. texts: in its sender's language."""
 
     message: Message
     row: int
     argument: str
+    texts: Texts
 
 
 Run = Callable[[Request, Desk], Awaitable[str | Answer]]
@@ -93,7 +91,7 @@ class Command:
 
 
 async def _help(request: Request, desk: Desk) -> str:
-    texts, zh, offers = desk.texts, desk.texts.chinese, desk.offers(request.message)
+    texts, zh, offers = request.texts, request.texts.chinese, desk.offers(request.message)
     lines = [
         texts("help_line", name=f"/{(zh and c.chinese) or c.name}", about=texts(f"about_{c.name}"))
         for c in COMMANDS
@@ -105,16 +103,16 @@ async def _help(request: Request, desk: Desk) -> str:
 
 
 async def _new(request: Request, desk: Desk) -> str:  # noqa: ARG001 - the shape of all commands
-    return desk.texts("new")
+    return request.texts("new")
 
 
 async def _cancel(request: Request, desk: Desk) -> str:
     count = await desk.cancel(request.message, before=request.row)
-    return desk.texts("cancelled", count=count) if count else desk.texts("nothing_to_cancel")
+    return request.texts("cancelled", count=count) if count else request.texts("nothing_to_cancel")
 
 
 async def _status(request: Request, desk: Desk) -> str:
-    waiting, texts = await desk.waiting(request.message), desk.texts
+    waiting, texts = await desk.waiting(request.message), request.texts
     if not waiting:
         return texts("status_idle")
     said = [texts("status_waiting", count=len(waiting), seconds=round(waiting[0].waited_s))]
@@ -125,17 +123,17 @@ async def _status(request: Request, desk: Desk) -> str:
     return ("" if texts.chinese else " ").join(said)
 
 
-async def _whoami(request: Request, desk: Desk) -> str:
+async def _whoami(request: Request, desk: Desk) -> str:  # noqa: ARG001 - the shape of all commands
     message = request.message
     if message.conversation.is_group:
-        return desk.texts("whoami_group", conversation=message.conversation.id, person=message.sender.id)
-    return desk.texts("whoami_single", person=message.sender.id)
+        return request.texts("whoami_group", conversation=message.conversation.id, person=message.sender.id)
+    return request.texts("whoami_single", person=message.sender.id)
 
 
 async def _sources(request: Request, desk: Desk) -> str | Answer:
     number, rest = _number(request.argument)
     told, _ = await _meant(request.message, rest, desk)
-    return desk.passage(told, number) if told else desk.texts("nothing_told")
+    return desk.passage(told, number) if told else request.texts("nothing_told")
 
 
 async def _good(request: Request, desk: Desk) -> str:
@@ -149,40 +147,40 @@ async def _bad(request: Request, desk: Desk) -> str:
 async def _judged(request: Request, desk: Desk, verdict: Verdict) -> str:
     told, comment = await _meant(request.message, request.argument, desk)
     if told is None:
-        return desk.texts("nothing_told")
+        return request.texts("nothing_told")
     comment = comment[:MOST_COMMENT]
     await desk.judge(request.message, told, verdict, comment)
     if verdict is Verdict.GOOD:
-        return desk.texts("thanks_good")
-    return desk.texts("thanks_reason" if comment else "thanks_bad")
+        return request.texts("thanks_good")
+    return request.texts("thanks_reason" if comment else "thanks_bad")
 
 
 async def _full(request: Request, desk: Desk) -> str | Answer:
     told, _ = await _meant(request.message, request.argument, desk)
     if told is None:
-        return desk.texts("nothing_told")
+        return request.texts("nothing_told")
     if not (url := await desk.page(told)):
-        return desk.texts("no_page")
-    return Answer(desk.texts("page_here", question=told.question), page_url=url)
+        return request.texts("no_page")
+    return Answer(request.texts("page_here", question=told.question), page_url=url)
 
 
 async def _human(request: Request, desk: Desk) -> str:
     told, _ = await _meant(request.message, request.argument, desk)
     if told is None:
-        return desk.texts("nothing_told")
-    return desk.texts(await desk.hand_over(request.message, told))
+        return request.texts("nothing_told")
+    return request.texts(await desk.hand_over(request.message, told))
 
 
 async def _reply(request: Request, desk: Desk) -> str:
     code, reply = coded(request.argument)
     if not code or not reply:
-        return desk.texts("reply_how")
-    return desk.texts(await desk.close(request.message, code, reply))
+        return request.texts("reply_how")
+    return request.texts(await desk.close(request.message, code, reply))
 
 
 async def _solved(request: Request, desk: Desk) -> str:
     code, reply = coded(request.argument)
-    return desk.texts(await desk.close(request.message, code, reply)) if code else desk.texts("solved_how")
+    return request.texts(await desk.close(request.message, code, reply)) if code else request.texts("solved_how")
 
 
 async def _meant(message: Message, argument: str, desk: Desk) -> tuple[Told | None, str]:
@@ -222,7 +220,7 @@ _BARE = {
 _HELP = COMMANDS[0]
 _SPLIT = re.compile(r"([^\s\d:：]+)[\s:：]*(.*)", re.DOTALL)
 _CODE = re.compile(rf"[{CROCKFORD}]{{8}}")
-_HANDED_OVER = re.compile(r"(?:转人工|Handed over).*?(?:编号|Code)\s*([0-9A-Za-z]{8})", re.DOTALL)
+_HANDED_OVER = re.compile(r"(?:转人工|Handed over)\W*(?:编号|Code)\s*([0-9A-Za-z]{8})")
 
 
 def match(text: str) -> Command | None:

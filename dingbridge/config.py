@@ -106,8 +106,8 @@ SCHEMA: Schema = {
         Field("ttl_days", decode.number(zero=False), 7),
     ),
     "budget": (
-        Field("api_calls_per_month", decode.whole(0), STANDARD.api_calls_per_month),
-        Field("webhook_stream_per_month", decode.whole(0), STANDARD.webhook_stream_per_month),
+        Field("api_calls_per_month", decode.whole(0, decode.MANY), STANDARD.api_calls_per_month),
+        Field("webhook_stream_per_month", decode.whole(0, decode.MANY), STANDARD.webhook_stream_per_month),
         Field("reply_path", decode.choice("auto", "webhook", "openapi"), "auto"),
     ),
     "sources": (),

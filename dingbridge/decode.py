@@ -24,6 +24,7 @@ from yarl import URL
 Decode = Callable[[Any], Any]
 
 MOST = 1_000_000  # in every unit in use far beyond sense, and small enough for timedelta and SQLite
+MANY = 1_000_000_000
 DEFAULT_HANDLER = "anythingllm"
 CURLY = "“”„‟‘’‚‛"
 LENTICULAR = {"【": "[", "】": "]", "「": '"', "」": '"'}  # the rest of full-width ASCII is found by NFKC
@@ -202,12 +203,12 @@ def flag(value: Any) -> bool:
     return value
 
 
-def whole(lowest: int) -> Decode:
+def whole(lowest: int, most: int = MOST) -> Decode:
     def decode(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise Bad(f"must be a whole number, got {shown(value)}")
-        if not lowest <= value <= MOST:
-            raise Bad(f"must be from {lowest} to {MOST}, got {shown(value)}")
+        if not lowest <= value <= most:
+            raise Bad(f"must be from {lowest} to {most}, got {shown(value)}")
         return value
 
     return decode

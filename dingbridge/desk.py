@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,16 +12,19 @@ from dingbridge.commands import Place
 from dingbridge.lease import keep
 from dingbridge.model import (
     Answer,
+    CardState,
     Conversation,
     ConversationKind,
     Message,
     MessageKind,
+    Outcome,
     Person,
     Press,
     Told,
     Verdict,
     card_track,
     code_of_track,
+    trace_code,
 )
 from dingbridge.router import judge
 from dingbridge.setup import Setup
@@ -28,10 +32,22 @@ from dingbridge.store.store import Store
 from dingbridge.texts import Texts
 
 SUGGESTED = 5
+CARDS = 20  # closed in one go
+CARD_MADE_S = 15.0  # a card that is not there may still be on its way
+CARD_TRIED_S = 300.0
+_LAST_WORDS = {
+    Outcome.CANCELLED: "card_cancelled",
+    Outcome.FAILED: "card_ended",
+    Outcome.DEAD: "card_ended",
+    Outcome.UNDELIVERABLE: "card_ended",
+}
 
 
 class Desk:
-    """setup: the one in force. cancelled: told of each question that its asker took back. counted: of what happened."""
+    """setup: the one in force. cancelled: told of each question that its asker took back. counted: of what happened.
+
+    card_ended: set where a message has ended that may have an open card.
+    """
 
     def __init__(
         self,
@@ -51,10 +67,11 @@ class Desk:
         self._cancelled = cancelled
         self._wake = wake
         self._counted = counted
+        self.card_ended = asyncio.Event()
 
-    @property
-    def texts(self) -> Texts:
-        return self._setup().texts
+    def _texts(self, route: str) -> Texts:
+        setup = self._setup()
+        return setup.texts_of(setup.answerer.named(route))
 
     def offers(self, message: Message) -> frozenset[str]:
         setup = self._setup()
@@ -82,6 +99,20 @@ class Desk:
         waiting = await keep(self._pause_s, self._store.waiting, message)
         return [Place(max(0.0, now - one.received_at), one.ahead, one.running) for one in waiting]
 
+    async def close_cards(self) -> None:
+        """Those of messages that have ended without their last word on them. Raises StoreError."""
+        self.card_ended.clear()
+        cards, answers = self._setup().cards, self._store.answers
+        for one in await answers.open_cards(CARDS):
+            says, age_s = CardState.CLOSED, self._clock() - one.ended_at
+            if cards is not None:
+                card = cards.resume(card_track(one.robot, one.key), trace_code(one.robot, one.key))
+                says = await card.fail(self._setup().texts(_LAST_WORDS.get(one.outcome, "card_below")))
+            if says is CardState.OPEN and age_s < CARD_TRIED_S:
+                return  # in the next go; the others would fare no better now
+            if says is not CardState.NONE or age_s >= CARD_MADE_S:
+                await answers.card(one.row, CardState.CLOSED)
+
     # -- answers that were given
 
     async def told(self, message: Message, code: str) -> Told | None:
@@ -106,7 +137,7 @@ class Desk:
         self._counted("feedback", verdict)
 
     def passage(self, told: Told, number: int) -> Answer:
-        said = passages.passage(told.answer, number, self.texts)
+        said = passages.passage(told.answer, number, self._texts(told.route))
         return replace(said, question=told.question)
 
     async def page(self, told: Told) -> str:
@@ -146,7 +177,7 @@ class Desk:
             return "handover_unknown"
         if handover.closed:
             return "handover_closed_before"
-        asked, texts = handover.asked, self.texts
+        asked, texts = handover.asked, self._texts(handover.route)
         key = "handover_reply" if reply else "handover_solved"
         said = texts(key, question=asked.text, reply=reply, who=message.sender.nick or message.sender.id)
         to = replace(asked, id=f"{asked.id}:closed", text="", files=())
@@ -166,22 +197,23 @@ class Desk:
         code, answers = code_of_track(press.track), self._store.answers
         told = await answers.find(self._setup().robot, code) if code else None
         if told is None or card_track(told.message.robot, told.message.id) != press.track:
-            return {"note": self.texts("press_gone")}, None
+            return {"note": self._setup().texts("press_gone")}, None
+        texts = self._texts(told.route)
         presser = replace(told.message, sender=_presser(told, press.person), quoted="", files=())
         where = told.message.conversation
         elsewhere = where.is_group and press.chat not in ("", where.id)  # a card may have been forwarded
         if elsewhere or not self._may_read(told, presser):
-            return {"note": self.texts("press_not_yours")}, None
+            return {"note": texts("press_not_yours")}, None
         if press.action in tuple(Verdict):
             verdict = Verdict(press.action)
             await answers.vote(told, press.person, verdict)
             self._counted("feedback", verdict)
-            return {"vote": verdict.value, "note": self.texts(f"thanks_{verdict}")}, None
+            return {"vote": verdict.value, "note": texts(f"thanks_{verdict}")}, None
         if press.action not in ("deep", "full", "human"):
             return {}, None
         key = f"{press.track}:{press.action}:{press.person}"  # pressed twice it is asked once
         said = replace(presser, id=key, text=f"/{press.action} {code}", sent_at=datetime.now(UTC))
-        return {"note": self.texts(f"press_{press.action}")}, said
+        return {"note": texts(f"press_{press.action}")}, said
 
 
 def _presser(told: Told, person: str) -> Person:

@@ -5,19 +5,15 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from dingbridge import commands
+from dingbridge import commands, questions
 from dingbridge.answerer import Ask, Found
 from dingbridge.desk import Desk
 from dingbridge.lease import Lease
-from dingbridge.model import Answer, Attachment, CardState, Message, Outcome, card_track, trace_code
+from dingbridge.model import Answer, Attachment, CardState, Message, Outcome
 from dingbridge.notices import Notices, Progress
 from dingbridge.setup import Setup
 from dingbridge.store.store import Store
 from dingbridge.texts import NOTICE, UNSAID
-
-AT_ONCE = 20  # cards that are closed in one go
-# What a card says that was never finished; a handler may have answered by itself.
-_ENDED = {Outcome.CANCELLED: "card_cancelled", Outcome.ANSWERED: "card_below"}
 
 
 class Inquiry:
@@ -40,21 +36,12 @@ class Inquiry:
             everyone = all(not route.users and not route.conversations for route in routes)
             await lease.card_is(CardState.OPEN)
             lease.card = await setup.cards.open(
-                delivery.message, setup.texts(NOTICE), forward=everyone, params=lease.card_params()
+                delivery.message, lease.texts(NOTICE), forward=everyone, params=lease.card_params()
             )
             if lease.card is None:
                 await lease.card_is(CardState.CLOSED)  # nor will one be tried again, which would seem to be there
         if lease.card is not None:  # which is the sign of life
             await self._notices.settle(delivery.row)
-
-    async def close_cards(self, setup: Setup) -> None:
-        """Those of messages that have ended without an answer on them. Raises StoreError."""
-        cards, answers = setup.cards, self._store.answers
-        for row, robot, key, outcome in await answers.open_cards(AT_ONCE):
-            if cards is not None:
-                text = setup.texts(_ENDED.get(outcome, "card_ended"))
-                await cards.resume(card_track(robot, key), trace_code(robot, key)).fail(text)
-            await answers.card(row, CardState.CLOSED)
 
     async def answer(self, lease: Lease) -> Found:
         """Raises BridgeError with the route that it happened on."""
@@ -64,17 +51,17 @@ class Inquiry:
         deep = command is not None and command[0].asks
         if command is not None and deep:
             message = await self._deeper(message, command[1])
-            if not message.text:
-                return Found(Answer(setup.texts("nothing_told")), Outcome.COMMAND)
+            if not questions.is_question(message):
+                return Found(Answer(lease.texts("nothing_told")), Outcome.COMMAND)
         show = lease.card.update if lease.card is not None else None
         async with AsyncExitStack() as stack:
             files: tuple[Attachment, ...] = ()
             if message.files and setup.files is not None:
                 files = await stack.enter_async_context(setup.files.hold(message))
-            ask = Ask(message, delivery.lane, setup.texts, known.turns, files, deep=deep, on_text=show)
+            ask = Ask(message, delivery.lane, lease.texts, known.turns, files, deep=deep, on_text=show)
             found = await setup.answerer.answer(ask, Progress(self._notices, delivery.row, show))
         if deep and found.outcome is Outcome.UNROUTED:
-            return Found(Answer(setup.texts("deep_none")), Outcome.COMMAND)
+            return Found(Answer(lease.texts("deep_none")), Outcome.COMMAND)
         if found.answer is None:
             return found
         asked = message.text if deep else ""
@@ -84,9 +71,12 @@ class Inquiry:
         """With the question that is to be asked deeper: a new one, one that is named, or the last one; or none."""
         code, rest = commands.coded(argument)
         told = await self._desk.told(message, code) if code or not argument else None
-        if told is None:
-            return replace(message, text=argument)
-        return replace(message, text="\n".join(filter(None, (told.question, rest))))
+        if told is not None:
+            said = "\n".join(filter(None, (told.question, rest)))
+            return replace(message, text=said, quoted=told.message.quoted, files=told.message.files)
+        # A word may look like a code; an answer's that may not be read here, or is gone, is no question.
+        a_code = code and not rest and any(map(str.isdigit, argument))
+        return replace(message, text="" if a_code else argument)
 
 
 def worded(found: Found, setup: Setup) -> Found:

@@ -9,9 +9,10 @@ from typing import ParamSpec, TypeVar
 from dingbridge import trail
 from dingbridge.answerer import Found
 from dingbridge.errors import BridgeError, StoreError
-from dingbridge.model import Answer, CardState, Delivery, Entry, card_track
+from dingbridge.model import Answer, CardState, Delivery, Entry, Task, card_track
 from dingbridge.setup import Card, Setup
 from dingbridge.store.store import Store
+from dingbridge.texts import Texts
 from dingbridge.trail import Trail
 
 T = TypeVar("T")
@@ -50,6 +51,11 @@ class Lease:
         self._pause_s = pause_s
 
     @property
+    def texts(self) -> Texts:
+        """Until a route has answered."""
+        return self.setup.texts_for(self.delivery.message)
+
+    @property
     def code(self) -> str:
         return self.delivery.message.code
 
@@ -57,6 +63,11 @@ class Lease:
     def track(self) -> str:
         message = self.delivery.message
         return card_track(message.robot, message.id)
+
+    def late(self, now: float) -> bool:
+        """Whether the chat has gone on so long that an answer has to say what it answers."""
+        expires = self.delivery.message.webhook_expires
+        return self.delivery.task is Task.QUESTION and expires is not None and now >= expires.timestamp()
 
     async def answered(self, answer: Answer, found: Found, *, sending: bool = False) -> None:
         """The answer is found; `sending`: its first part goes out at once."""

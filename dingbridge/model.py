@@ -196,6 +196,7 @@ class Answer:
     question: what was asked, where the message itself does not say it.
     page_url: a page that is to be opened.
     unread: names of attached documents that the backend did not look at.
+    late: it begins with its question, for the chat has gone on since.
     """
 
     text: str = ""
@@ -210,6 +211,7 @@ class Answer:
     question: str = ""
     page_url: str = ""
     unread: tuple[str, ...] = ()
+    late: bool = False
 
 
 class Reply(Protocol):
@@ -288,11 +290,13 @@ class State(StrEnum):
 class CardState(StrEnum):
     """NONE: there is no card. OPEN: there may be one that says that something is to come.
 
-    SHOWN: it shows the answer's first part. CLOSED: it says that the answer stands elsewhere.
+    LEFT: so, too, but the answer goes elsewhere. SHOWN: it shows the answer's first part.
+    CLOSED: it says that the answer stands elsewhere.
     """
 
     NONE = ""
     OPEN = "open"
+    LEFT = "left"
     SHOWN = "shown"
     CLOSED = "closed"
 

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -15,7 +14,7 @@ import structlog
 from dingbridge import trail
 from dingbridge.bridge import Bridge
 from dingbridge.dingtalk import payload, presses
-from dingbridge.errors import StoreError
+from dingbridge.errors import StoreError, StoreUnavailable
 from dingbridge.model import Message, typed_code
 from dingbridge.trail import Trail
 
@@ -67,12 +66,15 @@ class Receiving:
         self._took(time.perf_counter() - started)
 
     async def press(self, data: dict[str, Any], frame_id: str) -> dict[str, Any]:  # noqa: ARG002 - as `accept`
-        """A button of a card: what it stands for is kept, and what its card shows goes back with the ack."""
+        """A button of a card: what it stands for is kept, and what its card shows goes back. Raises StoreError."""
         self._came("callback")
-        shown: dict[str, str] = {}
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(PRESS_S):
                 shown = await self._bridge.press(presses.parse(data))
+        except (
+            TimeoutError
+        ):  # nobody knows whether it is kept: DingTalk says that it failed, and it may be pressed again
+            raise StoreUnavailable("a press was not kept in time") from None
         return presses.response(shown)
 
     def _webhook_checked(self, frame_id: str, url: str) -> bool:

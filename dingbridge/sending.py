@@ -13,6 +13,7 @@ from dingbridge.dispatch import Pauses
 from dingbridge.errors import BridgeError, ReplyError, ReplyPaced, ReplyUnsafe, StoreError
 from dingbridge.lease import Lease
 from dingbridge.model import Answer, CardState, Outcome, State, Task
+from dingbridge.setup import Card
 from dingbridge.shape import Shape
 
 log = structlog.get_logger("dingbridge.bridge")
@@ -36,21 +37,24 @@ class Sending:
         self._ended = ended
         self._left = left
 
-    async def send(self, lease: Lease, found: Found) -> int | None:
-        """Send what has not been sent; the number of parts, or None where it was given back or given up."""
+    async def send(self, lease: Lease, found: Found, *, doubt: bool = False) -> int | None:
+        """Send what has not been sent; the number of parts, or None where it was given back or given up.
+
+        doubt: the first part may stand on the card.
+        """
         delivery, replies = lease.delivery, lease.setup.replies
         parts = await self._composed(lease, found)
         first = delivery.part if delivery.state is State.SENDING else delivery.part + 1
         for part in parts[first - 1 :]:
-            uncertain = delivery.uncertain and part.number == first
+            uncertain = (delivery.uncertain or doubt) and part.number == first
             if part.number > 1 or delivery.answer is not None:  # a new answer was kept as sending its first part
                 await lease.sending(part.number, uncertain=uncertain)
             try:
                 if part.number == 1 and lease.card_state is CardState.SHOWN:
                     pass  # before a restart
                 elif part.number == 1 and lease.card is not None:
-                    if not await self._on_card(lease, found, part):
-                        return await self.send(lease, found)
+                    if (shown := await self._on_card(lease, found, part)) is not CardState.SHOWN:
+                        return await self.send(lease, found, doubt=shown is CardState.OPEN)
                 elif not await replies.send(delivery.message, part, uncertain=uncertain):
                     log.warning("reply.outcome_unknown", code=lease.code, part=part.number)
             except ReplyUnsafe as error:
@@ -98,26 +102,34 @@ class Sending:
             examples=route.examples if route else (),
         )
 
-    async def _on_card(self, lease: Lease, found: Found, part: Any) -> bool:
-        """The first part ends the card. False: the card will never show it; it is closed, and the chat has to."""
-        assert lease.card is not None
+    async def _on_card(self, lease: Lease, found: Found, part: Any) -> CardState:
+        """The first part ends the card. Where it is not SHOWN the chat has to show it; OPEN: perhaps again."""
+        card = lease.card
+        assert card is not None
         try:
-            await lease.card.finish(
-                part.text, params=lease.card_params(deep=_deeper(found)), link_hosts=part.link_hosts
-            )
+            await card.finish(part.text, params=lease.card_params(deep=_deeper(found)), link_hosts=part.link_hosts)
         except ReplyPaced:
             raise
         except ReplyUnsafe:
-            await lease.card.fail(lease.setup.texts("unsafe"))
-            await lease.card_is(CardState.CLOSED)
+            await self._leave_card(lease, card, lease.setup.texts_of(found.route)("unsafe"))
             raise
         except ReplyError as error:
             log.warning("card.left", code=lease.code, why=error.detail, cause=error.cause)
-            await lease.card.fail(lease.setup.texts_of(found.route)("card_below"))
-            await lease.card_is(CardState.CLOSED)
-            return False
+            says = await self._leave_card(lease, card, lease.setup.texts_of(found.route)("card_below"))
+            if error.certain or says is CardState.CLOSED:
+                return CardState.CLOSED
+            if says is not CardState.SHOWN:
+                return CardState.OPEN
         await lease.card_is(CardState.SHOWN)
-        return True
+        return CardState.SHOWN
+
+    async def _leave_card(self, lease: Lease, card: Card, text: str) -> CardState:
+        """What it says then. Kept before it is said: who found it said after a crash would take it for the answer."""
+        await lease.card_is(CardState.LEFT)
+        says = await card.fail(text)
+        if says in (CardState.CLOSED, CardState.SHOWN):
+            await lease.card_is(CardState.CLOSED)
+        return says
 
     async def _unsent(self, lease: Lease, found: Found, error: ReplyError, *, sent: int, uncertain: bool) -> None:
         """Try to send later; past its time, or where no rung will ever take it, the message is undeliverable."""
@@ -140,7 +152,7 @@ class Sending:
         if lease.delivery.outcome in (Outcome.FAILED, Outcome.CANCELLED):
             await self._bury(lease, error, found)
             return
-        answer = Answer(lease.setup.texts.failure(error.public, lease.code))
+        answer = Answer(lease.texts.failure(error.public, lease.code))
         route = found.route if found else None
         await lease.answered(answer, Found(answer, Outcome.FAILED, route, error.detail, error.cause))
         await self.give_back(lease, 0.0, error)

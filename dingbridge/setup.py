@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from dingbridge.answerer import Answerer
-from dingbridge.model import Answer, Attachment, Message, Route
+from dingbridge.model import Answer, Attachment, CardState, Message, Route
 from dingbridge.shape import Shape
 from dingbridge.texts import Texts
 
@@ -51,14 +51,17 @@ class Card(Protocol):
     def update(self, text: str) -> None:
         """The whole text so far, shown when there is time for it."""
 
-    async def settle(self) -> None:
-        """No frame is on its way any more, and none will be."""
+    def stop(self) -> None:
+        """Nothing new is shown any more; somebody else ends it."""
 
     async def finish(self, text: str, *, params: Mapping[str, str], link_hosts: frozenset[str]) -> None:
         """The whole answer; a card that was finished before is finished. Raises ReplyError."""
 
-    async def fail(self, text: str) -> None:
-        """Nothing more will come. Best effort."""
+    async def fail(self, text: str) -> CardState:
+        """Nothing more will come. CLOSED: it says so. SHOWN: another last word stands on it. OPEN: nobody knows.
+
+        NONE: it takes no last word, or is still being made.
+        """
 
 
 class Cards(Protocol):
@@ -118,6 +121,11 @@ class Setup:
     pages: Pages | None = None
     emotions: Emotions | None = None
     locales: Mapping[str, Texts] = field(default_factory=dict)
+
+    def texts_for(self, message: Message) -> Texts:
+        """Before there is an answer: in the language of the first route that may give one."""
+        matching = self.answerer.matching(message)
+        return self.texts_of(matching[0] if matching else None)
 
     def texts_of(self, route: Route | None) -> Texts:
         return self.locales.get(route.locale, self.texts) if route is not None else self.texts

@@ -102,9 +102,9 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "hand_over_done": "好的，问题和回答已经转给负责的同事，有结果我会在这里告诉您。",
         "hand_over_before": "这个问题已经转给同事了，请再等一等。",
         "one_to_one": "单聊",
-        "handed_over": "**转人工**：{who}（{where}）的问题需要您处理。\n\n**问题**\n\n{question}\n\n"
+        "handed_over": "**转人工** 编号 {code}\n\n{who}（{where}）的问题需要您处理。\n\n**问题**\n\n{question}\n\n"
         "**机器人的回答**\n\n{answer}\n\n引用本条消息回复，或者发送 `/回复 {code} 内容`，我会转告提问的人；"
-        "已经处理好的话，发送 `/已解决 {code}`。\n\n编号 {code}",
+        "已经处理好的话，发送 `/已解决 {code}`。",
         "handover_reply": "您转人工的问题有答复了。\n\n**问题**\n\n{question}\n\n**{who} 的答复**\n\n{reply}",
         "handover_solved": "您转人工的问题，{who} 已经处理好了。\n\n**问题**\n\n{question}",
         "handover_closed": "已转告提问的人，谢谢。",
@@ -259,9 +259,10 @@ _EN: Mapping[str, str] = MappingProxyType(
         "I will tell you here what comes of it.",
         "hand_over_before": "This question is with a colleague already; please wait a little.",
         "one_to_one": "one to one",
-        "handed_over": "**Handed over**: {who} ({where}) needs your help.\n\n**Question**\n\n{question}\n\n"
+        "handed_over": "**Handed over** Code {code}\n\n{who} ({where}) needs your help.\n\n"
+        "**Question**\n\n{question}\n\n"
         "**The robot's answer**\n\n{answer}\n\nQuote this message in your reply, or send `/reply {code} text`, and I "
-        "pass it on; if it is dealt with, send `/solved {code}`.\n\nCode {code}",
+        "pass it on; if it is dealt with, send `/solved {code}`.",
         "handover_reply": "There is a reply to what you handed over.\n\n**Question**\n\n{question}\n\n"
         "**{who} says**\n\n{reply}",
         "handover_solved": "{who} has dealt with what you handed over.\n\n**Question**\n\n{question}",

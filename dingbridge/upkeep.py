@@ -101,8 +101,11 @@ class Upkeep:
         while True:
             if self._store.on_duty:
                 with suppress(StoreError):  # told as every trouble of the store is
-                    await self._bridge.close_cards()
-            await asyncio.sleep(CARDS_S)
+                    await self._bridge.desk.close_cards()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CARDS_S):
+                    await self._bridge.desk.card_ended.wait()
+            self._bridge.desk.card_ended.clear()
 
 
 async def check_workspaces(config: Config, backend: AnythingLLM) -> None:

@@ -24,9 +24,10 @@ WATCH = awaits.Watch(ARM_AT)
 if sys.argv[1:] == ["watched"]:
     awaits.install(WATCH, way_files(), LEFT_OUT)
 
-from dingbridge import config, log  # noqa: E402 - what is watched has to be installed first
+from dingbridge import config, desk, log, upkeep  # noqa: E402 - what is watched has to be installed first
 from dingbridge.app import App, Timings  # noqa: E402
 from dingbridge.building import redactor_for  # noqa: E402
+from dingbridge.dingtalk.cards import Cards  # noqa: E402
 from dingbridge.dingtalk.stream import Backoff, Timing  # noqa: E402
 from dingbridge.dispatch import Pauses  # noqa: E402
 from dingbridge.net import Network  # noqa: E402
@@ -42,6 +43,9 @@ def main() -> None:
     # No TLS is spoken here, and reading the roots three times a start would be most of it.
     Network.ssl_context = cache(Network.ssl_context)  # type: ignore[method-assign]
     Network().ssl_context()
+    assert Cards.__init__.__kwdefaults__ is not None
+    Cards.__init__.__kwdefaults__["interval_s"] = 0.03
+    upkeep.CARDS_S, desk.CARD_MADE_S = 0.2, 1.0
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # for the children, until they listen to it
     awake, wake = os.pipe()
     for end in (awake, wake):

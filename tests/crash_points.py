@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
 import math
 import os
+import random
 import re
 import resource
 import signal
@@ -17,6 +19,7 @@ import sqlite3
 import sys
 import tempfile
 import time
+import zipfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, suppress
@@ -24,15 +27,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dingbridge.model import trace_code
+from dingbridge.model import card_track, trace_code
 from dingbridge.sim.anythingllm import AnythingLLM
 from dingbridge.sim.gateway import Gateway, Sent
+from dingbridge.sim.gateway_card_records import Card
 from dingbridge.texts import Texts
 from tests.awaits import places
 from tests.house import NOTICE, REPEAT, House, until
 
 TEXTS = Texts("zh-CN")
 TROUBLE = TEXTS("trouble")
+FRONT = TEXTS("question_front", question="")
+TEMPLATE = "crash.schema"
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 60.0
 AT_ONCE = 6
@@ -120,20 +126,52 @@ class Told:
 
 @dataclass
 class Stage:
-    """One chat with its two servers, and what was said in it."""
+    """One chat with its two servers, and what was said in it. passed_on: what somebody else has to be told."""
 
     gateway: Gateway
     backend: AnythingLLM
     folder: Path
     told: list[Told] = field(default_factory=list)
+    passed_on: list[str] = field(default_factory=list)
     pid: int = 0
 
-    async def say(self, text: str, *either: tuple[str, ...], **how: Any) -> Sent:
+    async def say(self, text: str | None, *either: tuple[str, ...], **how: Any) -> Sent:
         """Its code in some post will always do: the asker was told that it failed."""
         sent = await self.gateway.say(text, msg_id=f"m{len(self.told)}", **how)
-        code = trace_code(self.gateway.client_id, sent.msg_id)
-        self.told.append(Told(sent, (*(either or ((f"答：{text}",),)), (f"编号 {code}",))))
+        self.told.append(Told(sent, (*(either or ((f"答：{text}",),)), (f"编号 {self.code(sent)}",))))
         return sent
+
+    def code(self, sent: Sent) -> str:
+        return trace_code(self.gateway.client_id, sent.msg_id)
+
+    def card(self, sent: Sent) -> Card | None:
+        """None where the daemon died before there was one."""
+        return self.gateway.cards.get(card_track(self.gateway.client_id, sent.msg_id))
+
+    async def press(self, sent: Sent, action: str, *passed_on: str) -> None:
+        """A press that dies with the daemon is the presser's to repeat."""
+        if (card := self.card(sent)) is not None and card.state == "finished":
+            press = await self.gateway.press(card, action)
+            self.passed_on += passed_on if press.ok else ()
+
+    @property
+    def seen(self) -> list[tuple[str, str]]:
+        """Conversation and text of all that stands in the chats for good, in order."""
+        posts = [(post.at, post.conversation, post.text) for post in self.gateway.posts]
+        cards = [
+            (frame.at, card.conversation, frame.text)
+            for card in self.gateway.cards_in()
+            for frame in card.frames
+            if frame.final
+        ]
+        return [(conversation, text) for _, conversation, text in sorted(posts + cards)]
+
+    @property
+    def over(self) -> bool:
+        """All is accepted, all has ended, and no card says that something is to come."""
+        rows, ended = self.rows(), {key for key, *_ in self.rows(ended=True)}
+        kept = all(told.sent.acks and told.sent.msg_id in ended for told in self.told)
+        return kept and len(ended) == len(rows) and all(card.ended for card in self.gateway.cards_in())
 
     async def ended(self, count: int) -> None:
         """So many messages have come to their end."""
@@ -320,8 +358,7 @@ async def _turned_away(stage: Stage) -> None:
     await stage.say("甲")
     await stage.say("乙", ("答：乙",), ("排队",))
     await stage.say("丙", ("答：丙",), ("排队",))
-    payload = {"msgtype": "picture", "content": {"downloadCode": "x"}}
-    await stage.say("图", (TEXTS("unreadable"),), payload=payload)
+    await stage.say(None, (TEXTS("unreadable"),), payload={"msgtype": "video", "content": {"downloadCode": "x"}})
 
 
 async def _disk_full(stage: Stage) -> None:
@@ -346,6 +383,167 @@ async def _left_in_work(stage: Stage) -> None:
     await until(lambda: stage.backend.asked)
 
 
+# -- cards
+
+
+async def _card(stage: Stage) -> None:
+    """It grows while the answer is written."""
+    stage.backend.answer, stage.backend.token_delay_s = (lambda _: "答：卡" + "一段说明。" * 30), 0.01
+    await stage.say("卡", ("答：卡一段说明。",))
+
+
+async def _card_in_a_group(stage: Stage) -> None:
+    """Some in a lane, the first with parts below the card."""
+    stage.backend.answer = lambda _: "答：甲乙丙丁\n\n" * 200 + "word " * 5000
+    await stage.say("长", ("答：甲乙丙丁", "(8/8)"), group=True)
+
+
+async def _card_refused(stage: Stage) -> None:
+    stage.gateway.plant("card.create_and_deliver", (400, "invalidParameter"))
+    await stage.say("卡")
+
+
+async def _card_perhaps(stage: Stage) -> None:
+    """Nobody knows whether it was made; it was."""
+    stage.gateway.plant("card.create_and_deliver", "lost_response", times=2)
+    await stage.say("卡")
+
+
+async def _card_left(stage: Stage) -> None:
+    """It does not take the answer, which stands below it."""
+    stage.gateway.plant("card.stream", (400, "invalidParameter"))
+    await stage.say("卡")
+
+
+async def _card_shown_unheard(stage: Stage) -> None:
+    """It shows the answer, but nobody is told."""
+    stage.gateway.plant("card.stream", "lost_response", times=3)
+    await stage.say("卡")
+
+
+async def _card_silent(stage: Stage) -> None:
+    """Neither the answer nor anything else gets through, for a while."""
+    stage.gateway.plant("card.stream", "http503", times=6)
+    await stage.say("卡")
+
+
+async def _card_too_fast(stage: Stage) -> None:
+    stage.gateway.plant("card.stream", "qps", times=1)
+    await stage.say("卡")
+
+
+async def _card_unsafe(stage: Stage) -> None:
+    stage.gateway.plant("card.stream", (400, "param.contentUnsafe"))
+    await stage.say("险")
+
+
+async def _card_cancelled(stage: Stage) -> None:
+    stage.backend.answer_delay_s = 0.3
+    await stage.say("甲", ("答：甲",), ())
+    await until(lambda: stage.backend.asked)
+    await stage.say("/cancel", ("已为您取消",), (TEXTS("nothing_to_cancel"),))
+
+
+async def _pressed(stage: Stage) -> None:
+    """Judged, handed over and asked deeper from a card."""
+    sent = await stage.say("按")
+    await stage.ended(1)
+    await stage.press(sent, "good")
+    await stage.press(sent, "human", f"/已解决 {stage.code(sent)}")
+    await stage.press(sent, "deep")
+    await asyncio.sleep(0.1)
+
+
+# -- what comes after an answer, and along with a question
+
+
+async def _spoken_of(stage: Stage) -> None:
+    """Sources, judgement, depth, the whole answer: of the last one, or of one by its code."""
+    sent = await stage.say("甲")
+    await stage.ended(1)
+    await stage.say("/出处 1", ("甲",), (TEXTS("nothing_told"),))
+    await stage.say(f"/bad {stage.code(sent)} 太旧", (TEXTS("thanks_reason"),), (TEXTS("nothing_told"),))
+    await stage.say("/good", (TEXTS("thanks_good"),), (TEXTS("nothing_told"),))
+    await stage.say("/full", ("甲",), (TEXTS("nothing_told"),))
+    await stage.say("/deep", ("答：甲",), (TEXTS("nothing_told"),))
+
+
+async def _handed_over(stage: Stage, end: str = "/回复 {} 请看附件", told: str = "请看附件") -> None:
+    """To a colleague, who answers."""
+    sent = await stage.say("甲")
+    await stage.ended(1)
+    await stage.say(f"/human {stage.code(sent)}", (TEXTS("hand_over_done"),), (TEXTS("hand_over_before"),))
+    stage.passed_on.append(f"/已解决 {stage.code(sent)}")
+    await stage.ended(3)
+    closed = (TEXTS("handover_closed"),), (TEXTS("handover_closed_before"),)
+    await stage.say(end.format(stage.code(sent)), *closed, user="boss")
+    stage.passed_on.append(told)
+
+
+async def _solved(stage: Stage) -> None:
+    await _handed_over(stage, "/已解决 {}", "解决")
+
+
+async def _buttons(stage: Stage) -> None:
+    """With the second one's buttons DingTalk does not take it."""
+    await stage.say("甲")
+    await stage.ended(1)
+    stage.gateway.webhook_faults.extend([400002])
+    await stage.say("乙")
+
+
+async def _picture(stage: Stage) -> None:
+    stage.backend.answer = lambda _: "答：图"
+    await stage.say("图", ("答：图",), payload=_rich(stage, "图"))
+
+
+def _rich(stage: Stage, text: str) -> dict[str, Any]:
+    codes = stage.gateway._picture(PNG, "image/png")
+    return {"msgtype": "richText", "content": {"richText": [{"text": text}, {"type": "picture"} | codes]}}
+
+
+async def _document_gone(stage: Stage) -> None:
+    stage.gateway.plant("download", "http503")
+    stage.backend.answer = lambda _: "答：图"
+    await stage.say("图", ("答：图",), payload=_rich(stage, "图"))
+
+
+async def _document(stage: Stage) -> None:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        for name in ("[Content_Types].xml", "word/document.xml"):
+            archive.writestr(name, random.Random(1).randbytes(300_000))
+    code = stage.gateway.add_file(written.getvalue(), name="制度.docx")
+    stage.backend.answer = lambda _: "答：文件"
+    payload = {
+        "msgtype": "file",
+        "content": {"spaceId": "1", "fileId": "2", "fileName": "制度.docx", "downloadCode": code},
+    }
+    await stage.say(None, ("答：文件",), payload=payload)
+
+
+async def _paged(stage: Stage) -> None:
+    await _long(stage)
+
+
+async def _face(stage: Stage) -> None:
+    stage.backend.answer_delay_s = 0.15
+    await stage.say("面")
+
+
+async def _face_refused(stage: Stage) -> None:
+    stage.gateway.plant("emotion.reply", "http503", times=2)
+    stage.gateway.plant("emotion.recall", "http503")
+    stage.backend.answer_delay_s = 0.6
+    await stage.say("面")
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 60
+CARD = {"dingtalk": {"card_template_id": TEMPLATE}}
+PAGES = {"pages": {"listen": "127.0.0.1:0", "public_url": "http://127.0.0.1:9"}}
+FACE = {"reply": {"notice": "emotion", "notice_after_s": 0.04}}
+BUTTONS = {"reply": {"notice": "off", "quick_replies": "buttons"}}
+ROUTED = {"route": [{"workspace": "handbook", "deep_workspace": "handbook", "contact": "boss"}]}
 # A notice would use up what goes wrong with the answer.
 QUIET = {"reply": {"notice": "off"}}
 HANDLER = """
@@ -356,7 +554,11 @@ async def handle(message, reply):
     if message.text == "raise":
         raise RuntimeError(message.text)
     return "答：" + message.text
+
+async def at_once(message, reply):
+    return "答：" + message.text
 """
+OWN_AT_ONCE = {"route": [{"handler": "crash_handler:at_once"}], "handlers": {"path": ["."]}}
 OWN = {"route": [{"handler": "crash_handler:handle"}], "handlers": {"path": ["."]}}
 NAMED = {"route": [{"workspace": "员工手册"}]}
 ONE_TRY = {"anythingllm": {"attempts": 1}}
@@ -387,6 +589,29 @@ SCRIPTS = (
     Script("turned away", _turned_away, tables={"limits": {"waiting_per_lane": 1}}),
     Script("disk full", _disk_full),
     Script("left over", _left_over, before=_left_in_work),
+    Script("card", _card, tables=CARD),
+    Script("card in a group", _card_in_a_group, tables=CARD),
+    Script("card refused", _card_refused, tables=CARD),
+    Script("card perhaps", _card_perhaps, tables=CARD),
+    Script("card left", _card_left, tables=CARD | OWN_AT_ONCE),
+    Script("card shown unheard", _card_shown_unheard, tables=CARD | OWN_AT_ONCE),
+    Script("card silent", _card_silent, tables=CARD | OWN_AT_ONCE),
+    Script("card too fast", _card_too_fast, tables=CARD),
+    Script("card unsafe", _card_unsafe, tables=CARD | OWN_AT_ONCE),
+    Script("card later", _later, tables=ONE_TRY | CARD),
+    Script("card cancelled", _card_cancelled, tables=CARD),
+    Script("card left over", _left_over, tables=CARD, before=_left_in_work),
+    Script("pressed", _pressed, tables=CARD | ROUTED | PAGES),
+    Script("spoken of", _spoken_of, tables=ROUTED | PAGES),
+    Script("handed over", _handed_over, tables=ROUTED),
+    Script("solved", _solved, tables=ROUTED),
+    Script("buttons", _buttons, tables=BUTTONS),
+    Script("document", _document),
+    Script("picture", _picture),
+    Script("picture gone", _document_gone),
+    Script("paged", _paged, tables=PAGES),
+    Script("face", _face, tables=FACE),
+    Script("face refused", _face_refused, tables=FACE),
 )
 
 
@@ -442,7 +667,8 @@ class Theatre:
         folder.mkdir()
         async with Gateway() as gateway, AnythingLLM() as backend:
             gateway.redeliver_after_s = 0.3
-            backend.answer, backend.answer_delay_s = (lambda question: f"答：{question}"), 0.0
+            gateway.add_template(TEMPLATE)
+            backend.answer, backend.answer_delay_s = (lambda question: f"答：{question.rpartition(FRONT)[2]}"), 0.0
             tables = {
                 "anythingllm": {"attempts": 1},
                 "reply": {"notice_after_s": 0.04},
@@ -494,22 +720,27 @@ class Theatre:
 async def _quiet(stage: Stage, playing: asyncio.Task[None]) -> None:
     """Everything has been said, accepted, and has come to its end."""
     await playing
-    await until(
-        lambda: all(told.sent.acks for told in stage.told) and len(stage.rows(ended=True)) == len(stage.told),
-        PATIENCE_S,
-        f"all to be accepted and to end: {stage.rows()}",
-    )
+    try:
+        await until(lambda: stage.over, PATIENCE_S)
+    except AssertionError:
+        cards = [(card.out_track_id, card.state) for card in stage.gateway.cards_in()]
+        raise AssertionError(f"not all was accepted and has come to its end: {stage.rows()}, {cards}") from None
 
 
 def _answered(stage: Stage) -> Counter[str]:
     """How often those were asked whose answer is stored already."""
     kept = {key for key, _, _, answered in stage.rows(ended=False) if answered}
     texts = {told.sent.text for told in stage.told if told.sent.msg_id in kept}
-    return Counter(asked.message for asked in stage.backend.asked if asked.message in texts)
+    return Counter(question for question in _asked(stage) if question in texts)
+
+
+def _asked(stage: Stage) -> list[str]:
+    """What the backend was asked, without what was said before."""
+    return [asked.message.rpartition(FRONT)[2] for asked in stage.backend.asked]
 
 
 def _broken(stage: Stage, known: Counter[str], fillings: int) -> Iterator[str]:
-    posts = [(post.conversation, post.text) for post in stage.gateway.posts]
+    posts = stage.seen
     firsts: dict[str, int] = {}
     for told in stage.told:
         seen = [(n, text) for n, (where, text) in enumerate(posts) if where == told.sent.conversation]
@@ -522,6 +753,8 @@ def _broken(stage: Stage, known: Counter[str], fillings: int) -> Iterator[str]:
                 break
         else:
             yield f"{told.sent.text} was not told: {[text[:60] for _, text in seen]}"
+    yield from (f"{text} was not passed on" for text in stage.passed_on if not any(text in seen for _, seen in posts))
+    yield from _broken_cards(stage)
     unmarked = Counter(
         (where, _plain(text)) for where, text in posts if REPEAT not in text and not text.startswith((NOTICE, TROUBLE))
     )
@@ -530,8 +763,28 @@ def _broken(stage: Stage, known: Counter[str], fillings: int) -> Iterator[str]:
         if (count := sum(text.startswith(what) for _, text in posts)) > fillings:
             yield f"{count} times {what}"
     yield from _out_of_order(stage, firsts)
-    asked = Counter(one.message for one in stage.backend.asked)
+    asked = Counter(_asked(stage))
     yield from (f"{text} was asked again though its answer was kept" for text in known if asked[text] > known[text])
+
+
+def _broken_cards(stage: Stage) -> Iterator[str]:
+    """One a message at most, and what it shows whole is in no message, unless that is marked."""
+    cards = {card.out_track_id: card for card in stage.gateway.cards_in()}
+    for told in stage.told:
+        card = cards.pop(card_track(stage.gateway.client_id, told.sent.msg_id), None)
+        if card is None or card.state != "finished":
+            continue
+        for wanted in {part for parts in told.either for part in parts if part in card.data["content"]}:
+            again = [
+                post.text
+                for post in stage.gateway.posts
+                if post.conversation == card.conversation and wanted in post.text and REPEAT not in post.text
+            ]
+            if again and told.sent.text in wanted:  # not what each card may say
+                yield f"{told.sent.text} was answered on its card and again: {again}"
+    extra = [track for track, card in cards.items() if not any(told.sent.msg_id in track for told in stage.told)]
+    pressed = {card_track(stage.gateway.client_id, key) for key, *_ in stage.rows()}
+    yield from (f"a card of nobody: {track}" for track in extra if track not in pressed)
 
 
 def _plain(text: str) -> str:
@@ -543,8 +796,10 @@ def _out_of_order(stage: Stage, firsts: dict[str, int]) -> Iterator[str]:
     told = {one.sent.msg_id: one.sent for one in stage.told}
     lanes: dict[tuple[str, int], list[int]] = {}
     topic = 0
-    answered = {asked.message for asked in stage.backend.asked}
+    answered = set(_asked(stage))
     for key, *_ in stage.rows():
+        if key not in told:  # nobody has said it
+            continue
         sent = told[key]
         topic += sent.text == "/new"
         if sent.text in answered and firsts.get(key, -1) >= 0:

@@ -30,7 +30,7 @@ class Change:
         if isinstance(value, str | tuple):
             return _replaced(value, self.old, self.new)
         if isinstance(value, dict):
-            return {key: _replaced(text, self.old, self.new) for key, text in value.items()}
+            return dict(zip(value, _replaced(tuple(value.values()), self.old, self.new), strict=True))
         assert isinstance(value, FunctionType)
         source = textwrap.dedent(inspect.getsource(value))
         assert source.count(self.old) == 1, f"{self.name} has changed: plant another bug"
@@ -66,7 +66,7 @@ BUGS: dict[str, tuple[Change, ...]] = {
         Change(intake, "put", "found.fetchone()) is not None:", "found.fetchone()) and known[3] is None:"),
     ),
     "dedupe: a duplicate /new starts one more topic": (
-        Change(intake, "put", "remember_webhook(c, message)", "fresh and _raised(c, message)"),
+        Change(intake, "put", "remember_webhook(c, message)", "fresh and _raised(c, limits.context_of(message), now)"),
     ),
     "lane order: the newest comes next": (Change(work, "advance", "min(id)", "max(id)"),),
     "lane order: /cancel frees a lane whose head still runs": (
@@ -87,7 +87,7 @@ BUGS: dict[str, tuple[Change, ...]] = {
     "notice: told again": (Change(SQLiteStore, "claim_notice", "SET noticed = TRUE", "SET noticed = FALSE"),),
     "trouble: told again": (Change(work, "claim_trouble", "SET troubled = TRUE", "SET troubled = FALSE"),),
     "context: /new moves nothing": (
-        Change(intake, "put", "_raised(c, message) if fresh else generation()", "generation()"),
+        Change(intake, "put", "_raised(c, context, now) if fresh else generation()", "generation()"),
     ),
     "cancel: what is being answered, too": (
         Change(work, "cancel", "('ready', 'leased')", "('ready', 'leased', 'answered', 'sending')"),

@@ -285,7 +285,8 @@ def test_the_manuals_explain_the_same_values() -> None:
         re.findall(r'^#   "(\w+)"', (EXAMPLES / name).read_text(encoding="utf-8"), flags=re.MULTILINE)
         for name in MANUALS
     )
-    assert ours == theirs == ["query", "chat", "automatic", "repeat", "drop"]
+    reading = ["query", "chat", "automatic", "repeat", "drop", "commands", "buttons", "off"]
+    assert ours == theirs == [*reading, "person", "group", "auto", "webhook", "openapi"]
 
 
 @pytest.mark.parametrize("name", [*MANUALS, "minimal.toml"])

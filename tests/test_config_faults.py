@@ -32,9 +32,22 @@ FAULTS: list[tuple[dict[str, str], list[str]]] = [
     ({"dingtalk": 'Api-Base = "https://a.example"'}, ["dingtalk.Api-Base: unknown key, did you mean api_base"]),
     ({"dingtalk": "zzz = 1"}, ["dingtalk.zzz: unknown key"]),
     ({"dingtalk": '"a\\nb" = 1'}, ['dingtalk."a\\nb": unknown key']),
-    ({"dingtalk": 'card_template_id = "x"'}, ["dingtalk.card_template_id: unknown key"]),
+    ({"dingtalk": 'robot_code = "x"'}, ["dingtalk.robot_code: unknown key"]),
     ({"rest": "[limitz]\nworkers = 1"}, ["limitz: unknown section, did you mean limits"]),
-    ({"rest": "[budget]"}, ["budget: unknown section"]),
+    ({"rest": "[zzz]"}, ["zzz: unknown section"]),
+    (
+        {"rest": '[sources]\n"差旅" = "ftp://x"'},
+        ['sources."差旅": must be an address like https://host or http://host:port'],
+    ),
+    (
+        {"rest": "[budget]\napi_calls_per_month = -1"},
+        ["budget.api_calls_per_month: must be from 0 to 1000000000, got -1"],
+    ),
+    (
+        {"rest": '[pages]\nlisten = "127.0.0.1:0"'},
+        ['pages.public_url: missing, write the address that people open, like "http://bot.intra:8789"'],
+    ),
+    ({"route": 'workspace = "h"\nanswer_page = "no"'}, ['route[0].answer_page: must be true or false, got "no"']),
     ({"rest": "[limits]\n[store]\nworkers = 1"}, ["store.workers: unknown key"]),
     # shapes
     ({"rest": "[[web]]"}, ["web: write it as a section [web], not [[web]]"]),
@@ -75,7 +88,7 @@ FAULTS: list[tuple[dict[str, str], list[str]]] = [
         ['anythingllm.mode: must be "query" or "chat" or "automatic", got "qurey"'],
     ),
     ({"rest": '[reply]\nlocale = "zh"'}, ['reply.locale: must be "zh-CN" or "en", got "zh"']),
-    ({"rest": '[reply]\nnotice = "emotion"'}, ['reply.notice: must be "text" or "off", got "emotion"']),
+    ({"rest": '[reply]\nnotice = "typing"'}, ['reply.notice: must be "text" or "emotion" or "off", got "typing"']),
     ({"rest": "[reply]\nuncertain = []"}, ['reply.uncertain: must be "repeat" or "drop", got a list']),
     # routes
     (

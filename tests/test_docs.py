@@ -17,13 +17,14 @@ from dingbridge.journal.metrics import Metrics
 from dingbridge.model import Outcome
 from dingbridge.sim.gateway import Gateway
 from dingbridge.sim.gateway_control import KNOBS, PLACES, Control
+from dingbridge.sim.gateway_control_chat import ChatControl
 from dingbridge.texts import CATALOGUES
 from tests.pages import ROOT, anchor, chapters, read
 
 PACKAGE = ROOT / "dingbridge"
 README = read("README.md")
 PAGES = (
-    *("README.md", "README.zh-CN.md", "CHANGELOG.md", "examples/handlers/README.md"),
+    *("README.md", "README.zh-CN.md", "CHANGELOG.md", "examples/handlers/README.md", "examples/card/README.md"),
     *("examples/replicas/README.md", "examples/replicas/README.zh-CN.md"),
     *("examples/replicas/PLAN.md", "examples/replicas/PLAN.zh-CN.md"),
 )
@@ -52,7 +53,7 @@ def metric_names() -> set[str]:
 
 
 def events() -> set[str]:
-    """The first argument of every call on a logger: a text, or one of two."""
+    """The first argument of every call on a logger: a text, or one of two; and the two of every listener's name."""
     found: set[str] = set()
     for file in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
@@ -60,6 +61,9 @@ def events() -> set[str]:
                 where = f"{file.relative_to(ROOT)}:{node.lineno}"
                 assert not isinstance(node.args[0], ast.JoinedStr), f"{where}: write the event out, it is searched for"
                 found |= {text for text in _texts(node.args[0]) if EVENT.fullmatch(text)}
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "Listener":
+                (name,) = [ast.literal_eval(word.value) for word in node.keywords if word.arg == "name"]
+                found |= {f"{name}.listening", f"{name}.not_listening"}
     return found
 
 
@@ -170,7 +174,9 @@ def test_the_control_socket_is_where_the_readme_says() -> None:
 def test_everything_of_the_stand_ins_control_is_described() -> None:
     """Its verbs, the places for faults, and its knobs have the names that it knows."""
     text = chapter("Developing a bot against the stand-in")
-    served = {one.path.removeprefix("/_sim/") for one in Control(Gateway()).routes()}
+    gateway = Gateway()
+    routes = [*Control(gateway).routes(), *ChatControl(gateway).routes()]
+    served = {one.path.removeprefix("/_sim/") for one in routes}
     described = {
         cell.split()[-1] for cell in rows(text) if cell.split()[-1] in served or cell.startswith(("GET", "POST"))
     }

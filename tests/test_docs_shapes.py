@@ -79,7 +79,7 @@ async def test_every_curl_for_the_stand_in_works(
     """The README's lines, sent to a stand-in with a daemon on it, are all taken."""
     (chapter,) = [one for one in chapters("README.md") if one.title.startswith("Developing a bot")]
     curls = [shlex.split(line[2:]) for line in chapter.commands if line.startswith("$ curl")]
-    assert len(curls) == 5
+    assert len(curls) == 8
     async with Gateway(control=True) as gateway, House(gateway, backend, tmp_path).app():
         for words in curls:
             url = words[-1].replace("http://127.0.0.1:8786", gateway.url)

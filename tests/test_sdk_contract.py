@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parents[1] / "dingbridge"
 # Name to the members read from the name itself; those of its instances are in the tests below.
 USED: dict[str, set[str]] = {
     "AckMessage": {"STATUS_OK", "STATUS_BAD_REQUEST", "STATUS_NOT_IMPLEMENT"},
-    "CallbackHandler": set(),
+    "CallbackHandler": {"TOPIC_CARD_CALLBACK"},
     "CallbackMessage": {"TYPE", "from_dict"},
     "ChatbotMessage": {"TOPIC"},
     "Credential": set(),
@@ -33,6 +33,7 @@ CONSTANTS = {
     "AckMessage.STATUS_OK": 200,
     "AckMessage.STATUS_BAD_REQUEST": 400,
     "AckMessage.STATUS_NOT_IMPLEMENT": 404,
+    "CallbackHandler.TOPIC_CARD_CALLBACK": "/v1.0/card/instances/callback",
     "CallbackMessage.TYPE": "CALLBACK",
     "ChatbotMessage.TOPIC": "/v1.0/im/bot/messages/get",
     "EventMessage.TYPE": "EVENT",

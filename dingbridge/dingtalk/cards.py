@@ -26,7 +26,7 @@ from dingbridge.dingtalk.allowance import Budget, Unlimited
 from dingbridge.dingtalk.card_calls import FINALIZED, PAUSE_S, STREAM, Api, CardCalls, Frame
 from dingbridge.dingtalk.replies import THREAD_ABOVE
 from dingbridge.errors import ReplyError, ReplyPaced, ReplyRejected, ReplyTooLong, ReplyUnavailable, ReplyUncertain
-from dingbridge.model import Message, card_track
+from dingbridge.model import CardState, Message, card_track
 
 log = structlog.get_logger("dingbridge.card")
 T = TypeVar("T")
@@ -149,13 +149,17 @@ class Cards:
         """The call, again where it may help and time is left. A limit of DingTalk's makes the next turn wait."""
         until = self.clock() + within_s
         failures = 0
+        doubt: ReplyUncertain | None = None
         while True:
             try:
                 return await call()
             except (ReplyPaced, ReplyUncertain, ReplyUnavailable) as error:
+                doubt = error if isinstance(error, ReplyUncertain) else doubt
                 wait_s = (error.retry_after or RETRY_S) if isinstance(error, ReplyPaced) else RETRY_S * (failures + 1)
                 failures += not isinstance(error, ReplyPaced)
                 if failures >= tries or self.clock() + wait_s >= until:
+                    if doubt is not None and not isinstance(error, ReplyPaced):
+                        raise doubt from None  # an earlier try may have arrived
                     raise
             await asyncio.sleep(wait_s)
 
@@ -214,14 +218,18 @@ class Card:
         if self._task is None or self._task.done():
             self._task = self._cards.start(self)
 
+    def stop(self) -> None:
+        """No more frames; one that is on its way just now arrives."""
+        self._ending = True
+        if self._task is not None and not self._sending:
+            self._task.cancel()
+
     async def settle(self) -> None:
         """No frame is on its way any more, and none will be."""
-        self._ending = True
+        self.stop()
         task = self._task
         if task is None:
             return
-        if not self._sending:
-            task.cancel()
         _, late = await asyncio.wait({task}, timeout=SETTLE_S)
         if late:
             task.cancel()
@@ -256,26 +264,29 @@ class Card:
         else:
             self._opened = params
 
-    async def fail(self, text: str) -> None:
-        """The card is closed as failed; where even that does not work it is noted, not raised."""
+    async def fail(self, text: str) -> CardState:
+        """The card is closed as failed; where even that does not work it is noted, not raised. See `setup.Card`."""
         await self.settle()
         written = card_text.capped(await self._cards.written(text, card_text.final))
         frame = Frame(self._guid("error", written), written, failed=True)
         try:
             with trail.timed("card.failed", frames=self.frames, broken=self.broken or None):
-                await self._close(frame)
+                return CardState.CLOSED if await self._close(frame) else CardState.SHOWN
         except ReplyError as error:
             log.warning("card.left_open", code=self.code, why=error.detail, cause=error.cause)
+            return CardState.OPEN if error.retryable or not error.certain else CardState.NONE
 
-    async def _close(self, frame: Frame) -> None:
-        """One that was closed in another life is closed; what it shows then is what was to be shown."""
+    async def _close(self, frame: Frame) -> bool:
+        """False where it was closed before; in another life, with what was to be shown then."""
         try:
             await self._cards.tried(lambda: self._cards.calls.stream(self.track, frame), FINISH_S)
         except ReplyRejected as error:
             if error.code != FINALIZED or self._closed:
                 raise
             trail.note("card.closed_before")
+            return False
         self._closed = True
+        return True
 
     def give_up(self, error: ReplyError) -> None:
         self.broken = error.cause

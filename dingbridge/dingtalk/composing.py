@@ -21,6 +21,7 @@ PART_BYTES = 13_000  # JSON-escaped; fits both ways to the chat with title, ment
 SHOWN_SOURCES = 5
 MAX_BUTTONS = 5  # of the OpenAPI's largest vertical action card
 _TITLE_CHARS = 120
+_QUOTED_CHARS = 80
 _SEND = "dtmd://dingtalkclient/sendMessage?content="
 
 
@@ -70,6 +71,7 @@ def compose(answer: Answer, shape: Shape, links: Mapping[str, str]) -> list[Part
     blocks = emphasise(blocks, emphasis(shape.question, (source.text for source in sources)))
     buttons = _buttons(shape, refused=answer.refused)
     said = [
+        _asked(shape.question) if answer.late and not shape.card else "",
         render(blocks),
         texts("answer_cut") if cut else "",
         texts("partial") if answer.partial else "",
@@ -130,6 +132,14 @@ def _instead(shape: Shape) -> Iterator[str]:
 
 def _page(shape: Shape) -> str:
     return str(URL(shape.page_url)) if _host(shape.page_url) else ""
+
+
+def _asked(question: str) -> str:
+    """In one line, as a quote."""
+    line = " ".join(clean(question).split())
+    if not line:
+        return ""
+    return "> " + markdown.phrase(line if len(line) <= _QUOTED_CHARS else line[: _QUOTED_CHARS - 1] + "…")
 
 
 def _steps(shape: Shape) -> str:

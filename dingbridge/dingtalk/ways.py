@@ -33,11 +33,11 @@ class Common:
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """cards, emotions: None where the configuration wants none."""
+    """emotions: None where the configuration wants none."""
 
     replies: Replies
     files: Media
-    cards: Cards | None
+    cards: Cards
     emotions: Emotions | None
 
 
@@ -76,11 +76,10 @@ async def open_ways(
         budget=budget,
     )
     stack.callback(replies.close)
-    cards = None
-    if dingtalk.card_template_id:
-        template, key = dingtalk.card_template_id, dingtalk.card_content_key
-        cards = Cards(openapi, robot=robot, template_id=template, content_key=key, budget=budget)
-        stack.push_async_callback(cards.close)
+    # Without a template, too: cards that were opened with one have to be closed.
+    template, key = dingtalk.card_template_id, dingtalk.card_content_key
+    cards = Cards(openapi, robot=robot, template_id=template, content_key=key, budget=budget)
+    stack.push_async_callback(cards.close)
     return Ways(
         replies,
         files=Media(session, network, openapi, api_base=dingtalk.api_base, robot=robot, budget=budget),

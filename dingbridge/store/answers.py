@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dingbridge.model import Answer, Message, Outcome, State, Task, Told, Turn, Verdict
+from dingbridge.model import Answer, CardState, Message, Outcome, State, Task, Told, Turn, Verdict
 from dingbridge.store import intake, work
 from dingbridge.store.codec import decode_answer, decode_message, encode_answer, encode_message
 from dingbridge.store.engine import Connection, Engine
@@ -14,6 +14,7 @@ from dingbridge.store.engine import Connection, Engine
 TURNS = 3
 COLUMNS = "id, robot, key, body, answer, outcome, route, answered_at"
 GIVEN = "outcome IN ('answered', 'partial', 'refused') AND body <> '' AND answer IS NOT NULL"
+_CARD = "UPDATE message SET card = ? WHERE id = ? AND finished_at IS NOT NULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,18 @@ class Background:
 
     turns: tuple[Turn, ...] = ()
     first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCard:
+    """An ended message's card that still says that something is to come. key: its msgId. ended_at: store's clock."""
+
+    row: int
+    robot: str
+    key: str
+    outcome: Outcome
+    card: CardState
+    ended_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +77,21 @@ class Answers:
         return await self._engine.run(lambda c: judge(c, told, person, verdict, comment, now=self._clock()))
 
     async def card(self, row: int, state: str) -> None:
-        """Said outside of a lease: the message has ended."""
-        await self._engine.run(lambda c: c.execute("UPDATE message SET card = ? WHERE id = ?", (state, row)))
+        """Said outside of a lease: the message has ended, and not been brought back."""
+        await self._engine.run(lambda c: c.execute(_CARD, (state, row)))
 
-    async def open_cards(self, count: int) -> list[tuple[int, str, str, Outcome]]:
-        """Row, robot, msgId and outcome of ended messages whose card still says that something is to come."""
+    async def open_cards(self, count: int) -> list[OpenCard]:
         rows = await self._engine.run(
             lambda c: c.execute(
-                "SELECT id, robot, key, outcome FROM message WHERE card = 'open' AND finished_at IS NOT NULL"
-                " ORDER BY id LIMIT ?",
+                "SELECT id, robot, key, outcome, card, finished_at FROM message WHERE card IN ('open', 'left')"
+                " AND finished_at IS NOT NULL ORDER BY id LIMIT ?",
                 (count,),
             ).fetchall()
         )
-        return [(row, robot, key, Outcome(outcome)) for row, robot, key, outcome in rows]
+        return [
+            OpenCard(row, robot, key, Outcome(outcome), CardState(card), at)
+            for row, robot, key, outcome, card, at in rows
+        ]
 
     async def hand_over(self, told: Told, by: Message, contact: Message, said: Answer) -> bool:
         """Keep it, and what is to be said to the contact; False where it has been handed over before.

@@ -91,6 +91,7 @@ def decode_answer(text: str) -> Answer:
         question=fields.get("question", ""),
         page_url=fields.get("page_url", ""),
         unread=tuple(fields.get("unread", ())),
+        late=fields.get("late", False),
     )
 
 

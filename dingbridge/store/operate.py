@@ -198,11 +198,13 @@ def retry(c: Connection, row: int, *, now: float, deadline: float | None, trail:
     again = answer is not None
     c.execute(
         "UPDATE message SET state = ?, outcome = ?, reason = NULL, cause = NULL, finished_at = NULL, crashes = 0,"
-        f" tries = tries + 1, answered_at = ?, uncertain = ?, part = ?, deadline_at = ?, {APPEND_TRAIL} WHERE id = ?",
+        f" tries = tries + 1, answered_at = ?, uncertain = ?, part = ?, deadline_at = ?, {APPEND_TRAIL},"
+        " card = CASE WHEN card = 'open' THEN 'left' WHEN card = 'shown' AND NOT ? THEN 'closed' ELSE card END"
+        " WHERE id = ?",
         (
             *((State.ANSWERED, _outcome(task, answer), now) if again else (State.READY, None, None)),
             *((bool(uncertain), max(0, part - 1)) if again else (False, 0)),
-            *(deadline, trail, row),
+            *(deadline, trail, again, row),
         ),
     )
     intake.open_lane(c, lane, row, due=now, express=task != Task.QUESTION)
@@ -250,7 +252,8 @@ def drop(c: Connection, row: int, *, now: float, wipe: bool, tell: bool, trail: 
     c.execute(
         # Dropped before, its asker may have been told already: that is not forgotten.
         "UPDATE message SET state = 'answered', outcome = 'cancelled', answer = ?, answered_at = ?, part = 0,"
-        f" uncertain = uncertain AND coalesce(outcome, '') = 'cancelled', reason = ?, {APPEND_TRAIL} WHERE id = ?",
+        f" uncertain = uncertain AND coalesce(outcome, '') = 'cancelled', reason = ?, {work.UNSHOWN}, {APPEND_TRAIL}"
+        " WHERE id = ?",
         (encode_answer(Answer("")), now, reason, trail, row),
     )
     c.execute(f"UPDATE lane SET {work.FREE}, due = ? WHERE key = ? AND head = ?", (now, lane, row))

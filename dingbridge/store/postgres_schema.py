@@ -117,7 +117,7 @@ _SECOND = """
     ALTER TABLE message ADD COLUMN card text NOT NULL DEFAULT '';
     ALTER TABLE context ADD COLUMN last_at double precision NOT NULL DEFAULT 0;
     CREATE INDEX message_turns ON message (lane, id) WHERE outcome IN ('answered', 'partial');
-    CREATE INDEX message_cards ON message (id) WHERE card = 'open';
+    CREATE INDEX message_cards ON message (id) WHERE card IN ('open', 'left');
     CREATE TABLE person (
         robot text NOT NULL,
         person text NOT NULL,

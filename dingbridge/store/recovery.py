@@ -104,7 +104,8 @@ def _condemn(c: Connection, row: int, now: float) -> None:
     """Not worked on again; the empty answer stands for the text its asker is told."""
     c.execute(
         "UPDATE message SET state = 'answered', outcome = 'dead', answer = ?, answered_at = ?, part = 0,"
-        " uncertain = FALSE, reason = 'the process died three times while working on it', cause = 'crash.thrice'"
+        f" uncertain = FALSE, reason = 'the process died three times while working on it', cause = 'crash.thrice',"
+        f" {work.UNSHOWN}"
         " WHERE id = ?",
         (encode_answer(Answer("")), now, row),
     )

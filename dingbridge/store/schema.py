@@ -14,7 +14,7 @@ from dingbridge.model import trace_code
 # context: the generation that `/new` raises.
 # webhook: the newest live session webhook of a conversation, for replies to older messages.
 # context.last_at: when it was last spoken in; after a pause it begins anew.
-# message.card: "open" while its card shows that something is to come, "closed" when it does so no more.
+# message.card: "open" or "left" while its card shows that something is to come, see `CardState`.
 # person: who has been answered before. vote: what somebody thinks of an answer; the texts are copied, because a vote
 #   outlives its message. person is empty for a vote from a page.
 # handover: a question that went to a colleague; body as in message, by which the asker is told.
@@ -102,7 +102,7 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE message ADD COLUMN card TEXT NOT NULL DEFAULT '';
     ALTER TABLE context ADD COLUMN last_at REAL NOT NULL DEFAULT 0;
     CREATE INDEX message_turns ON message (lane, id) WHERE outcome IN ('answered', 'partial');
-    CREATE INDEX message_cards ON message (id) WHERE card = 'open';
+    CREATE INDEX message_cards ON message (id) WHERE card IN ('open', 'left');
     CREATE TABLE person (
         robot TEXT NOT NULL,
         person TEXT NOT NULL,

@@ -186,7 +186,7 @@ class Store:
         await self._held(
             delivery,
             "UPDATE message SET answer = ?, outcome = ?, reason = ?, cause = nullif(?, ''), route = ?, answered_at = ?,"
-            f" state = ?, part = ?, uncertain = FALSE, {APPEND_TRAIL} WHERE id = ?",
+            f" state = ?, part = ?, uncertain = FALSE, {work.UNSHOWN}, {APPEND_TRAIL} WHERE id = ?",
             (
                 *(encode_answer(answer), outcome, self._redact(reason), cause, route, self._clock(), state, part),
                 self._trail(steps),
@@ -302,7 +302,7 @@ class Store:
     async def claim_notice(self, row: int) -> Message | None:
         """The unanswered message whose asker is to get the notice; once per lane until it is empty.
 
-        Who has been told of trouble is not asked to wait a moment.
+        Who has been told of trouble is not asked to wait a moment, nor who has a card that says so.
         """
         trail = self._trail((Step(self._clock(), "notice", {}),))
 
@@ -312,7 +312,7 @@ class Store:
                 return None
             claimed = c.execute(
                 "UPDATE lane SET noticed = TRUE WHERE key = ? AND NOT noticed AND NOT troubled"
-                " AND EXISTS (SELECT 1 FROM message WHERE id = ? AND state IN ('ready', 'leased'))",
+                " AND EXISTS (SELECT 1 FROM message WHERE id = ? AND card <> 'open' AND state IN ('ready', 'leased'))",
                 (found[0], row),
             )
             if not claimed.rowcount:

@@ -18,6 +18,8 @@ ANSWERED = frozenset({Outcome.ANSWERED, Outcome.PARTIAL, Outcome.REFUSED})
 AT_A_TIME = 500  # values in one statement
 # Whoever worked on the lane does so no more.
 FREE = "token = NULL, owner = '', suspect = FALSE"
+# Another answer than that on the card.
+UNSHOWN = "card = CASE card WHEN 'shown' THEN 'closed' ELSE card END"
 _NO_ANSWER = "('failed', 'dead', 'cancelled')"
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError)
 # What an answer was kept for stays as it is.
