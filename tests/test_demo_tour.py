@@ -86,7 +86,7 @@ async def _check_the_trace(result: Json) -> None:
     assert [cause["cause"] for cause in trace["causes"]] == ["backend.key"]
     texts = [step["text"] for step in trace["steps"]]
     for number, beginning in enumerate(
-        ("收到消息（文字，单聊）", "开始处理", "新建卡片", "路由 handbook", "第 1 次问 AnythingLLM")
+        ("收到消息（文字，单聊）", "开始处理", "在聊天里打开卡片", "路由 handbook", "第 1 次问 AnythingLLM")
     ):
         assert texts[number].startswith(beginning)
     assert result["status"]["failures"][0]["code"] == result["code"]
