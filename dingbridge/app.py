@@ -248,6 +248,7 @@ class App:
             locale=config.reply.locale,
             locale_of=lambda name: route.locale if (route := self.bridge.route(name)) is not None else "",
             address_of=lambda source: composing.linked(source, self._config.sources).url,
+            voted=partial(self.metrics.happened, "feedback"),
         )
 
     def _open_web(self) -> Web:

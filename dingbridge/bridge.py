@@ -260,7 +260,7 @@ class Bridge:
         replies, texts = lease.setup.replies, lease.texts
         text = texts.failure("trouble", lease.code)
         if lease.card is not None:
-            lease.card.update(text)
+            await lease.card.show(text)
             return
         try:
             for part in await replies.compose(Answer(text), Shape(texts)):

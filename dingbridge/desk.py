@@ -20,6 +20,7 @@ from dingbridge.model import (
     Outcome,
     Person,
     Press,
+    Route,
     Told,
     Verdict,
     card_track,
@@ -33,6 +34,8 @@ from dingbridge.texts import Texts
 
 SUGGESTED = 5
 CARDS = 20  # closed in one go
+# Buttons that stand for a command of that name, and what is said where there is nothing behind one.
+_STANDS_FOR = {"deep": "deep_none", "full": "no_page", "human": "no_contact"}
 CARD_MADE_S = 15.0  # a card that is not there may still be on its way
 CARD_TRIED_S = 300.0
 _LAST_WORDS = {
@@ -209,11 +212,24 @@ class Desk:
             await answers.vote(told, press.person, verdict)
             self._counted("feedback", verdict)
             return {"vote": verdict.value, "note": texts(f"thanks_{verdict}")}, None
-        if press.action not in ("deep", "full", "human"):
+        if press.action not in _STANDS_FOR:
             return {}, None
+        setup = self._setup()
+        if lacking := _lacking(press.action, setup.answerer.named(told.route), pages=setup.pages is not None):
+            return {"note": texts(lacking)}, None
         key = f"{press.track}:{press.action}:{press.person}"  # pressed twice it is asked once
         said = replace(presser, id=key, text=f"/{press.action} {code}", sent_at=datetime.now(UTC))
         return {"note": texts(f"press_{press.action}")}, said
+
+
+def _lacking(action: str, route: Route | None, *, pages: bool) -> str:
+    """The text's key for who presses a button with nothing behind it: a template has one set for all routes."""
+    there = {
+        "deep": bool(route and route.deep_workspace),
+        "full": bool(route and route.answer_page) and pages,
+        "human": bool(route and route.contact),
+    }
+    return "" if there[action] else _STANDS_FOR[action]
 
 
 def _presser(told: Told, person: str) -> Person:

@@ -88,13 +88,14 @@ class Sending:
         if delivery.task is not Task.QUESTION:
             return Shape(texts, question=answer.question, page_url=answer.page_url)
         judged = found.outcome in _JUDGED and setup.quick_replies != "off"
+        buttons = (judged or found.outcome is Outcome.REFUSED) and setup.quick_replies == "buttons"
         group = delivery.message.conversation.is_group
         return Shape(
             texts,
             question=answer.question or delivery.message.text,
             code=lease.code,
             card=lease.card_state in (CardState.OPEN, CardState.SHOWN),
-            buttons=judged and setup.quick_replies == "buttons" and not group,
+            buttons=buttons and not group,
             commands=judged and (group or setup.quick_replies == "commands"),
             deep=_deeper(found),
             human=bool(route and route.contact),

@@ -51,6 +51,9 @@ class Card(Protocol):
     def update(self, text: str) -> None:
         """The whole text so far, shown when there is time for it."""
 
+    async def show(self, text: str) -> None:
+        """As `update`, and it is seen when this returns, if it will be."""
+
     def stop(self) -> None:
         """Nothing new is shown any more; somebody else ends it."""
 

@@ -133,5 +133,4 @@ class Vitals:
             "backend": {**backend, "since_s": round(backend["since_s"], 1)},
             "running": self._bridge.running,
             **({"quota": self._budget.facts()} if self._budget is not None else {}),
-            **({"quota": self._budget.facts()} if self._budget is not None else {}),
         }

@@ -100,7 +100,7 @@ async def desk_at(gateway: Gateway, chat: Chat, **settings: Any) -> AsyncIterato
     gateway.add_template(TEMPLATE, {"content", *PARAMS})
     budget, clock = Frugal(), Drifting()
     given: dict[str, Any] = {"robot": gateway.client_id, "template_id": TEMPLATE, "interval_s": 0.02} | settings
-    cards = Cards(chat.openapi, budget=budget, clock=clock, **given)
+    cards = Cards(chat.openapi, budget=budget, clock=clock, **{"first_s": 0.0, **given})
     _: setup.Cards = cards  # what the centre asks for
     try:
         yield Desk(gateway, chat, cards, budget, clock)

@@ -234,7 +234,7 @@ def still() -> Iterator[tuple[Loop, Api, Cards, Frugal]]:
     """Cards in a loop whose clock a test moves."""
     loop = Loop()
     api, budget = Api(loop), Frugal()
-    cards = Cards(api, robot="ding1", template_id="t.schema", budget=budget, clock=loop.time)
+    cards = Cards(api, robot="ding1", template_id="t.schema", budget=budget, clock=loop.time, first_s=0.0)
     try:
         yield loop, api, cards, budget
     finally:

@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 FRAME_INTERVAL_S = 1.0
 FRAME_TURN_S = 10.0
+FIRST_S = 0.3
+SHOW_S = 5.0
 OPEN_S = 6.0
 FINISH_S = 10.0  # as long as tries for a last frame are begun
 TRIES = 3
@@ -53,7 +55,10 @@ _LASTING_CAUSES = (
 
 
 class Cards:
-    """The cards of one robot and setup. clock: seconds that do not jump. interval_s: between frames of one card."""
+    """The cards of one robot and setup. clock: seconds that do not jump. interval_s: between frames of one card.
+
+    first_s: before the first one.
+    """
 
     def __init__(
         self,
@@ -65,6 +70,7 @@ class Cards:
         budget: Budget | None = None,
         clock: Callable[[], float] = time.monotonic,
         interval_s: float = FRAME_INTERVAL_S,
+        first_s: float = FIRST_S,
     ) -> None:
         self.budget: Budget = budget or Unlimited()
         self.calls = CardCalls(
@@ -72,6 +78,7 @@ class Cards:
         )
         self.clock = clock
         self.interval_s = interval_s
+        self.first_s = first_s
         # Frames wait here for the API, one behind the other; a last frame passes them.
         self.queue = asyncio.Lock()
         self._configured = bool(template_id)
@@ -204,6 +211,7 @@ class Card:
         self._shown = ""
         self._shown_at = -math.inf
         self._changed = asyncio.Event()
+        self._seen = asyncio.Event()
         self._ending = False
         self._closed = False
         self._sending = False
@@ -217,6 +225,16 @@ class Card:
         self._changed.set()
         if self._task is None or self._task.done():
             self._task = self._cards.start(self)
+
+    async def show(self, text: str) -> None:
+        """As `update`, and it is seen when this returns, if it will be."""
+        self._seen.clear()
+        self.update(text)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SHOW_S):
+                while self._task is not None and not self.broken and self._shown != card_text.head(text):
+                    await self._seen.wait()
+                    self._seen.clear()
 
     def stop(self) -> None:
         """No more frames; one that is on its way just now arrives."""
@@ -290,6 +308,7 @@ class Card:
 
     def give_up(self, error: ReplyError) -> None:
         self.broken = error.cause
+        self._seen.set()
         trail.note("card.broken", frames=self.frames, why=error.detail, cause=error.cause)
 
     def _guid(self, kind: str, text: str) -> str:
@@ -317,13 +336,17 @@ class Card:
             interval_s = cards.budget.frame_interval_s()
             if interval_s is None or card_text.head(self._newest) == self._shown:
                 continue
-            await asyncio.sleep(max(0.0, self._shown_at + max(cards.interval_s, interval_s) - cards.clock()))
+            interval_s = max(cards.interval_s, interval_s)
+            wait_s = self._shown_at + interval_s - cards.clock()
+            # An answer that is there at once needs no preview, which would be billed.
+            await asyncio.sleep(max(wait_s, cards.first_s if self._shown_at == -math.inf else 0.0))
             if not await self._has_turn():
                 continue
             self._changed.clear()
             newest, self._shown_at = self._newest, cards.clock()
             if await self._show(await cards.written(newest, card_text.frame)):
                 self._shown = card_text.head(newest)
+                self._seen.set()
 
     async def _has_news(self) -> bool:
         with suppress(TimeoutError):

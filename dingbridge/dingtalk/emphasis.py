@@ -14,7 +14,6 @@ from dingbridge.dingtalk.blocks import (
     Paragraph,
     Quote,
     Run,
-    Table,
     line_text,
     needs_air,
     settle,
@@ -29,8 +28,8 @@ _MARKUP = frozenset("*_`~\\")
 def emphasise(blocks: Iterable[Block], emphasis: Emphasis) -> list[Block]:
     """The blocks with the same words, some of them bold: each thing where it is said first.
 
-    Headings and a table's head are prominent already, code and links stay as they are; in quotes only key words
-    are bold, wherever they stand. Doing it again changes nothing.
+    Headings are prominent already, a table shows what is what by itself, code and links stay as they are; in quotes
+    only key words are bold, wherever they stand. Doing it again changes nothing.
     """
     blocks = list(blocks)
     if not emphasis.words and not emphasis.facts:
@@ -46,8 +45,6 @@ def _lines(blocks: Iterable[Block]) -> Iterator[Line]:
                 yield from lines
             case Listing(items=items):
                 yield from (line for item in items for line in item)
-            case Table(rows=rows):
-                yield from (cell for row in rows for cell in row)
 
 
 class _Writer:
@@ -64,8 +61,6 @@ class _Writer:
                 return replace(block, lines=tuple(self._line(line, quoted=True) for line in lines))
             case Listing(items=items):
                 return replace(block, items=tuple(tuple(map(self._line, item)) for item in items))
-            case Table(rows=rows):
-                return replace(block, rows=tuple(tuple(map(self._line, row)) for row in rows))
         return block
 
     def _line(self, line: Line, *, quoted: bool = False) -> Line:

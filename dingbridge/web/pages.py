@@ -66,7 +66,7 @@ class Pages:
     """`run()` serves until cancelled, and waits for a taken port instead of failing.
 
     locale, locale_of: the common one, and a route's, empty where it has none. address_of: where a source can be
-    opened. now: seconds that go forward.
+    opened. voted: told of each vote. now: seconds that go forward.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Pages:
         locale: str,
         locale_of: Callable[[str], str] = lambda _: "",
         address_of: AddressOf = lambda source: source.url,
+        voted: Callable[[str], None] = lambda _: None,
         now: Callable[[], float] = time.monotonic,
         retry_s: float = RETRY_S,
     ) -> None:
@@ -84,6 +85,7 @@ class Pages:
         self._locale = locale
         self._locale_of = locale_of
         self._address_of = address_of
+        self._voted = voted
         self._now = now
         self._listener = Listener(config.host, config.port, name="pages", retry_s=retry_s)
         self._url = config.public_url.rstrip("/")
@@ -163,6 +165,7 @@ class Pages:
             raise web.HTTPBadRequest(text='verdict must be "good" or "bad"\n')
         if not await self._store.vote(token, verdict, clean(fields.get("comment", "")).strip()[:MAX_COMMENT]):
             raise web.HTTPNotFound
+        self._voted(verdict)
         if "application/json" in request.headers.get("Accept", ""):
             return web.json_response({"verdict": verdict})
         return web.Response(status=303, headers={"Location": f"{self._base}/a/{token}#feedback"})
