@@ -69,7 +69,7 @@ def _button(title: str, says: str | None, url: str) -> Mapping[str, str]:
 
 def carded(card: Card, chat: Chat, cast: Cast, at: int) -> Message:
     """The card as it stands: `card` has its state, its frames, its link, and what each person sees of their own."""
-    text = card.view().get(CARD_KEY, "")
+    text = _text_of(card)
     names = {**cast.names, **card.at_users}
     views = {person.id: _own(card, person.user) for person in cast.people}
     return Message(
@@ -91,6 +91,13 @@ def carded(card: Card, chat: Chat, cast: Cast, at: int) -> Message:
             "views": {person: view for person, view in views.items() if view},
         },
     )
+
+
+def _text_of(card: Card) -> str:
+    """What streamed into it, whatever its template calls that; else what stands where texts usually do."""
+    view = card.view()
+    keys = [*(change.key for change in reversed(card.frames)), CARD_KEY, "msgContent", "markdown"]
+    return next((view[key] for key in keys if view.get(key)), "")
 
 
 def card_id(out_track_id: str) -> str:
