@@ -79,6 +79,10 @@ class Demo:
         while self._ask("/api/state")["messages"][-1]["id"] == said["id"]:
             time.sleep(0.05)
 
+    def act(self, path: str, /, **body: Any) -> None:
+        """As the page's script does."""
+        self._ask(f"/api/{path}", body)
+
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         headers = {"Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()

@@ -11,8 +11,9 @@ from typing import Any
 
 import aiohttp
 
+from dingbridge.demo.looks import Looks
 from dingbridge.demo.page import Page
-from dingbridge.demo.setting import Setting
+from dingbridge.demo.setting import Setting, for_page
 from dingbridge.demo.stage import Stage, staged
 from dingbridge.demo.switches import Switches
 from dingbridge.demo.tour import Pace, Tour
@@ -93,7 +94,7 @@ async def visiting(url: str) -> AsyncIterator[Visitor]:
 @asynccontextmanager
 async def opened(setting: Setting | None = None, pace: Pace = HASTY) -> AsyncIterator[tuple[Stage, Visitor]]:
     """The demo in this process, its daemon as a process of its own, and a visitor on its page."""
-    async with staged(setting or Setting()) as stage:
+    async with staged(for_page(setting or Setting())) as stage:
         await stage.connected(stage.gateway, stage.daemon)
         if stage.backend is not None:
             stage.backend.token_delay_s = 0.0  # nobody watches it type
@@ -105,6 +106,7 @@ async def opened(setting: Setting | None = None, pace: Pace = HASTY) -> AsyncIte
             daemon=stage.watch.look,
             tour=tour,
             reset=stage.reset,
+            looks=Looks(stage),
         )
         async with page, visiting(page.url) as visitor:
             yield stage, visitor

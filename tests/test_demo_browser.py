@@ -143,6 +143,7 @@ def test_the_tour_from_start_to_end(visit: Visit) -> None:
     go_on = page.locator("#tour-next")
     steps = int(re.findall(r"\d+", tour.locator(".tour-count").inner_text())[1])
     compared = False
+    handed = False
     for step in range(1, steps + 1):
         expect(tour.locator(".tour-count")).to_have_text(f"第 {step} 步，共 {steps} 步")
         expect(go_on).to_have_attribute("aria-disabled", "false", timeout=90_000)
@@ -154,9 +155,18 @@ def test_the_tour_from_start_to_end(visit: Visit) -> None:
             expect(bare.locator('.message.own[data-state="lost"]')).to_contain_text("已丢失")
             expect(ours.locator(".results")).to_have_text("问了 2 个，答上 2 个")
             expect(ours.locator(".message.theirs .markdown").last).to_contain_text("来源")
+        title = tour.locator("h2").inner_text()
+        if title.startswith("卡片"):
+            expect(page.locator(".card").get_by_role("button", name="有用")).to_have_attribute("aria-pressed", "true")
+        if "转给同事" in title:
+            handed = True
+            expect(page.locator('.chat[data-chat="lisi"] .quoted')).to_contain_text("转人工")
+            expect(page.locator('.chat[data-chat="zhangsan"]')).to_contain_text("李四 的答复")
+            expect(page.locator('.chat[data-chat="zhangsan"]')).to_contain_text("来源 1 的原文")
         if step < steps:
             go_on.click()
     assert compared
+    assert handed
     trace = page.get_by_role("region", name=re.compile("编号 .* 的全程"))
     expect(trace).to_be_in_viewport()
     expect(trace).to_contain_text("原因：AnythingLLM 不接受 API 密钥。")

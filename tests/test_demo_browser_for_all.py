@@ -29,7 +29,7 @@ def test_two_columns_are_enough_for_a_tablet(visit: Visit) -> None:
     visitor = visit(TABLET)
     page = visitor.page
     page.get_by_role("button", name="后台").last.click()
-    for tab in ("线路", "守护进程", "故障"):
+    for tab in ("线路", "守护进程", "额度", "设置", "故障"):
         visitor.open_tab(tab)
         assert visitor.overflow_px() == 0, tab
     page.get_by_role("button", name="返回聊天").click()
@@ -57,7 +57,7 @@ def test_nobody_is_kept_out(visit: Visit, size: tuple[int, int]) -> None:
     assert faults_of(page) == []
     if size != DESKTOP:
         page.get_by_role("button", name="后台").last.click()
-    for tab in ("线路", "守护进程", "故障"):
+    for tab in ("线路", "守护进程", "额度", "设置", "故障"):
         visitor.open_tab(tab)
         if tab == "线路":
             page.locator(".wire summary").last.click()

@@ -163,6 +163,27 @@ async def test_files_are_served_with_a_strict_policy() -> None:
         ("fault", {"name": "kill"}, 404),  # no daemon here
         ("fault", {"name": "cut"}, 409),  # no connection yet
         ("fault", {"name": "redeliver"}, 409),
+        ("say", {"chat": "zhangsan", "as": "zhangsan", "text": "什么？", "quote": "nothing"}, 404),
+        ("send", {"chat": "zhangsan", "as": "zhangsan", "kind": "earthquake"}, 400),
+        ("send", {"chat": "zhangsan", "as": "zhangsan", "kind": "file", "content": "%%"}, 400),
+        ("send", {"chat": "zhangsan", "as": "zhangsan", "kind": "file", "content": ""}, 400),
+        ("send", {"chat": "group", "as": "zhangsan", "kind": "file", "name": "a.txt", "content": "YQ=="}, 400),
+        (
+            "send",
+            {
+                "chat": "zhangsan",
+                "as": "zhangsan",
+                "kind": "picture",
+                "content_type": "image/svg+xml",
+                "content": "YQ==",
+            },
+            400,
+        ),
+        ("press", {"message": "card-x", "action": "good", "as": "zhangsan"}, 404),
+        ("tap", {"message": "b1", "title": "👍", "as": "zhangsan"}, 404),
+        ("quota", {"pool": "gold", "cap": "5"}, 404),
+        ("quota", {"pool": "api", "cap": "5"}, 400),
+        ("robot", {"name": "cards", "value": "true"}, 409),  # no robot of ours here
         ("tour", {"action": "start"}, 409),
         ("reset", {}, 409),
     ],
@@ -173,6 +194,27 @@ async def test_what_cannot_be_done_is_said(path: str, body: dict[str, str], stat
         got, answer = await visitor.post(path, **body)
         assert got == status
         assert answer["error"].endswith("。")
+
+
+async def test_a_picture_is_shown_and_nothing_else_is_served() -> None:
+    """A picture that was sent comes back with its own type and no rights; a file or a stranger's id does not."""
+    async with alone() as (_, visitor):
+        sent = {"chat": "zhangsan", "as": "zhangsan", "name": "图", "content": "iVBORw0KGgo="}
+        shown = (await visitor.act("send", kind="picture", content_type="image/png", **sent))["id"]
+        file = (await visitor.act("send", kind="file", content_type="text/html", **sent))["id"]
+        for message, status in ((shown, 200), (file, 404), ("nothing", 404)):
+            async with visitor.http.get(f"{visitor.url}/api/picture", params={"id": message}) as response:
+                assert response.status == status
+                if status == 200:
+                    assert response.content_type == "image/png"
+                    assert response.headers["Content-Security-Policy"] == "sandbox"
+                    assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_a_request_that_is_too_large_is_refused() -> None:
+    """Only what brings a file may be large."""
+    async with alone() as (_, visitor):
+        assert (await visitor.post("fault", name="x" * 70_000))[0] == 413
 
 
 async def test_a_gateway_alone_has_a_page_too() -> None:

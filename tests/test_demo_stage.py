@@ -9,6 +9,7 @@ import pytest
 
 from dingbridge.demo import stage as stage_module
 from dingbridge.demo.people import cast
+from dingbridge.demo.setting import Look, Setting
 from dingbridge.sim.gateway_link import State
 from tests.demo_visitor import Visitor, answers_in, opened
 
@@ -224,3 +225,53 @@ def test_people_play_the_roles_a_configuration_names() -> None:
     assert group is not None
     assert group.conversation == "cidAbc=="
     assert everybody.names["manager807"] == "张三"
+
+
+async def test_cards_and_quota_that_fail_leave_nobody_without_an_answer() -> None:
+    """Without its template a card is a message; without API calls, too; without Stream the asker is told why."""
+    async with opened(Setting(look=Look(cards=True))) as (_, visitor):
+        await _switch(visitor, "card_template")
+        await visitor.say(QUESTION)
+        assert ((first := await visitor.answer())["kind"], "年假" in first["text"]) == ("markdown", True)
+        await _switch(visitor, "card_template", on=False)
+
+        await _switch(visitor, "quota_api")
+        state = await visitor.state()
+        assert state["quota"]["api"]["total"] == state["quota"]["api"]["cap"]
+        await visitor.say(OTHER)
+        assert "会议室" in (await visitor.answer(2))["text"]
+        await _switch(visitor, "quota_api", on=False)
+
+        await _switch(visitor, "quota_stream")
+        await visitor.say(QUESTION, "lisi", "lisi")
+        assert "额度已经用完" in (await visitor.answer(chat="lisi"))["text"]
+        await _switch(visitor, "quota_stream", on=False)
+        quota = (await visitor.state())["quota"]
+        assert (quota["api"]["cap"], quota["webhook_stream"]["cap"]) == (5000, 3000)
+
+
+async def test_the_robot_shows_itself_as_it_is_told() -> None:
+    """Each choice is in force when the page says so: buttons and an emotion after a reload, cards after a restart."""
+    async with opened() as (stage, visitor):
+        assert stage.backend is not None
+        pid = stage.daemon.pid
+        await visitor.act("robot", name="quick_replies", value="buttons")
+        await visitor.act("robot", name="notice", value="emotion")
+        assert stage.daemon.pid == pid
+        stage.backend.answer_delay_s = 5.0
+        asked = await visitor.say(QUESTION)
+        told = await visitor.until(lambda state: next((one for one in state["messages"] if one["emotion"]), None))
+        assert told["id"] == asked
+        stage.backend.answer_delay_s = None
+        answer = await visitor.answer()
+        assert [one["title"] for one in answer["buttons"]][:3] == ["👍", "👎", "再深入"]
+        await visitor.act("tap", message=answer["id"], title="👍", **{"as": "zhangsan"})
+        assert "谢谢" in (await visitor.answer(2))["text"]
+
+        await visitor.act("robot", name="cards", value=True)
+        assert stage.daemon.pid != pid
+        await visitor.say(OTHER)
+        card = await visitor.until(lambda state: next((one for one in state["messages"] if one["card"]), None))
+        assert card["kind"] == "card"
+        for name, value, status in (("cards", "yes", 404), ("cards", 1, 404), ("colour", "red", 404)):
+            assert (await visitor.post("robot", name=name, value=value))[0] == status

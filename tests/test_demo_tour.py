@@ -31,11 +31,11 @@ def _went(tour: Json) -> list[tuple[str, bool]]:
 
 
 async def test_the_tour_from_start_to_end() -> None:
-    """Five steps: sources, separate contexts, two bots and a kill, an honest refusal, a code the operator traces."""
+    """Eight steps: sources, contexts, a kill, a card, its passage, a colleague, an honest refusal, a traced code."""
     async with opened() as (stage, visitor):
         await visitor.act("tour", action="start")
         first = await _step(visitor, 1)
-        assert (first["status"], first["of"], first["chats"]) == ("waiting", 5, ["zhangsan"])
+        assert (first["status"], first["of"], first["chats"]) == ("waiting", 8, ["zhangsan"])
         assert _went(first) == [("zhangsan", True)] * 3
 
         await visitor.act("tour", action="next")
@@ -48,19 +48,35 @@ async def test_the_tour_from_start_to_end() -> None:
         assert {key: third["result"][key] for key in ("asked", "bare", "ours")} == {"asked": 2, "bare": 1, "ours": 2}
         _check_the_kill_was_fair(await visitor.state())
 
+        stage.backend.token_delay_s = 0.03  # type: ignore[union-attr]
         await visitor.act("tour", action="next")
-        assert _went(await _step(visitor, 4)) == [("wangwu", True)]
+        assert _went(await _step(visitor, 4)) == [("zhangsan", True)] * 3
+        card = answers_in(await visitor.state(), "zhangsan")[-1]
+        assert (card["kind"], card["card"]["views"]) == (
+            "card",
+            {"zhangsan": {"vote": "good", "note": "谢谢，已记下。"}},
+        )
 
         await visitor.act("tour", action="next")
-        fifth = await _step(visitor, 5)
-        assert (fifth["status"], fifth["panel"]) == ("done", "operator")
-        code = fifth["result"]["code"]
+        assert _went(await _step(visitor, 5)) == [("zhangsan", True)]
+
+        await visitor.act("tour", action="next")
+        assert _went(await _step(visitor, 6)) == [("lisi", True), ("zhangsan", True)]
+
+        await visitor.act("tour", action="next")
+        assert _went(await _step(visitor, 7)) == [("wangwu", True)]
+
+        await visitor.act("tour", action="next")
+        last = await _step(visitor, 8)
+        assert (last["status"], last["panel"]) == ("done", "operator")
+        code = last["result"]["code"]
         assert f"编号 {code}" in answers_in(await visitor.state(), "wangwu")[-1]["text"]
-        assert fifth["result"]["command"] == f"dingbridge trace {code} --config {stage.config}"
-        await _check_the_trace(fifth["result"])
+        assert last["result"]["command"] == f"dingbridge trace {code} --config {stage.config}"
+        await _check_the_trace(last["result"])
 
         await visitor.act("tour", action="stop")
-        assert (await visitor.state())["tour"] is None
+        state = await visitor.state()
+        assert (state["tour"], state["robot"]["cards"]) == (None, False)
 
 
 async def _check_the_trace(result: Json) -> None:
@@ -70,7 +86,7 @@ async def _check_the_trace(result: Json) -> None:
     assert [cause["cause"] for cause in trace["causes"]] == ["backend.key"]
     texts = [step["text"] for step in trace["steps"]]
     for number, beginning in enumerate(
-        ("收到消息（文字，单聊）", "开始处理", "路由 handbook", "第 1 次问 AnythingLLM")
+        ("收到消息（文字，单聊）", "开始处理", "在聊天里打开卡片", "路由 handbook", "第 1 次问 AnythingLLM")
     ):
         assert texts[number].startswith(beginning)
     assert result["status"]["failures"][0]["code"] == result["code"]
@@ -109,7 +125,7 @@ async def test_the_bare_bot_loses_and_ours_answers_three_times_in_a_row() -> Non
                 {"chat": "zhangsan", "ok": True, "text": "问了 2 个，答上 2 个"},
             ]
             _check_the_kill_was_fair(await visitor.state())
-        assert _went(await _step(visitor, 5))[0] == ("wangwu", True)
+        assert _went(await _step(visitor, 8))[0] == ("wangwu", True)
 
 
 async def _side_by_side(visitor: Visitor) -> Json:

@@ -16,6 +16,7 @@ from dingbridge.errors import BridgeError
 @click.option("--config", "config_path", type=click.Path(path_type=Path), metavar="FILE", help=said("demo.config"))
 @click.option("--port", type=click.IntRange(0, 65_535), metavar="N", help=said("demo.port"))
 @click.option("--no-browser", is_flag=True, help=said("demo.no_browser"))
+@click.option("--cards", is_flag=True, help=said("demo.cards"))
 @click.option("--chat", is_flag=True, help=said("demo.chat"))
 @click.option("--anythingllm", metavar="URL", help=said("demo.anythingllm"))
 @click.option("--api-key-file", type=click.Path(path_type=Path), metavar="FILE", help=said("demo.api_key_file"))
@@ -30,6 +31,7 @@ def demo(
     record: Path | None,
     *,
     no_browser: bool,
+    cards: bool,
     chat: bool,
     verbose: bool,
     gateway_only: bool,
@@ -48,8 +50,10 @@ def demo(
 
     remote = setting.Remote(anythingllm, api_key_file) if anythingllm is not None and api_key_file is not None else None
     try:
-        chosen = setting.read(config_path, remote, verbose=verbose)
+        chosen = setting.read(config_path, remote, verbose=verbose, look=setting.Look(cards=cards))
         if chat or (port is None and not no_browser and terminal.is_fed(sys.stdin)):
+            if cards:
+                raise click.UsageError("--cards goes with the page: a terminal shows no cards")
             sys.exit(asyncio.run(terminal.run(chosen)))
         sys.exit(asyncio.run(serve.run(chosen, port=opening.PORT if port is None else port, browser=not no_browser)))
     except BridgeError as error:

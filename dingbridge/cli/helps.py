@@ -22,6 +22,7 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "demo.config": "用你自己的路由和 handler。",
         "demo.port": "端口，0 表示任选；默认网页 8787，--gateway-only 为 8786（网页再加一），被占用时用下一个。",
         "demo.no_browser": "只提供网页，不打开浏览器。",
+        "demo.cards": "一开始就用 AI 卡片作答；网页里也能切换。",
         "demo.chat": "在这个终端里聊，不开网页。",
         "demo.anythingllm": "问这个真的 AnythingLLM，不用替身。",
         "demo.api_key_file": "它的 API 密钥所在的文件。",
@@ -72,6 +73,7 @@ _EN: Mapping[str, str] = MappingProxyType(
         "demo.port": "0 takes any; default: 8787 for the page, 8786 with --gateway-only (its page: one more), "
         "the next one if it is taken.",
         "demo.no_browser": "Serve the page, open nothing.",
+        "demo.cards": "Answers are AI cards from the start; the page can switch that, too.",
         "demo.chat": "Chat in this terminal instead of a page.",
         "demo.anythingllm": "Ask this AnythingLLM instead of the stand-in.",
         "demo.api_key_file": "The file with its API key.",

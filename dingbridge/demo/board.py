@@ -28,7 +28,11 @@ def now_ms() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One bubble. `author` is a person's id or "bot"; `state` is sent, held, lost or acked; `html` is inert."""
+    """One bubble. `author` is a person's id or "bot"; `state` is sent, held, lost or acked; `html` is inert.
+
+    kind: text, markdown, card, picture, file or audio. card: how it stands and what each person sees, see `bubbles`.
+    buttons: those of an action card. quoted: what it answers to. file: {"name", "size"}. emotion: sticks to it.
+    """
 
     id: str
     chat: str
@@ -44,6 +48,11 @@ class Message:
     state: str = "sent"
     webhook_expires_at: int | None = None
     note: str = ""
+    card: Mapping[str, Any] | None = None
+    buttons: tuple[Mapping[str, str], ...] = ()
+    quoted: str = ""
+    file: Mapping[str, Any] | None = None
+    emotion: str = ""
 
     def as_json(self) -> dict[str, Any]:
         facts = asdict(self)
@@ -95,6 +104,9 @@ class Board:
 
     def has(self, message_id: str) -> bool:
         return message_id in self._messages
+
+    def get(self, message_id: str) -> Message | None:
+        return self._messages.get(message_id)
 
     def change(self, message_id: str, **facts: Any) -> None:
         """New facts about a message, if it is still there."""

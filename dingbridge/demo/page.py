@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, Self
 
 from aiohttp import web
 
+from dingbridge.demo.acts import Acts, upload_of
 from dingbridge.demo.board import Queue
 from dingbridge.demo.people import QUICK
 from dingbridge.demo.room import Refused, Room
@@ -25,6 +26,7 @@ from dingbridge.sim.gateway import Sent
 STATIC: Final = Path(__file__).with_name("static")
 BEAT_S: Final = 10.0
 MOST: Final = 64_000  # bytes of a request
+MOST_SENT: Final = 34 * 1024 * 1024  # of one that brings a file in base64
 NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -51,6 +53,15 @@ class Tours(Protocol):
     async def act(self, action: str, *, auto: bool) -> None: ...
 
 
+class Looks(Protocol):
+    """How the robot shows itself, where that can be chosen. `choose` raises Refused."""
+
+    @property
+    def told(self) -> dict[str, Any]: ...
+
+    async def choose(self, name: str, value: Any) -> None: ...
+
+
 class Page:
     """`async with Page(…) as page:` serves at `page.url`. Without daemon, tour or reset it shows a gateway alone.
 
@@ -67,6 +78,7 @@ class Page:
         daemon: Callable[[], Awaitable[dict[str, Any]]] | None = None,
         tour: Tours | None = None,
         reset: Callable[[], Awaitable[None]] | None = None,
+        looks: Looks | None = None,
         facts: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self._room = room
@@ -76,6 +88,8 @@ class Page:
         self._daemon = daemon
         self._tour = tour
         self._reset = reset
+        self._looks = looks
+        self._acts = Acts(room)
         self._facts = facts
         self._resetting = asyncio.Lock()
         self._closing = asyncio.Event()
@@ -90,13 +104,14 @@ class Page:
         return f"http://127.0.0.1:{self._port}"
 
     async def __aenter__(self) -> Self:
-        app = web.Application(client_max_size=MOST, middlewares=[_guard])
+        app = web.Application(client_max_size=MOST_SENT, middlewares=[_guard])
         app.on_response_prepare.append(_add_headers)
         app.router.add_get("/", _index)
         app.router.add_get("/static/{name}", _static)
         app.router.add_get("/api/state", self._get_state)
         app.router.add_get("/api/events", self._get_events)
-        for name in ("say", "fault", "tour", "reset"):
+        app.router.add_get("/api/picture", self._get_picture)
+        for name in ("say", "send", "press", "tap", "fault", "quota", "robot", "tour", "reset"):
             app.router.add_post(f"/api/{name}", self._acting(getattr(self, f"_post_{name}")))
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
@@ -122,6 +137,8 @@ class Page:
             "wire": board.wire,
             "daemon": None if self._daemon is None else await self._daemon(),
             "faults": self._switches.state,
+            "quota": self._room.quota,
+            "robot": None if self._looks is None else self._looks.told,
             "tour": None if self._tour is None else self._tour.state,
             "tour_available": self._tour is not None,
             "quick": list(QUICK),
@@ -160,15 +177,47 @@ class Page:
     def _acting(self, act: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]) -> Handler:
         async def handler(request: web.Request) -> web.Response:
             try:
-                return _json(await act(await _body(request)))
+                most = MOST_SENT if request.path == "/api/send" else MOST
+                return _json(await act(await _body(request, most)))
             except Refused as refused:
                 return _json({"error": refused.sentence}, refused.status)
 
         return handler
 
+    async def _get_picture(self, request: web.Request) -> web.StreamResponse:
+        try:
+            content, kind = self._acts.picture(request.query.get("id", ""))
+        except Refused as refused:
+            return _json({"error": refused.sentence}, refused.status)
+        return web.Response(body=content, content_type=kind, headers={"Content-Security-Policy": "sandbox"})
+
     async def _post_say(self, body: dict[str, Any]) -> dict[str, Any]:
-        message_id, _ = await self._say(_text(body, "chat"), _text(body, "as"), _text(body, "text"))
+        where = _text(body, "chat"), _text(body, "as"), _text(body, "text")
+        quoted = body.get("quote")
+        said = self._acts.quote(*where, quoted) if isinstance(quoted, str) and quoted else self._say(*where)
+        return {"id": (await said)[0]}
+
+    async def _post_send(self, body: dict[str, Any]) -> dict[str, Any]:
+        message_id, _ = await self._acts.send(_text(body, "chat"), _text(body, "as"), upload_of(body))
         return {"id": message_id}
+
+    async def _post_press(self, body: dict[str, Any]) -> dict[str, Any]:
+        await self._acts.press(_text(body, "message"), _text(body, "action"), _text(body, "as"))
+        return {}
+
+    async def _post_tap(self, body: dict[str, Any]) -> dict[str, Any]:
+        message_id, _ = await self._acts.tap(_text(body, "message"), _text(body, "title"), _text(body, "as"))
+        return {"id": message_id}
+
+    async def _post_quota(self, body: dict[str, Any]) -> dict[str, Any]:
+        self._switches.cap(_text(body, "pool"), body.get("cap"))
+        return {}
+
+    async def _post_robot(self, body: dict[str, Any]) -> dict[str, Any]:
+        if self._looks is None:
+            raise Refused("这里不能改机器人的设置。")
+        await self._looks.choose(_text(body, "name"), body.get("value"))
+        return {}
 
     async def _post_fault(self, body: dict[str, Any]) -> dict[str, Any]:
         await self._switches.turn(_text(body, "name"), on=body.get("on", True) is True)
@@ -240,12 +289,15 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
     for name, value in HEADERS.items():
-        response.headers[name] = value
+        response.headers.setdefault(name, value)
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
+async def _body(request: web.Request, most: int) -> dict[str, Any]:
+    raw = await request.read()
+    if len(raw) > most:
+        raise Refused("太大了，这里收不下。", 413)
     try:
-        body = json.loads(await request.read() or b"{}")
+        body = json.loads(raw or b"{}")
     except ValueError:
         body = None
     if not isinstance(body, dict):

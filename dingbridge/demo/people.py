@@ -51,7 +51,7 @@ class Chat:
 
 PEOPLE: Final = (
     Person("zhangsan", "张三", "销售，常出差", "zhangsan"),
-    Person("lisi", "李四", "研发", "lisi"),
+    Person("lisi", "李四", "行政，转人工的问题由他来答", "lisi"),
     Person("wangwu", "王五", "新同事", "wangwu"),
 )
 

@@ -34,6 +34,11 @@ def markdown(text: str, names: Mapping[str, str]) -> Rendered:
     return {client: _parser(client).render(text[:MOST], {"names": names}) for client in CLIENTS}
 
 
+def card(text: str, names: Mapping[str, str]) -> Rendered:
+    """A card's markdown has tables and code on both."""
+    return dict.fromkeys(CLIENTS, _parser("pc").render(text[:MOST], {"names": names}))
+
+
 def plain(text: str, names: Mapping[str, str]) -> Rendered:
     """A text message: line breaks stay, nothing is markup."""
     html = "<p>" + _named(text[:MOST], names).replace("\n", "<br>") + "</p>"

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
+from dingbridge.demo.looks import Looks
 from dingbridge.demo.opening import PORT, open_browser, welcome
 from dingbridge.demo.page import Page
-from dingbridge.demo.setting import Setting
+from dingbridge.demo.setting import Setting, for_page
 from dingbridge.demo.stage import NotStarted, Stage, staged
 from dingbridge.demo.switches import Switches
 from dingbridge.demo.tour import Tour
@@ -42,7 +43,7 @@ async def run(setting: Setting, *, port: int = PORT, browser: bool = True) -> in
 
 async def _run(setting: Setting, port: int, opened: Callable[[Stage], None], *, browser: bool) -> int:
     failure: ConfigError | NotStarted
-    async with staged(setting) as stage:
+    async with staged(for_page(setting)) as stage:
         opened(stage)
         try:
             await stage.connected(stage.gateway, stage.daemon)
@@ -73,6 +74,7 @@ async def _serve(stage: Stage, port: int, *, browser: bool) -> None:
         daemon=stage.watch.look,
         tour=tour,
         reset=reset,
+        looks=Looks(stage),
         facts=stage.setting.facts,
     )
     async with page:

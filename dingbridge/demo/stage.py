@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from dingbridge.demo.board import Wire
 from dingbridge.demo.people import BARE
 from dingbridge.demo.process import Process
 from dingbridge.demo.room import Refused, Room, Watched
-from dingbridge.demo.setting import Setting
+from dingbridge.demo.setting import CARD_KEY, CARD_TEMPLATE, Look, Ports, Setting
 from dingbridge.demo.watch import DaemonWatch
 from dingbridge.errors import ConfigError
 from dingbridge.sim.anythingllm import AnythingLLM, Asked
@@ -26,9 +26,12 @@ from dingbridge.sim.gateway import Connection, Sent
 
 START_S: Final = 30.0
 TOKEN_DELAY_S: Final = 0.02
+TYPING_DELAY_S: Final = 0.06  # with cards, whose text somebody watches growing
 SLOW_S: Final = 6.0
 KEEP: Final = 500  # of what the stand-ins remember of each kind; a page shows less
 CONFIGURATION: Final = 78
+# What an organisation on DingTalk's standard edition has a month.
+CAPS: Final = {"api": 5_000, "webhook_stream": 3_000}
 
 
 class NotStarted(Exception):
@@ -37,7 +40,10 @@ class NotStarted(Exception):
 
 @dataclass
 class Stage:
-    """What page, switches and tour act on. `backend` is None where a real AnythingLLM answers."""
+    """What page, switches and tour act on. `backend` is None where a real AnythingLLM answers.
+
+    write: the daemon's configuration anew, for a look.
+    """
 
     room: Room
     setting: Setting
@@ -47,6 +53,9 @@ class Stage:
     daemon: Process
     bare: Process | None
     watch: DaemonWatch
+    write: Callable[[Look], Path]
+    look: Look
+    _choosing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _group: asyncio.TaskGroup | None = None
 
@@ -140,6 +149,41 @@ class Stage:
         if self.bare is not None:
             self.bare.kill_now()
 
+    # ---- how the robot shows itself
+
+    async def choose(self, look: Look) -> None:
+        """From now on the robot shows itself so: a reload, and for cards a restart, as the daemon itself says it.
+
+        Raises Refused.
+        """
+        async with self._choosing:
+            if look == self.look:
+                return
+            cards = look.cards != self.look.cards
+            self.write(look)
+            self.look = look
+            if self.backend is not None:
+                self.backend.token_delay_s = _delay_s(look, self.backend.token_delay_s)
+            if cards:
+                await self.daemon.stop()
+                await self.start_daemon()
+                await self._up(self.gateway, self.daemon)
+            else:
+                await self.watch.reload()
+            self.room.board.note(Wire("process", f"配置改了，守护进程{'已重启' if cards else '已重新读取'}"))
+            self.room.board.tell("robot", self.look_told)
+
+    @property
+    def look_told(self) -> dict[str, Any]:
+        """For the page, with what holds where nothing was chosen."""
+        reply = self.setting.document.get("reply")
+        written = reply if isinstance(reply, dict) else {}
+        return {
+            "cards": self.look.cards,
+            "quick_replies": self.look.quick_replies or written.get("quick_replies", "commands"),
+            "notice": self.look.notice or written.get("notice", "text"),
+        }
+
     # ---- starting afresh
 
     async def reset(self) -> None:
@@ -153,6 +197,8 @@ class Stage:
             await _forget(self.backend)
         for gateway in self.room.gateways.values():
             gateway.held.clear()
+            gateway.meter.reset()
+        self.room.board.tell("quota", self.room.quota)
         self.room.last = None
         self.room.expire_next = False
         self.room.switched()
@@ -222,16 +268,19 @@ async def staged(chosen: Setting, *, bare: bool = True) -> AsyncIterator[Stage]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dingbridge-demo-")))
         backend = None
         if chosen.remote is None:
-            server = AnythingLLM(workspaces=chosen.workspaces, token_delay_s=TOKEN_DELAY_S, slow_s=SLOW_S)
+            server = AnythingLLM(workspaces=chosen.workspaces, slow_s=SLOW_S)
+            server.token_delay_s = _delay_s(chosen.look, TOKEN_DELAY_S)
             backend = await stack.enter_async_context(server)
         bare = bare and backend is not None and not chosen.own
         room = Room(people.cast(chosen.users, chosen.conversations, bare=bare))
         gateway = await stack.enter_async_context(room.gateway(keep=KEEP))
-        web_port = _free_port()
-        config = setting.write(chosen, folder, gateway, backend, web_port)
+        gateway.add_template(CARD_TEMPLATE, markdown=(CARD_KEY,))
+        gateway.meter.caps |= CAPS
+        ports = Ports(_free_port(), _free_port())
+        config = setting.write(chosen, folder, gateway, backend, ports, chosen.look)
         if chosen.remote is not None and not chosen.own:
             chosen = await setting.with_first_workspace(chosen, config)
-            config = setting.write(chosen, folder, gateway, backend, web_port)
+            config = setting.write(chosen, folder, gateway, backend, ports, chosen.look)
             room.board.note(Wire("process", f"问这个 AnythingLLM 的第一个工作区：{chosen.workspace}"))
         log = None if chosen.verbose else folder / "daemon.log"
         daemon = Process("dingbridge", "run", "--config", str(config), log=log)
@@ -242,7 +291,11 @@ async def staged(chosen: Setting, *, bare: bool = True) -> AsyncIterator[Stage]:
             bot = Process("dingbridge.sim.bare_bot", log=folder / "bare.log", environ=_bare_environ(other, backend))
             stack.push_async_callback(bot.stop, 5.0)
         watch = DaemonWatch(room.board, daemon, folder / setting.STORE)
-        stage = Stage(room, chosen, config, gateway, backend, daemon, bot, watch)
+
+        def write(look: Look) -> Path:
+            return setting.write(chosen, folder, gateway, backend, ports, look)
+
+        stage = Stage(room, chosen, config, gateway, backend, daemon, bot, watch, write, chosen.look)
         await stack.enter_async_context(stage.running())
         await stage.start_daemon()
         yield stage
@@ -258,6 +311,13 @@ def _bare_environ(gateway: Watched, backend: AnythingLLM) -> dict[str, str]:
         "NO_PROXY": "127.0.0.1",
         "no_proxy": "127.0.0.1",
     }
+
+
+def _delay_s(look: Look, now_s: float) -> float:
+    """Nobody watches it type where it types at once."""
+    if now_s == 0.0:
+        return 0.0
+    return TYPING_DELAY_S if look.cards else TOKEN_DELAY_S
 
 
 def _free_port() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from dingbridge.demo.room import Refused
@@ -34,6 +34,7 @@ class Tour:
         self._task: asyncio.Task[None] | None = None
         self._goes_on = asyncio.Event()
         self._changing = asyncio.Lock()
+        self._look = stage.look  # as it was before the tour
         self.state: dict[str, Any] | None = None
 
     async def act(self, action: str, *, auto: bool = False) -> None:
@@ -41,6 +42,7 @@ class Tour:
         if action == "start":
             async with self._changing:
                 await self._stop()
+                self._look = self._stage.look
                 self._task = self._stage.spawn(self._play(auto=auto))
         elif action == "next":
             if self.state is None or self.state["status"] == "running":
@@ -65,10 +67,11 @@ class Tour:
         self._tell(None)
         self._backend.faults.clear()
         self._backend.answer_delay_s = None
+        await self._stage.choose(self._look)
         await self._stage.start_daemon()
 
     async def _play(self, *, auto: bool) -> None:
-        play = Play(self._stage, self._backend, self._pace.look_s)
+        play = Play(self._stage, self._backend, self._pace.look_s, self._doing)
         for number, scene in enumerate(SCENES, start=1):
             self._show(number, scene, "running")
             result, went_well = await self._played(play, scene, fresh=number == 1)
@@ -95,6 +98,7 @@ class Tour:
         self._backend.faults.clear()
         self._stage.room.expire_next = False
         self._stage.room.switched()
+        await self._stage.choose(replace(self._look, cards=False))
         if self._stage.room.board.messages:
             await self._stage.reset()
         await self._stage.start_daemon()
@@ -118,8 +122,14 @@ class Tour:
                 "chats": list(scene.chats),
                 "panel": scene.panel,
                 "result": result,
+                "doing": "",
             }
         )
+
+    def _doing(self, words: str) -> None:
+        """What a step that takes long is at."""
+        if self.state is not None:
+            self._tell(self.state | {"doing": words})
 
     def _tell(self, state: dict[str, Any] | None) -> None:
         self.state = state

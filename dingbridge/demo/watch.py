@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from dingbridge.errors import BridgeError
 
 EVERY_S: Final = 1.0
 ANSWER_S: Final = 2.0
+RELOAD_S: Final = 20.0
 
 
 class DaemonWatch:
@@ -58,6 +60,12 @@ class DaemonWatch:
         """The way of one message, explained; None while the daemon cannot tell it."""
         told = await self._ask(f"/trace/{code}")
         return explained.trace(told) if isinstance(told, Mapping) else None
+
+    async def reload(self) -> None:
+        """The daemon reads its configuration anew; one that cannot be asked reads it at its next start."""
+        with suppress(BridgeError, TimeoutError):
+            async with asyncio.timeout(RELOAD_S):
+                await call(self._store, "POST", "/reload")
 
     async def _ask(self, path: str) -> Any:
         """JSON from the control socket, without secrets; None where there is none."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 from dingbridge.demo.board import Wire
 from dingbridge.demo.people import BARE
 from dingbridge.sim.anythingllm import Asked
-from dingbridge.sim.gateway import Gateway
+from dingbridge.sim.gateway import CARD_TOPIC, Gateway
 
 MASK: Final = "•••"
 LONGEST: Final = 2_000  # characters of a text in the detail
@@ -88,7 +88,7 @@ def _frame_title(frame: Mapping[str, Any], data: Any) -> str:
     if isinstance(data, Mapping) and isinstance(data.get("text"), Mapping):
         words = str(data["text"].get("content", "")).strip()
         return f"消息：{data.get('senderNick', '')}「{words[:40]}」"
-    return f"{frame.get('type')} {topic}"
+    return "卡片按钮的回调" if topic == CARD_TOPIC else f"{frame.get('type')} {topic}"
 
 
 def _ack(gateway: Gateway, facts: Mapping[str, Any]) -> Line:
@@ -123,6 +123,45 @@ def _token(_: Gateway, facts: Mapping[str, Any]) -> Line:
     return ("取得访问令牌" if ok else "取访问令牌失败"), "up", {"POST": "/v1.0/oauth2/accessToken"}, ok
 
 
+def _card(_: Gateway, facts: Mapping[str, Any]) -> Line:
+    change, text = str(facts["change"]), str(facts.get("text", ""))
+    titles = {
+        "create": "新建卡片",
+        "deliver": "投放卡片到聊天里",
+        "update": "更新卡片的变量",
+        "press": "卡片只为按的人改了显示",
+        "repeat": "重复的一帧，没有作用",
+        "refused": f"卡片的更新被拒绝：{facts.get('code', '')}",
+    }
+    if change == "stream":
+        last = "最后一帧" if facts.get("final") else "标记失败" if facts.get("error") else "流式更新"
+        titles[change] = f"卡片{last}（{len(text)} 字）"
+    detail = {key: value for key, value in facts.items() if value not in ("", False, {}, None)}
+    return titles.get(change, change), "down" if change == "press" else "up", detail, change != "refused"
+
+
+def _press(_: Gateway, facts: Mapping[str, Any]) -> Line:
+    return f"按下卡片按钮：{'、'.join(facts['actions'])}（{facts['user']}）", "down", facts, True
+
+
+def _pressed(_: Gateway, facts: Mapping[str, Any]) -> Line:
+    latency_s = facts.get("latency_s")
+    took = "" if latency_s is None else f"，{latency_s * 1000:.0f} 毫秒"
+    title = f"按钮的回应{took}" if facts["ok"] else f"按钮没有回应：{facts['error']}"
+    return title, "up", facts, bool(facts["ok"])
+
+
+def _emotion(_: Gateway, facts: Mapping[str, Any]) -> Line:
+    return f"{'收回' if facts['recalled'] else '贴上'}表情 {facts['name']}", "up", facts, True
+
+
+def _file(_: Gateway, facts: Mapping[str, Any]) -> Line:
+    outcome = str(facts["outcome"])
+    how = "" if outcome == "sent" else "，很慢" if outcome.startswith("slow") else f"：{outcome}"
+    detail = {"name": facts["name"], "outcome": outcome}
+    return f"下载{facts['name'] or '图片'}{how}", "up", detail, outcome == "sent" or outcome.startswith("slow")
+
+
 def _held(_: Gateway, facts: Mapping[str, Any]) -> Line:
     return "没有连接：消息等下一条连接", "info", facts, False
 
@@ -143,10 +182,20 @@ _READERS = {
     "webhook": _webhook,
     "openapi": _openapi,
     "token": _token,
+    "card": _card,
+    "press": _press,
+    "pressed": _pressed,
+    "emotion": _emotion,
+    "file": _file,
     "held": _held,
     "lost": _lost,
 }
-_KINDS = {"token": "openapi", "garbage": "frame", "held": "frame", "lost": "frame", "handshake": "closed"}
+_KINDS = {
+    **dict.fromkeys(("press", "pressed"), "card"),
+    **dict.fromkeys(("emotion", "file", "token"), "openapi"),
+    **dict.fromkeys(("garbage", "held", "lost"), "frame"),
+    "handshake": "closed",
+}
 
 
 def _kind_of(kind: str, facts: Mapping[str, Any]) -> str:

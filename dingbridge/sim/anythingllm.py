@@ -47,13 +47,14 @@ from dingbridge.sim.anythingllm_rows import (
     source,
     workspace_row,
 )
-from dingbridge.sim.extract import answer
+from dingbridge.sim.extract import answer, thorough
 from dingbridge.sim.retrieval import Hit, Index, leans, understand
 
 __all__ = ["AnythingLLM", "Asked", "Exchange", "Fault", "Workspace", "handbook_folder"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+THOROUGH = 2  # sections that a detailed workspace quotes
 _MODES = ("chat", "query", "automatic")
 _STATUSES = (f"http{status}{kind}" for status in (429, 500, 502, 503) for kind in ("", "_html"))
 _EVERYWHERE = ("html", "bad_key", *_STATUSES)
@@ -343,7 +344,11 @@ class AnythingLLM:
         nothing = not index.sections or not (hits or documents)
         if nothing and asked.mode == "query":
             return workspace.refusal, [], True
-        found = [said_of(asked.attachments, documents), answer(hits[0].section, query) if hits else ""]
+        quoted = ""
+        if hits:
+            whole = thorough([hit.section for hit in hits[:THOROUGH]]) if workspace.detailed else ""
+            quoted = whole or answer(hits[0].section, query)
+        found = [said_of(asked.attachments, documents), quoted]
         said = "\n\n".join(filter(None, found)) or _GENERAL
         return said, [*attached_sources, *self._sources(hits)], False
 

@@ -40,13 +40,17 @@ _NAMES_IN_SEARCH = {"docAuthor": "author", "token_count_estimate": "tokenCount"}
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A workspace; `documents` is a folder of Markdown files, None for a workspace without any."""
+    """A workspace; `documents` is a folder of Markdown files, None for a workspace without any.
+
+    detailed: it quotes the best sections whole instead of the lines that answer.
+    """
 
     name: str
     documents: Path | None
     refusal: str = "知识库中没有找到相关内容。"
     chat_mode: str = "query"
     top_n: int = 4
+    detailed: bool = False
 
 
 @dataclass(slots=True)

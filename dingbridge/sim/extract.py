@@ -38,6 +38,12 @@ def answer(section: Section, query: Query) -> str:
     return f"{opening}\n\n{_body(section, query)}"
 
 
+def thorough(sections: Sequence[Section]) -> str:
+    """The sections whole, each under the name of its document."""
+    quoted = (f"### 《{one.document.heading}》：{one.heading}\n\n" + "\n".join(one.lines).strip() for one in sections)
+    return "\n\n".join([f"查阅了 {len(sections)} 处规定，原文如下：", *quoted])
+
+
 def _body(section: Section, query: Query) -> str:
     units = list(_units(section.lines)) or [Unit("\n".join(section.lines))]
     if len("".join(section.lines)) <= _WHOLE_UP_TO and not any(_ITEM.match(unit.text) for unit in units):

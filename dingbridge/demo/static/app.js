@@ -7,7 +7,9 @@ import { DaemonView } from "./daemon.js";
 import { h, setText } from "./dom.js";
 import { Faults } from "./faults.js";
 import { Panel } from "./panel.js";
+import { Quota } from "./quota.js";
 import { follow, post } from "./server.js";
+import { Settings } from "./settings.js";
 import { Store } from "./store.js";
 import { Tour } from "./tour.js";
 import { Wire } from "./wire.js";
@@ -34,11 +36,15 @@ const list = new ChatList(store, byId("chats"), screens);
 const wire = new Wire(store);
 const daemon = new DaemonView(store);
 const faults = new Faults(store);
+const quota = new Quota(store);
+const settings = new Settings(store);
 const panel = new Panel(
   byId("panel"),
   [
     { id: "wire", title: "线路", view: wire },
     { id: "daemon", title: "守护进程", view: daemon },
+    { id: "quota", title: "额度", view: quota },
+    { id: "settings", title: "设置", view: settings },
     { id: "faults", title: "故障", view: faults },
   ],
   screens,
@@ -80,6 +86,9 @@ store.on("state", (first) => {
   wire.build();
   daemon.refresh();
   faults.refresh();
+  quota.refresh();
+  settings.refresh();
+  panel.offer("settings", store.robot !== null);
   tour.refresh(null);
   panel.rename("daemon", store.mode === "demo" ? "守护进程" : "接入");
   if (first && store.mode !== "demo") panel.select("daemon");
@@ -98,6 +107,7 @@ store.on("message", (message) => {
 store.on("wire", (entry) => wire.put(entry));
 store.on("daemon", () => {
   if (panel.shows("daemon")) daemon.refresh();
+  if (panel.shows("quota")) quota.refresh();
   faults.refresh();
   for (const chat of chats) chat.showStatus();
 });
@@ -106,6 +116,8 @@ store.on("gateway", () => {
   for (const chat of chats) chat.showStatus();
 });
 store.on("faults", () => faults.refresh());
+store.on("quota", () => panel.shows("quota") && quota.refresh());
+store.on("robot", () => settings.refresh());
 store.on("tour", (before) => {
   tour.refresh(before);
   daemon.refresh();

@@ -1,5 +1,6 @@
 // One chat on screen: who it is with, what was said, and where to write.
 
+import { Composer } from "./composer.js";
 import { avatar, clock, h, icon, setText, span } from "./dom.js";
 import { greeting } from "./greeting.js";
 import { MessageView, pause } from "./messages.js";
@@ -18,6 +19,13 @@ export class Chat {
     this.status = h("span", { class: "bot-status" });
     this.expiry = h("span", { class: "expiry" });
     this.results = h("ul", { class: "results" });
+    this.told = h("p", { class: "unseen", "aria-live": "polite" }); // what a card has to say, once
+    this.composer = new Composer(store, chat, {
+      main,
+      speaker: () => this.speaker,
+      speakAs: (person) => this.#speakAs(person),
+      sent: () => this.toEnd(),
+    });
     // A new log for every chat: its first filling is not read out, what comes later is.
     this.log = h("div", {
       class: "log",
@@ -37,13 +45,19 @@ export class Chat {
     this.sizes.observe(this.lines);
     this.element = h(
       "section",
-      { class: "chat", data: { chat: chat.id, bot: chat.bot }, "aria-label": chat.title },
+      {
+        class: "chat",
+        data: { chat: chat.id, bot: chat.bot },
+        "aria-label": chat.title,
+        on: { dragover: (event) => this.#dragged(event), drop: (event) => this.#dropped(event) },
+      },
       this.#head(alone, screens),
       this.results,
       this.log,
-      this.#composer(main),
+      this.told,
+      this.composer.element,
     );
-    for (const message of this.#messages()) this.#add(message);
+    for (const message of this.#messages()) this.#add(message, true);
     this.#welcome();
     this.showStatus();
     this.tick();
@@ -106,101 +120,39 @@ export class Chat {
     );
   }
 
-  #composer(main) {
-    const group = this.chat.kind === "group";
-    this.input = h("textarea", {
-      id: main ? "ask" : null,
-      rows: "1",
-      maxlength: "20000",
-      enterkeyhint: "send",
-      "aria-label": `发消息到${this.chat.title}`,
-      placeholder: group ? `@${this.botName} 问点什么…` : "问点什么，回车发送",
-      on: { input: () => this.#typed(), keydown: (event) => this.#key(event) },
-    });
-    this.input.value = this.store.drafts.get(this.chat.id) ?? "";
-    this.error = h("p", { class: "error", role: "alert" });
-    this.send = h(
-      "button",
-      { type: "submit", class: "primary send", "aria-label": "发送" },
-      icon("send"),
-      h("span", { text: "发送" }),
-    );
-    return h(
-      "form",
-      { class: "composer", on: { submit: (event) => this.#submit(event) } },
-      h(
-        "div",
-        { class: "quick", role: "group", "aria-label": "试着问" },
-        this.store.quick.map((text) =>
-          h("button", { type: "button", class: "chip", text, on: { click: () => this.say(text) } }),
-        ),
-      ),
-      h("div", { class: "write" }, group ? this.#speakers() : null, this.input, this.send),
-      this.error,
-      h("p", {
-        class: "hint",
-        text: group ? "群里的话会自动 @机器人。Enter 发送，Shift + Enter 换行" : "Enter 发送，Shift + Enter 换行",
-      }),
-    );
-  }
-
-  #speakers() {
-    const select = h(
-      "select",
-      { "aria-label": "以谁的身份说话", on: { change: () => this.#speakAs(select.value) } },
-      this.chat.people.map((id) =>
-        h("option", { value: id, text: this.store.nick(id), selected: id === this.speaker }),
-      ),
-    );
-    return select;
-  }
-
   #speakAs(person) {
     this.speaker = person;
     this.store.speakers.set(this.chat.id, person);
     this.refill();
   }
 
-  /** Enter sends, Shift+Enter breaks the line; Enter that ends an input method's choice does neither. */
-  #key(event) {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+  #dragged(event) {
+    if (!event.dataTransfer?.types.includes("Files")) return;
     event.preventDefault();
-    this.#submit(event);
+    event.dataTransfer.dropEffect = "copy";
   }
 
-  #submit(event) {
+  #dropped(event) {
+    if (!event.dataTransfer?.files.length) return;
     event.preventDefault();
-    this.input.focus();
-    const text = this.input.value.trim();
-    if (text === "") return;
-    this.input.value = "";
-    this.#typed();
-    this.say(text, { typed: true });
+    this.composer.take(event.dataTransfer.files);
   }
 
-  /** One after the other, in the order they were written; what could not be sent comes back into an empty input. */
-  say(text, { typed = false } = {}) {
-    this.sending = (this.sending ?? Promise.resolve()).then(async () => {
-      setText(this.error, "");
-      try {
-        await post("/api/say", { chat: this.chat.id, as: this.speaker, text });
-        this.toEnd();
-      } catch (error) {
-        setText(this.error, error.message);
-        if (typed && this.input.value === "") this.input.value = text;
-        this.#typed();
-      }
-    });
+  say(text) {
+    this.composer.say(text);
   }
 
-  #typed() {
-    this.store.drafts.set(this.chat.id, this.input.value);
-    this.#grow();
-  }
-
-  #grow() {
-    this.input.style.height = "auto";
-    this.input.style.height = `${Math.min(this.input.scrollHeight, 140)}px`;
+  /** What can be done with a message here. */
+  #acts() {
+    const as = () => this.speaker;
+    return {
+      say: (text) => this.say(text),
+      tap: (message, title) =>
+        this.composer.act(() => post("/api/tap", { message: message.id, title, as: as() })),
+      press: (message, action) => post("/api/press", { message: message.id, action, as: as() }),
+      quote: this.chat.bot === "bare" ? null : (message) => this.composer.answerTo(message),
+      tell: (text) => setText(this.told, text),
+    };
   }
 
   /** Takes a message of this chat, new or changed. */
@@ -213,7 +165,8 @@ export class Chat {
     this.tick();
   }
 
-  #add(message) {
+  /** `fresh`: it was there before this chat was on screen. */
+  #add(message, fresh = false) {
     const between = pause(message, this.newest);
     if (between) this.lines.append(between);
     const view = new MessageView(message, {
@@ -221,7 +174,9 @@ export class Chat {
       look: this.store.look,
       name: message.nick || (message.from === "bot" ? this.botName : this.store.nick(message.from)),
       kind: this.chat.bot === "bare" ? "bare" : "robot",
-      say: (text) => this.say(text),
+      person: this.speaker,
+      acts: this.#acts(),
+      fresh,
     });
     this.views.set(message.id, view);
     this.lines.append(view.element);
@@ -234,7 +189,7 @@ export class Chat {
     this.lines.replaceChildren();
     this.views.clear();
     this.newest = undefined;
-    for (const message of this.#messages()) this.#add(message);
+    for (const message of this.#messages()) this.#add(message, true);
     this.#welcome();
     for (const button of this.element.querySelectorAll("[data-look]"))
       button.setAttribute("aria-pressed", String(button.dataset.look === this.store.look));

@@ -72,7 +72,9 @@ function foot(store) {
 }
 
 function preview(message, chat) {
-  const text = (message.title || message.text)
+  const kinds = { picture: "[图片]", file: `[文件] ${message.file?.name ?? ""}`, audio: "[语音]" };
+  const said = message.kind === "card" && message.card.state !== "finished" ? "[卡片] 正在写…" : message.text;
+  const text = `${kinds[message.kind] ?? ""} ${message.title || said}`
     .replace(/[#*>`|]/g, "")
     .replace(/\s+/g, " ")
     .trim()

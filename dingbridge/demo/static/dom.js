@@ -29,6 +29,14 @@ export function icon(name) {
   return svg;
 }
 
+const DRAWN = { "👍": ["good", "有用"], "👎": ["bad", "没用"] };
+
+/** A thumb as a picture, since not every machine has one among its fonts; any other text stays. */
+export function drawn(text) {
+  const [name, words] = DRAWN[text] ?? [];
+  return name ? [icon(name), h("span", { class: "unseen", text: words })] : [text];
+}
+
 /** Sets a text only when it differs, so that live regions stay silent and the layout stays put. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;

@@ -45,6 +45,41 @@ const GROUPS = [
     ],
   },
   {
+    title: "卡片、文件和额度",
+    faults: [
+      {
+        name: "card_midway",
+        label: "卡片写到一半失败",
+        toggle: true,
+        effect: "流式更新中途返回 500：卡片收尾，完整的回答另发消息，一个字不丢。",
+      },
+      {
+        name: "card_template",
+        label: "卡片模板不见了",
+        toggle: true,
+        effect: "新建卡片被拒绝：改用普通消息作答，30 分钟后（或重启后）再试卡片。",
+      },
+      {
+        name: "slow_files",
+        label: "取文件很慢",
+        toggle: true,
+        effect: "下载图片或文件要 15 秒：确认照样立刻发出，答案晚一点。",
+      },
+      {
+        name: "quota_api",
+        label: "API 额度用完",
+        toggle: true,
+        effect: "卡片和 OpenAPI 都被拒绝：答案改走会话 webhook。",
+      },
+      {
+        name: "quota_stream",
+        label: "Webhook 与 Stream 额度用完",
+        toggle: true,
+        effect: "钉钉不再给出消息内容：机器人告诉提问的人找管理员。",
+      },
+    ],
+  },
+  {
     title: "守护进程",
     faults: [
       {

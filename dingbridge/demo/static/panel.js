@@ -47,12 +47,13 @@ export class Panel {
   }
 
   #move(event, index) {
-    const last = this.tabs.length - 1;
+    const there = this.tabs.map((_, one) => one).filter((one) => !this.buttons[one].hidden);
+    const at = there.indexOf(index);
     const target = {
-      ArrowRight: index === last ? 0 : index + 1,
-      ArrowLeft: index === 0 ? last : index - 1,
-      Home: 0,
-      End: last,
+      ArrowRight: there[(at + 1) % there.length],
+      ArrowLeft: there.at(at - 1),
+      Home: there[0],
+      End: there.at(-1),
     }[event.key];
     if (target === undefined) return;
     event.preventDefault();
@@ -62,6 +63,13 @@ export class Panel {
 
   rename(id, title) {
     setText(this.buttons[this.tabs.findIndex((tab) => tab.id === id)], title);
+  }
+
+  /** A tab that has nothing to show here is left out. */
+  offer(id, there) {
+    const index = this.tabs.findIndex((tab) => tab.id === id);
+    this.buttons[index].hidden = !there;
+    if (!there && !this.sheets[index].hidden) this.select(this.tabs[0].id);
   }
 
   shows(id) {

@@ -10,6 +10,8 @@ export class Store extends EventTarget {
   wire = [];
   daemon = { running: false, pid: null, ready: false, status: null };
   faults = {};
+  quota = {}; // what is billed, by pool
+  robot = null; // how our robot shows itself, where that can be chosen
   tour = null;
   tour_available = false;
   quick = [];
@@ -23,7 +25,7 @@ export class Store extends EventTarget {
   speakers = new Map(); // chat id → person
   look = matchMedia("(max-width: 640px)").matches ? "phone" : "pc";
 
-  /** Tells listeners of `name`: state, online, message, wire, daemon, faults, tour, gateway, open, look. */
+  /** Tells listeners of `name`: state, online, message, wire, daemon, faults, quota, robot, tour, gateway, open, look. */
   #tell(name, detail = null) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
@@ -51,7 +53,7 @@ export class Store extends EventTarget {
   apply(event) {
     if (event.type === "message") this.#putMessage(event.message);
     else if (event.type === "wire") this.#putWire(event.wire);
-    else if (["daemon", "faults", "tour", "gateway"].includes(event.type)) this.#set(event.type, event[event.type]);
+    else if (["daemon", "faults", "quota", "robot", "tour", "gateway"].includes(event.type)) this.#set(event.type, event[event.type]);
   }
 
   #set(name, value) {

@@ -24,6 +24,7 @@ export class Tour {
     this.bar = h("progress", { "aria-label": "导览进度", value: "0", max: "1" });
     this.title = h("h2", { tabindex: "-1" });
     this.text = h("p", { class: "tour-text" });
+    this.doing = h("p", { class: "tour-doing" });
     this.lines = h("ul", { class: "tour-lines" });
     this.next = h("button", { type: "button", class: "primary", id: "tour-next", on: { click: () => this.#next() } });
     this.stop = h("button", {
@@ -36,7 +37,7 @@ export class Tour {
     this.error = h("p", { class: "error", role: "alert" });
     this.element.replaceChildren(
       h("div", { class: "tour-where" }, this.count, this.bar),
-      h("div", { class: "tour-what", role: "status" }, this.title, this.text, this.lines, this.error),
+      h("div", { class: "tour-what", role: "status" }, this.title, this.text, this.doing, this.lines, this.error),
       h("div", { class: "tour-buttons" }, this.next, this.stop),
     );
   }
@@ -78,6 +79,8 @@ export class Tour {
     this.bar.value = tour.step;
     if (this.title.textContent !== tour.title) this.title.textContent = tour.title;
     if (this.text.textContent !== tour.text) this.text.textContent = tour.text;
+    const doing = busy ? (tour.doing ?? "") : "";
+    if (this.doing.textContent !== doing) this.doing.textContent = doing;
     const lines = tour.result?.lines ?? [];
     this.lines.replaceChildren(...lines.map((line) => row(line, tour.result.command)));
     this.next.setAttribute("aria-disabled", String(busy));

@@ -9,6 +9,7 @@ const KINDS = {
   ack: "确认",
   webhook: "回复",
   openapi: "OpenAPI",
+  card: "卡片",
   open: "取票",
   connected: "连上",
   closed: "断开",
