@@ -1,0 +1,61 @@
+"""A listener beside the bot: who holds connections open, or begins a request for ever, keeps nobody out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from dingbridge.web.listening import Listener
+
+SEATS = 8
+
+
+async def _answer(_: web.Request) -> web.Response:
+    return web.Response(text="here")
+
+
+@asynccontextmanager
+async def listening(listener: Listener) -> AsyncIterator[tuple[str, int]]:
+    app = web.Application()
+    app.router.add_get("/", _answer)
+    running = asyncio.create_task(listener.serve(app))
+    try:
+        while listener.address is None:
+            await asyncio.sleep(0.005)
+        yield listener.address
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "])
+async def test_those_who_only_sit_there_give_way(begun: bytes) -> None:
+    """Beyond its seats the oldest connection is closed for the newest; whoever really asks is answered."""
+    async with listening(Listener("127.0.0.1", 0, name="web", seats=SEATS)) as (host, port):
+        sitting = [await asyncio.open_connection(host, port) for _ in range(3 * SEATS)]
+        for _, writer in sitting:
+            writer.write(begun)
+        async with aiohttp.ClientSession() as http, http.get(f"http://{host}:{port}/") as got:
+            assert await got.text() == "here"
+        async with asyncio.timeout(10):
+            for reader, _ in sitting[: 2 * SEATS]:
+                with pytest.raises((ConnectionError, EOFError)):
+                    await reader.readexactly(1)
+        for _, writer in sitting:
+            writer.close()
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "])
+async def test_a_request_that_never_comes_is_not_waited_for(begun: bytes) -> None:
+    """A connection without a whole request is closed after a while."""
+    async with listening(Listener("127.0.0.1", 0, name="web", idle_s=0.05)) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(begun)
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+        writer.close()
