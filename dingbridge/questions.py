@@ -48,7 +48,7 @@ def asked(message: Message, texts: Texts, turns: Sequence[Turn] = ()) -> str:
     question = question_of(message, texts)
     quoted = _short(message.quoted, MAX_QUOTED)
     front = [_turn(turn, texts) for turn in turns[-MAX_TURNS:]] + (
-        [texts("quoted_front", quoted=quoted)] if quoted else []
+        [texts("quoted_front", quoted=f"> {quoted}")] if quoted else []
     )
     if not question or not front:
         return question
@@ -68,8 +68,10 @@ def _turn(turn: Turn, texts: Texts) -> str:
 
 
 def _short(text: str, most: int) -> str:
+    """Every further line begins with `> `: what somebody wrote must not read like the marks around it."""
     text = unicodedata.normalize("NFC", text[: 2 * most].strip())
-    return text if len(text) <= most else text[: most - 1] + "…"
+    lines = (text if len(text) <= most else text[: most - 1] + "…").splitlines()
+    return "\n> ".join(line.strip() for line in lines if line.strip())
 
 
 def _can_be_looked_at(file: File) -> bool:

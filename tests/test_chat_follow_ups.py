@@ -135,7 +135,7 @@ async def test_what_is_quoted_is_context(house: House) -> None:
         await house.gateway.send_quote("这个在国外是多少？", "北京住宿每晚 600 元")
         await house.gateway.next_post("cid-042")
     assert sent_on(house) == [
-        TEXTS("quoted_front", quoted="北京住宿每晚 600 元")
+        TEXTS("quoted_front", quoted="> 北京住宿每晚 600 元")
         + "\n\n"
         + TEXTS("question_front", question="这个在国外是多少？")
     ]
