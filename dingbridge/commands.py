@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Protocol
 from unicodedata import category
 
+from dingbridge.markup import phrase
 from dingbridge.model import CROCKFORD, Answer, Message, Told, Verdict, typed_code
 from dingbridge.texts import Texts
 
 MOST_COMMENT = 500
+SHOWN = 80  # characters of a question that is named
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,8 @@ class Desk(Protocol):
     def passage(self, told: Told, number: int) -> Answer:
         """What stands in source `number`, from 1."""
 
-    async def page(self, told: Told) -> str:
-        """Where the answer can be read whole; "" where there are no pages."""
+    def has_page(self, told: Told) -> bool:
+        """Whether the answer may be read whole on a page."""
 
     async def hand_over(self, message: Message, told: Told) -> str:
         """Give it to a colleague; the key of the text for what came of it."""
@@ -159,9 +161,9 @@ async def _full(request: Request, desk: Desk) -> str | Answer:
     told, _ = await _meant(request.message, request.argument, desk)
     if told is None:
         return request.texts("nothing_told")
-    if not (url := await desk.page(told)):
+    if not desk.has_page(told):
         return request.texts("no_page")
-    return Answer(request.texts("page_here", question=told.question), page_url=url)
+    return Answer(request.texts("page_here", question=phrase(told.question, SHOWN)), page_of=told.row)
 
 
 async def _human(request: Request, desk: Desk) -> str:
@@ -220,7 +222,10 @@ _BARE = {
 _HELP = COMMANDS[0]
 _SPLIT = re.compile(r"([^\s\d:：]+)[\s:：]*(.*)", re.DOTALL)
 _CODE = re.compile(rf"[{CROCKFORD}]{{8}}")
-_HANDED_OVER = re.compile(r"(?:转人工|Handed over)\W*(?:编号|Code)\s*([0-9A-Za-z]{8})")
+# What a contact is told begins with it; further in, it may be anybody's words.
+_HANDED_OVER = re.compile(
+    r"\W*(?:(?:可能重复|possibly repeated)\W+)?(?:转人工|Handed over)\W*(?:编号|Code)\s*([0-9A-Za-z]{8})(?![0-9A-Za-z])"
+)
 
 
 def match(text: str) -> Command | None:
@@ -254,7 +259,7 @@ def of(message: Message) -> tuple[Command, str] | None:
     found = read(message.text)
     if found and found[0] is not _HELP and not (found[0].name == "solved" and not found[1]):
         return found
-    handed = _HANDED_OVER.search(message.quoted) if message.quoted else None
+    handed = _HANDED_OVER.match(message.quoted) if message.quoted else None
     if handed and not message.conversation.is_group and message.text.strip():
         code = typed_code(handed[1])
         solved = found is not None and found[0].name == "solved"

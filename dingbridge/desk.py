@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from dingbridge import passages
+from dingbridge import markup, passages
 from dingbridge.commands import Place
 from dingbridge.lease import keep
 from dingbridge.model import (
@@ -33,6 +33,9 @@ from dingbridge.store.store import Store
 from dingbridge.texts import Texts
 
 SUGGESTED = 5
+NAME_CHARS = 60
+ASKED_CHARS = 2_000  # of a question, where it is told to somebody
+ANSWER_CHARS = 20_000
 CARDS = 20  # closed in one go
 # Buttons that stand for a command of that name, and what is said where there is nothing behind one.
 _STANDS_FOR = {"deep": "deep_none", "full": "no_page", "human": "no_contact"}
@@ -149,12 +152,10 @@ class Desk:
         said = passages.passage(told.answer, number, self._texts(told.route))
         return replace(said, question=told.question)
 
-    async def page(self, told: Told) -> str:
+    def has_page(self, told: Told) -> bool:
         setup = self._setup()
         route = setup.answerer.named(told.route)
-        if setup.pages is None or route is None or not route.answer_page:
-            return ""
-        return await keep(self._pause_s, setup.pages.link, told.row)
+        return setup.pages is not None and route is not None and route.answer_page
 
     # -- to a colleague and back
 
@@ -164,13 +165,13 @@ class Desk:
         if route is None or not route.contact:
             return "no_contact"
         texts = setup.texts_of(route)
-        where = message.conversation.title or texts("one_to_one")
+        where = message.conversation.title if message.conversation.is_group else ""
         said = texts(
             "handed_over",
-            who=message.sender.nick or message.sender.id,
-            where=where if message.conversation.is_group else texts("one_to_one"),
-            question=told.question,
-            answer=told.answer.text or texts("refused"),
+            who=_named(message.sender),
+            where=markup.phrase(where, NAME_CHARS) or texts("one_to_one"),
+            question=markup.said(told.question, ASKED_CHARS),
+            answer=markup.quote_of(told.answer.text or texts("refused"), ANSWER_CHARS),
             code=told.code,
         )
         contact = _to_person(message, route.contact, f"{told.message.id}:contact")
@@ -188,7 +189,7 @@ class Desk:
             return "handover_closed_before"
         asked, texts = handover.asked, self._texts(handover.route)
         key = "handover_reply" if reply else "handover_solved"
-        said = texts(key, question=asked.text, reply=reply, who=message.sender.nick or message.sender.id)
+        said = texts(key, question=markup.said(asked.text, ASKED_CHARS), reply=reply, who=_named(message.sender))
         to = replace(asked, id=f"{asked.id}:closed", text="", files=())
         closed = await keep(self._pause_s, self._store.answers.close_handover, handover, reply, to, Answer(said))
         self._wake()
@@ -236,6 +237,10 @@ def _lacking(action: str, route: Route | None, *, pages: bool) -> str:
         "human": bool(route and route.contact),
     }
     return "" if there[action] else _STANDS_FOR[action]
+
+
+def _named(person: Person) -> str:
+    return markup.phrase(person.nick, NAME_CHARS) or markup.phrase(person.id, NAME_CHARS)
 
 
 def _presser(told: Told, person: str) -> Person:

@@ -19,6 +19,7 @@ _UNSEEN = re.compile(
     "\u202a-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufdd0-\ufdef\ufe00-\ufe0e\ufeff\uffa0\ufff0-\ufffb"
     "\ufffe\uffff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
+_ACTING, _ESCAPED = re.compile(r"([!-/:-@\[-`{-~])"), r"\\\1"  # ASCII punctuation, as CommonMark lets it be escaped
 _HREF = re.compile(r"(https?)://([a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?)(:[0-9]{1,5})?([/?#][^\s\\]*)?", re.IGNORECASE)
 
 
@@ -26,6 +27,26 @@ def clean(text: str) -> str:
     """The text without what nobody sees; every kind of line end is a line feed, a tab or hard space plain ones."""
     text = _BREAKS.sub("\n", text).replace("\t", "    ").replace("\u00a0", " ")
     return _UNSEEN.sub("", text)
+
+
+def phrase(words: str, most: int) -> str:
+    """Somebody's words, at most so many, as one line of markdown that is nothing but these words."""
+    line = " ".join(clean(words).split())
+    return _ACTING.sub(_ESCAPED, line if len(line) <= most else line[: most - 1] + "…")
+
+
+def said(text: str, most: int) -> str:
+    """Somebody's plain text, at most so many characters, as a markdown quote: it cannot pass for what stands around."""
+    text = clean(text)
+    lines = (text if len(text) <= most else text[: most - 1] + "…").split("\n")
+    return "\n".join(f"> {_ACTING.sub(_ESCAPED, line.strip())}".rstrip() for line in lines).strip()
+
+
+def quote_of(markdown: str, most: int) -> str:
+    """A markdown text, at most so many characters of it, as a quote."""
+    text = clean(markdown)
+    lines = (text if len(text) <= most else text[: most - 1] + "…").split("\n")
+    return "\n".join(f"> {line}".rstrip() for line in lines)
 
 
 def destination(href: str, hosts: frozenset[str] | None) -> str:

@@ -194,7 +194,7 @@ class Answer:
     origin: the workspace it came from; empty where a handler of one's own found it.
     first: its asker has had none before.
     question: what was asked, where the message itself does not say it.
-    page_url: a page that is to be opened.
+    page_of: the row of the answer whose page is to be opened; the link is made when it is sent, and kept nowhere.
     unread: names of attached documents that the backend did not look at.
     late: it begins with its question, for the chat has gone on since.
     """
@@ -209,7 +209,7 @@ class Answer:
     origin: str = ""
     first: bool = False
     question: str = ""
-    page_url: str = ""
+    page_of: int = 0
     unread: tuple[str, ...] = ()
     late: bool = False
 

@@ -71,6 +71,8 @@ class Sending:
     async def _composed(self, lease: Lease, found: Found) -> list[Any]:
         replies, answer = lease.setup.replies, found.answer or Answer("")
         shape = self._shape(lease, found)
+        if answer.page_of and lease.setup.pages is not None:
+            shape = replace(shape, page_url=await lease.setup.pages.link(answer.page_of))
         parts = await replies.compose(answer, shape)
         if lease.setup.pages is None or found.route is None or not found.route.answer_page:
             return parts
@@ -89,7 +91,7 @@ class Sending:
         setup, delivery, route = lease.setup, lease.delivery, found.route
         texts, answer = setup.texts_of(route), found.answer or Answer("")
         if delivery.task is not Task.QUESTION:
-            return Shape(texts, question=answer.question, page_url=answer.page_url)
+            return Shape(texts, question=answer.question)
         judged = found.outcome in _JUDGED and setup.quick_replies != "off"
         buttons = (judged or found.outcome is Outcome.REFUSED) and setup.quick_replies == "buttons"
         group = delivery.message.conversation.is_group

@@ -89,7 +89,7 @@ def decode_answer(text: str) -> Answer:
         origin=fields.get("origin", ""),
         first=fields.get("first", False),
         question=fields.get("question", ""),
-        page_url=fields.get("page_url", ""),
+        page_of=fields.get("page_of", 0),
         unread=tuple(fields.get("unread", ())),
         late=fields.get("late", False),
     )
