@@ -156,7 +156,7 @@ def code_of_track(track: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Press:
-    """A button of a card. track: the card. chat: the group it was pressed in, "" one to one."""
+    """A button of a card. track: the card. chat: where it was pressed, "" where that is not told."""
 
     track: str
     person: str

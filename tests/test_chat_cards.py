@@ -337,8 +337,13 @@ async def test_who_may_not_see_the_answer_may_not_press(house: House, template: 
         for card in (alone, group):
             await house.gateway.card_ended(card)
         await until(lambda: not app.bridge.running)
-        for card, user, where in ((alone, "043", "cid-043"), (group, "043", "cid-other")):
-            press = await house.gateway.press(card, "good", user=user, conversation=where)
+        one_to_one: dict[str, Any] = {"spaceType": "IM_ROBOT", "spaceId": "cid-043"}
+        for card, user, where in (
+            (alone, "043", {}),
+            (group, "043", {"spaceId": "cid-other"}),
+            (group, "043", one_to_one),
+        ):
+            press = await house.gateway.press(card, "good", user=user, **where)
             assert press.ok, press.error
             assert card.view(user) == card.data | {"note": TEXTS("press_not_yours")}
         assert (await house.gateway.press(group, "good", user="043")).ok

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dingbridge.app import App
-from dingbridge.sim import anythingllm
+from dingbridge.sim.anythingllm_rows import OVERRIDDEN_SOURCE
 from dingbridge.sim.gateway import Post
 from dingbridge.texts import Texts
 from tests.acting import faults
@@ -30,8 +30,8 @@ SAYS = re.compile(r"dtmd://dingtalkclient/sendMessage\?content=%2F(good|bad|%E8%
 @pytest.fixture
 def evil(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
     """Answers, titles and passages are all of it."""
-    source = anythingllm.OVERRIDDEN_SOURCE | {"title": LINE, "text": EVIL, "chunkSource": f"link://{LINE}"}
-    monkeypatch.setattr(anythingllm, "OVERRIDDEN_SOURCE", source)
+    source = OVERRIDDEN_SOURCE | {"title": LINE, "text": EVIL, "chunkSource": f"link://{LINE}"}
+    monkeypatch.setattr("dingbridge.sim.anythingllm.OVERRIDDEN_SOURCE", source)
     house.backend.answer = lambda _: EVIL
     return house
 
@@ -66,9 +66,8 @@ async def test_nothing_acts_in_messages(evil: House, group: bool, buttons: str) 
         await gateway.send_quote(EVIL, EVIL, **how)
         chat = (await gateway.next_post("cid-group" if group else "cid-042")).conversation
         for text in ("/出处 1", "/全文", "/help", "/转人工"):
-            seen = len(gateway.posts_in(chat))
             await gateway.say(text, **how)
-            await until(lambda seen=seen: len(gateway.posts_in(chat)) > seen)
+            await gateway.next_post(chat)
             await settled(app)
         told = gateway.posts_in("cid-boss")
         await gateway.send_quote(EVIL, told[0], user="boss", nick=EVIL)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from dingbridge import commands
-from dingbridge.texts import CATALOGUES
+from dingbridge.model import Conversation, ConversationKind, Message, MessageKind, Person
+from dingbridge.texts import CATALOGUES, Texts
 
 
 @pytest.mark.parametrize(
@@ -46,6 +49,30 @@ def test_forms_of_a_command(text: str, name: str) -> None:
 def test_questions_are_no_commands(text: str) -> None:
     """A question that begins with a command's word, or a bare English word, is a question."""
     assert commands.match(text) is None
+
+
+@pytest.mark.parametrize("locale", sorted(CATALOGUES))
+@pytest.mark.parametrize(
+    ("around", "reply"),
+    [
+        ("{}", True),
+        ("（可能重复）\n\n{}", True),
+        ("(possibly repeated)\n{}", True),
+        ("转人工 编号 ABCD1234 张三…\n{}", True),
+        ("根据资料：{}", False),
+        ("来源 1 的原文：\n\n> {}", False),
+        ("**转人工** 编号 ABCD12345", False),
+    ],
+)
+def test_only_what_was_handed_over_is_answered_by_quoting_it(locale: str, around: str, reply: bool) -> None:
+    """The mark of a hand-over counts where the quoted message begins with it, not where an answer quotes it."""
+    mark = Texts(locale)("handed_over", who="张三", where="单聊", question="> 问", answer="> 答", code="ABCD1234")
+    where = Conversation("cid", ConversationKind.SINGLE)
+    at = datetime(2026, 1, 31, tzinfo=UTC)
+    quoting = Message("m", "d", where, Person("boss"), MessageKind.TEXT, "10 天", at, quoted=around.format(mark))
+    found = commands.of(quoting)
+    assert (found is not None) is reply
+    assert found is None or (found[0].name, found[1]) == ("reply", "ABCD1234 10 天")
 
 
 def test_every_command_is_explained_in_every_locale() -> None:

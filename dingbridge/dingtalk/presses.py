@@ -12,7 +12,7 @@ from typing import Any
 from dingbridge.errors import PayloadError
 from dingbridge.model import Press
 
-LONGEST = 512
+LONGEST = 256  # bytes of each; an id of ours that is made of them has to fit a database's index
 
 
 def parse(data: dict[str, Any]) -> Press:
@@ -23,11 +23,12 @@ def parse(data: dict[str, Any]) -> Press:
     params = private.get("params")
     action = _text(params, "action") if isinstance(params, dict) else ""
     if not action and isinstance(actions, list) and actions and isinstance(actions[0], str):
-        action = actions[0]
-    if not track or not person or len(track) > LONGEST or len(person) > LONGEST:
+        action = _text({"id": actions[0]}, "id")
+    if not track or not person:
         raise PayloadError("a card callback without outTrackId or userId")
-    group = _text(data, "spaceType").upper() in ("IM", "IM_GROUP")
-    return Press(track, person, _text(data, "spaceId") if group else "", action[:LONGEST].strip().lower())
+    if any(len(one.encode()) > LONGEST for one in (track, person)):
+        raise PayloadError(f"a card callback whose outTrackId or userId has more than {LONGEST} bytes")
+    return Press(track, person, _text(data, "spaceId"), action[:LONGEST].strip().lower())
 
 
 def response(shown: dict[str, str]) -> dict[str, Any]:
