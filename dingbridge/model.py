@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
@@ -93,7 +93,7 @@ class File:
     """Something that was sent along. code: what DingTalk gives it out for, for a while."""
 
     kind: MessageKind
-    code: str
+    code: str = field(repr=False)
     name: str = ""
 
 

@@ -21,7 +21,7 @@ LONGEST_VALUE = 8192
 # By name of a field, whatever its value.
 _KEYS = re.compile(
     r"(?i)secret|passw|passphrase|\bpwd\b|ticket|api[-_]?key|access[-_]?key|private[-_]?key|authorization|webhook"
-    r"|credential|cookie|(?<!first_)token|^session$|^sign(?:ature)?$|phone|mobile|id[-_]?card"
+    r"|credential|cookie|download[-_]?code|(?<!first_)token|^session$|^sign(?:ature)?$|phone|mobile|id[-_]?card"
     r"|密码|密钥|口令|令牌|手机|身份证"
 )
 # A number of something is no secret, though it may count tokens.
@@ -31,6 +31,7 @@ _MEASURES = re.compile(r"(?i)(?:_s|_ms|_at|bytes|size|count|total|tokens)$")
 _PAIR = re.compile(
     r"""(?ix)
     (?: secret | passw(?:or)?d | passphrase | pwd | ticket | (?<!first_)token | api[-_\ ]?key | access[-_]?key
+      | access[-_]?key[-_]?id | download[-_]?code
       | private[-_]?key | session[-_]?webhook | credential | 密码 | 密钥 | 口令 | 令牌
       | (?<![a-z0-9])(?: session | sign(?:ature)? )
       | (?P<header> (?:proxy-)?authorization | cookie ) )
@@ -50,9 +51,10 @@ _BEARER = re.compile(r"\b((?i:bearer))([\s+]{1,4})(?=\S{0,400}?[\dA-Z_]|\S{20})[
 _BASIC = re.compile(r"\b((?i:basic)[\s+]{1,4})([A-Za-z0-9+/_-]{4,}={0,2})", re.ASCII)
 _USERINFO = re.compile(r"""(:(?:\\{0,64}/){2})[^\s/?#"'<>\\]*@(?=[\w\[])""")
 _PEM = re.compile(r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)[^-]*")
-# By look alone: a JSON web token, a model provider's key, a custom robot's, AnythingLLM's.
+# By look alone: a JSON web token, a model provider's key, a custom robot's, AnythingLLM's, an answer page's token.
 _SHAPES = re.compile(
-    r"\beyJ[\w-]{8,}\.[\w-]{4,}\.?[\w-]*|\bsk-[\w-]{16,}|\bSEC[0-9a-f]{32,}|\b[A-Z0-9]{7}(?:-[A-Z0-9]{7}){3}\b",
+    r"\beyJ[\w-]{8,}\.[\w-]{4,}\.?[\w-]*|\bsk-[\w-]{16,}|\bSEC[0-9a-f]{32,}|\b[A-Z0-9]{7}(?:-[A-Z0-9]{7}){3}\b"
+    r"|(?<=/a/)[\w-]{22}(?![\w-])",
     re.ASCII,
 )
 # A mobile number, with or without its country; an identity card number.
@@ -69,7 +71,7 @@ _HASH = 12  # the shortest that we write
 _WORD, _WORD_BEFORE = re.compile("[A-Za-z0-9]"), re.compile(r"[A-Za-z0-9%\\]")
 _WORDS = (
     *("secret", "passw", "passphrase", "pwd", "ticket", "token", "key", "credential", "session", "sign", "auth"),
-    *("cookie", "bearer", "basic", "eyj", "sk-", "密", "口令", "令牌"),
+    *("cookie", "bearer", "basic", "eyj", "sk-", "/a/", "download", "密", "口令", "令牌"),
 )
 _DIGITS = re.compile(r"[0-9][0-9 -]{9}[0-9]")
 _WITHIN_KEY = re.compile(r"-[A-Z0-9]{7}-[A-Z0-9]{7}-")  # of AnythingLLM's; the other shapes have a word above

@@ -17,6 +17,7 @@ import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
+from datetime import UTC, datetime
 from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -30,7 +31,7 @@ from yarl import URL
 
 from dingbridge import log
 from dingbridge.log import Redactor
-from dingbridge.model import Secret
+from dingbridge.model import Conversation, ConversationKind, File, Message, MessageKind, Person, Secret
 from dingbridge.redaction import MASK
 
 ALNUM = string.ascii_letters + string.digits
@@ -110,6 +111,14 @@ def _cookie(secret: str) -> SimpleCookie:
     cookie = SimpleCookie()
     cookie["sid"] = secret
     return cookie
+
+
+def _message(secret: str) -> Message:
+    """One with a file and a webhook, of which neither is shown."""
+    webhook = Secret(f"https://oapi.dingtalk.com/robot/sendBySession?session={secret}")
+    where, who, at = Conversation("cid", ConversationKind.SINGLE), Person("042"), datetime(2026, 1, 31, tzinfo=UTC)
+    files = (File(MessageKind.PICTURE, secret),)
+    return Message("m", "ding1", where, who, MessageKind.PICTURE, "", at, webhook=webhook, files=files)
 
 
 Pair = namedtuple("Pair", "left right")  # noqa: PYI024 - of that kind, too
@@ -195,7 +204,26 @@ OF_UNKNOWN: dict[str, Carrier] = {
     "Basic": lambda s: f"Proxy-Authorization: {_basic(s)}",
     "Basic alone": lambda s: f"sent {_basic(s)}, refused",
     "Chinese": lambda s: f"密钥：{s}",
+    "download code": lambda s: json.dumps({"downloadCode": s, "robotCode": "ding1"}),
+    "download code in a rich text": lambda s: str({"richText": [{"type": "picture", "pictureDownloadCode": s}]}),
+    "download code in a payload": lambda s: json.dumps({"data": json.dumps({"content": {"downloadCode": s}})}),
+    "where a file lies": lambda s: f"http://b.oss-cn-x.aliyuncs.com/1.file?Expires=9&OSSAccessKeyId={s}&Signature={s}",
+    "where a file lies, signed anew": lambda s: (
+        f"https://b/1?x-oss-signature={s}&x-oss-security-token={s}&x-oss-date=1"
+    ),
+    "file": lambda s: [File(MessageKind.FILE, s, "报销单.xlsx")],
+    "repr of a message": lambda s: repr(_message(s)),
     "PEM": lambda s: f"-----BEGIN PRIVATE KEY-----\n{s.replace('-', '')}\n-----END PRIVATE KEY-----",
+}
+# Where the token of an answer's page may stand, which has no name.
+OF_PAGE: dict[str, Carrier] = {
+    "link": lambda s: f"https://answers.example/a/{s}",
+    "below a path": lambda s: f"GET /robot/a/{s}/vote HTTP/1.1",
+    "markdown": lambda s: f"[查看全文（需公司网络/VPN）](https://answers.example/a/{s})",
+    "JSON": lambda s: json.dumps({"cardData": {"cardParamMap": {"page_url": f"https://answers.example/a/{s}"}}}),
+    "quoted": lambda s: quote(f"https://answers.example/a/{s}", safe=""),
+    "yarl": lambda s: URL(f"https://answers.example/a/{s}#feedback"),
+    "HTML": lambda s: f'<form method="post" action="/a/{s}/vote">',
 }
 # Where a number of a person may stand.
 OF_PERSON: dict[str, Carrier] = {
@@ -363,6 +391,13 @@ def test_a_persons_number_reaches_no_sink(number: str, shape: str) -> None:
 
 
 @settings(max_examples=30, deadline=None)
+@given(token=st.text(ALNUM + "-_", min_size=22, max_size=22), shape=st.sampled_from(sorted(OF_PAGE)))
+def test_a_pages_token_reaches_no_sink(token: str, shape: str) -> None:
+    """Who knows it reads the answer: it is hidden by where it stands in a link."""
+    assert token not in everything_written(Redactor(), OF_PAGE[shape](token)), shape
+
+
+@settings(max_examples=30, deadline=None)
 @given(secret=known_secrets(), ticket=tickets(), shape=st.sampled_from(sorted(OF_UNKNOWN)))
 def test_an_error_nobody_awaited_shows_no_secret(secret: str, ticket: str, shape: str) -> None:
     """What asyncio says about tasks and handlers is as clean as what we say."""
@@ -514,6 +549,7 @@ KEPT = [
     "2026-11-25T11:22:14.123456Z",
     "2026-11-25 11:22:14,123 +0800",
     "0.24.4b1, aiohttp 3.14.5, Python 3.11.7, Linux 6.18.0-13-amd64",
+    "/srv/a/dingbridge-of-the-company.db, /a/b, download: 3 files",
     "/var/lib/dingbridge/dingbridge.db: disk I/O error",
     "/etc/dingbridge/client_secret: not UTF-8, save as UTF-8",
     "systemd credential anythingllm.api_key: empty, write the secret into it",
