@@ -59,3 +59,20 @@ async def test_a_request_that_never_comes_is_not_waited_for(begun: bytes) -> Non
         async with asyncio.timeout(10):
             assert await reader.read() == b""
         writer.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"GET / HTTP/1.1\r\nHost: x\r\nno header\r\n\r\n", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n", b"x" * 20_000],
+)
+async def test_what_is_no_request_is_no_line_of_the_log(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """Refused, and whoever sends it a million times fills no disk."""
+    async with listening(Listener("127.0.0.1", 0, name="web")) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(sent)
+        writer.write_eof()
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+        writer.close()
+    assert answer == b"" or b" 400 " in answer.split(b"\r\n")[0]
+    assert caplog.records == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import re
 import threading
 from collections.abc import AsyncIterator
@@ -30,6 +31,7 @@ from tests.stores import START, Clock, head, message
 
 DAY_S = 24 * 3600.0
 UNKNOWN = "A" * 22
+FORM = {"Content_Type": "application/x-www-form-urlencoded"}
 NOTHING = Emphasis((), frozenset())
 
 
@@ -268,9 +270,12 @@ async def test_votes_from_the_page(served: Served) -> None:
         ({}, {"verdict": "great"}, 400),
         ({}, {"comment": "x"}, 400),
         ({}, "&".join(f"a{number}=1" for number in range(20)), 415),
-        ({"Content_Type": "application/x-www-form-urlencoded"}, "a=1&" * 20, 400),
+        (FORM, "a=1&" * 20, 400),
         ({"Content_Type": "application/json"}, '{"verdict":"good"}', 415),
         ({}, {"verdict": "good", "comment": "x" * 20_000}, 413),
+        ({**FORM, "Content_Encoding": "gzip"}, gzip.compress(b"comment=" + b"a" * 5_000_000), 413),
+        ({**FORM, "Content_Encoding": "gzip"}, b"verdict=good", 400),
+        ({**FORM, "Content_Encoding": "deflate"}, b"verdict=good", 400),
     ],
 )
 async def test_other_votes_are_refused(served: Served, headers: dict[str, str], data: Any, expected: int) -> None:

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 
 import structlog
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 log = structlog.get_logger("dingbridge.web")
 
 RETRY_S = 5.0
 SEATS = 256  # connections at once: each costs one of the file descriptors that the chat needs, too
 IDLE_S = 30.0  # without a whole request; the library's own is an hour
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a fault says something of us: a stranger's bytes that are no request would fill the log."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
+
+
+_requests = logging.getLogger("dingbridge.web.requests")
+_requests.addFilter(_is_ours)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +62,12 @@ class Listener:
 
     async def serve(self, app: web.Application) -> None:
         runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=1.0, keepalive_timeout=self._idle_s
+            app,
+            access_log=None,
+            logger=_requests,
+            handle_signals=False,
+            shutdown_timeout=1.0,
+            keepalive_timeout=self._idle_s,
         )
         await runner.setup()
         listening: asyncio.Server | None = None

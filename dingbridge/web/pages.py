@@ -252,7 +252,7 @@ async def _fields(request: web.Request) -> dict[str, str]:
         fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=8)
     except TimeoutError:
         raise web.HTTPRequestTimeout(text="the vote did not arrive\n") from None
-    except ValueError:
+    except (ValueError, web.RequestPayloadError):
         raise web.HTTPBadRequest(text="a vote has a verdict and a comment\n") from None
     return {name: values[0] for name, values in fields.items()}
 
