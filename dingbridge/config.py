@@ -192,7 +192,7 @@ def load(path: Path, environ: Mapping[str, str], *, secrets: bool = True) -> Con
     place = _store(reading, store, dingtalk.get("client_id", ""))
     web = _web(reading, reading.section(document, "web"))
     pages = _pages(reading, reading.section(document, "pages"))
-    sources = reading.pairs(document, "sources", decode.url)
+    sources = reading.pairs(document, "sources", decode.link)
     if reading.faults:
         raise ConfigError(reading.faults)
     return Config(

@@ -248,6 +248,16 @@ def url(value: Any) -> str:
     return str(value).rstrip("/")
 
 
+def link(value: Any) -> str:
+    """An http(s) address that people open; a wiki's page is often named by its query."""
+    address = _web_address(value)
+    if address is None:
+        raise Bad("must be an address like https://host/page")
+    if address.raw_user is not None or address.raw_password is not None:
+        raise Bad("must not hold a user or password")
+    return str(value)
+
+
 def page_url(value: Any) -> str:
     """An address as `url`; empty where there is none."""
     return url(value) if value != "" else ""

@@ -81,6 +81,12 @@ def test_every_value_reaches_its_noun(tmp_path: Path) -> None:
     assert (config.web.host, config.web.port, config.web.admin_token.reveal()) == ("::1", 0, "t")
 
 
+def test_documents_may_be_named_by_a_query(tmp_path: Path) -> None:
+    """A wiki's pages often are; the address stays as it was written."""
+    address = "https://wiki.example/pages/viewpage.action?pageId=1234&x=%E5%B7%AE#第八条"
+    assert loaded(tmp_path, toml(rest=f'[sources]\n"差旅" = "{address}"')).sources == {"差旅": address}
+
+
 def test_routes_may_share_a_workspace_without_names(tmp_path: Path) -> None:
     """Only names somebody wrote have to differ."""
     config = loaded(tmp_path, toml(rest='[[route]]\nworkspace = "handbook"\n[[route]]\nhandler = "a.b:c"'))

@@ -35,9 +35,14 @@ FAULTS: list[tuple[dict[str, str], list[str]]] = [
     ({"dingtalk": 'robot_code = "x"'}, ["dingtalk.robot_code: unknown key"]),
     ({"rest": "[limitz]\nworkers = 1"}, ["limitz: unknown section, did you mean limits"]),
     ({"rest": "[zzz]"}, ["zzz: unknown section"]),
+    *(
+        ({"rest": f'[sources]\n"差旅" = "{bad}"'}, ['sources."差旅": must be an address like https://host/page'])
+        for bad in ("ftp://x", "javascript:alert(1)", "dtmd://dingtalkclient/sendMessage?content=x", "//x", "http://")
+    ),
+    ({"rest": '[sources]\n"a" = "https://u:p4ss@x/"'}, ['sources."a": must not hold a user or password']),
     (
-        {"rest": '[sources]\n"差旅" = "ftp://x"'},
-        ['sources."差旅": must be an address like https://host or http://host:port'],
+        {"rest": '[sources]\n"a" = "https://x/\\u202e"'},
+        ['sources."a": has an invisible character inside, copy it again'],
     ),
     (
         {"rest": "[budget]\napi_calls_per_month = -1"},
