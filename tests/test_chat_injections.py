@@ -98,6 +98,10 @@ async def test_nothing_acts_on_a_card(evil: House, group: bool) -> None:
     shown = [frame.text.replace("<br>", "\n") for frame in card.frames] + [card.data["code"]]
     assert [fault for text in shown for fault in faults(text, HOSTS)] == []
     assert list(found(gateway.posts)) == []
+    assert list(card.at_users) == (["042"] if group else [])
+    assert not any(
+        len(nick) > 40 or re.search("[\n\u200b\u202a-\u202e\u2066-\u2069]", nick) for nick in card.at_users.values()
+    )
 
 
 async def test_a_token_is_kept_nowhere(house: House) -> None:

@@ -17,12 +17,12 @@ import pytest
 
 from dingbridge.emphasis import Emphasis
 from dingbridge.errors import StoreUnavailable
-from dingbridge.model import Answer, Outcome, Source, Verdict
+from dingbridge.model import Answer, File, MessageKind, Outcome, Source, Verdict
 from dingbridge.settings import PagesConfig
 from dingbridge.store.intake import Limits
 from dingbridge.store.pages import AnswerPage, AnswerPages
 from dingbridge.texts import Texts
-from dingbridge.web import rendering
+from dingbridge.web import document, rendering
 from dingbridge.web.document import grouped
 from dingbridge.web.pages import PER_MINUTE, Pages
 from tests.answering import ANSWER, INJECTIONS, QUESTION, TTL_S, Served, answered, free_port, serving
@@ -430,6 +430,13 @@ async def test_nothing_foreign_gets_into_the_page(served: Served, text: str) -> 
     assert set(re.findall(r'<a href="(.*?)"', html)) <= {"https://wiki.intra/1"}
     assert not re.search('<[^>]*\\s(?:on\\w+|style|src)=(?!"/static/)', html)
     assert not re.search("[\u200b-\u200f\u202a-\u202e\u2066-\u2069]", html)
+    page = await served.kept.open(token)
+    assert page is not None
+    file = replace(page.told.message, text="", files=(File(MessageKind.FILE, "code", text),))
+    named = replace(page, told=replace(page.told, message=file))
+    alone = document.whole(named, "", Texts("zh-CN"), frame=document.Frame("/css", "/js"), locale="zh-CN", vote_at="/v")
+    assert not ACTIVE.search(alone)
+    assert (alone.count("<script"), alone.count("<form")) == (1, 1)
 
 
 def test_nothing_of_an_answer_is_lost() -> None:

@@ -247,7 +247,7 @@ def test_nothing_acts_wherever_it_stands(nasty: str) -> None:
         Source("名.md", f"800 元 {nasty}", f"{DOC}/{nasty}"),
         Source(f"{nasty}.pdf", nasty, DOC),
     )
-    answer = Answer(f"{nasty}\n\n住宿标准 800 元 {nasty}", sources, refused=True)
+    answer = Answer(f"{nasty}\n\n住宿标准 800 元 {nasty}", sources, refused=True, unread=(nasty,), late=True)
     shape = replace(FULL, question=f"住宿标准 {nasty}", examples=(nasty,))
     for given_answer in (answer, *(passage(answer, n, ZH) for n in range(5))):
         for one_shape in (shape, replace(shape, buttons=False, commands=True), replace(shape, card=True)):

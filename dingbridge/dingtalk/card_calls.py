@@ -21,6 +21,7 @@ from dingbridge.errors import (
     ReplyUncertain,
     ReplyUnsafe,
 )
+from dingbridge.markup import clean
 from dingbridge.model import Message
 
 CREATE = "/v1.0/card/instances/createAndDeliver"
@@ -31,6 +32,7 @@ POOL = "api"
 _UNBILLED_CAUSES = (QUOTA, "token.refused")
 FINALIZED = "param.stream.finalized"
 CREATE_TURN_S = 3.0
+NICK_CHARS = 40
 PAUSE_S = 2.0  # after "too fast", for all cards
 
 
@@ -145,7 +147,8 @@ def _space(robot: str, message: Message, text: str, *, forward: bool) -> dict[st
         }
     deliver: dict[str, Any] = {"robotCode": robot}
     if staff_id:
-        deliver["atUserIds"] = {staff_id: message.sender.nick or staff_id}
+        nick = " ".join(clean(message.sender.nick).split())[:NICK_CHARS]
+        deliver["atUserIds"] = {staff_id: nick or staff_id}
     return {
         "openSpaceId": f"dtv1.card//IM_GROUP.{message.conversation.id}",
         "imGroupOpenSpaceModel": {"supportForward": forward, "notification": {"alertContent": preview}},
