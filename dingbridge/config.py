@@ -50,7 +50,9 @@ SCHEMA: Schema = {
         Field("api_base", decode.url, "https://api.dingtalk.com"),
         Field("oapi_base", decode.url, "https://oapi.dingtalk.com"),
         Field("card_template_id", decode.visible),
-        Field("card_content_key", decode.visible, "content", required="name the template's variable for the answer"),
+        Field(
+            "card_content_key", decode.card_variable, "content", required="name the template's variable for the answer"
+        ),
         *NETWORK,
     ),
     "anythingllm": (

@@ -25,6 +25,7 @@ Decode = Callable[[Any], Any]
 
 MOST = 1_000_000  # in every unit in use far beyond sense, and small enough for timedelta and SQLite
 MANY = 1_000_000_000
+CARD_VARIABLES = ("code", "page_url", "deep", "vote", "note")
 DEFAULT_HANDLER = "anythingllm"
 CURLY = "“”„‟‘’‚‛"
 LENTICULAR = {"【": "[", "】": "]", "「": '"', "」": '"'}  # the rest of full-width ASCII is found by NFKC
@@ -246,6 +247,16 @@ def url(value: Any) -> str:
     if "?" in value or "#" in value:
         raise Bad("must not hold a query (?) or fragment (#)")
     return str(value).rstrip("/")
+
+
+def card_variable(value: Any) -> str:
+    """The template's variable for the answer; the others are ours and would overwrite it."""
+    name = visible(value)
+    if name in CARD_VARIABLES:
+        raise Bad(
+            f"is one of the template's other variables ({', '.join(CARD_VARIABLES)}), name the one for the answer"
+        )
+    return name
 
 
 def link(value: Any) -> str:

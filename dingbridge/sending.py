@@ -11,7 +11,7 @@ import structlog
 from dingbridge.answerer import Found
 from dingbridge.dispatch import Pauses
 from dingbridge.errors import BridgeError, ReplyError, ReplyPaced, ReplyUnsafe, StoreError
-from dingbridge.lease import Lease
+from dingbridge.lease import Lease, keep
 from dingbridge.model import Answer, CardState, Outcome, State, Task
 from dingbridge.setup import Card
 from dingbridge.shape import Shape
@@ -72,7 +72,8 @@ class Sending:
         replies, answer = lease.setup.replies, found.answer or Answer("")
         shape = self._shape(lease, found)
         if answer.page_of and lease.setup.pages is not None:
-            shape = replace(shape, page_url=await lease.setup.pages.link(answer.page_of))
+            url = await keep(self._pauses.store_s, lease.setup.pages.link, answer.page_of)
+            shape = replace(shape, page_url=url)
         parts = await replies.compose(answer, shape)
         if lease.setup.pages is None or found.route is None or not found.route.answer_page:
             return parts

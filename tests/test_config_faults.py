@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dingbridge.config import SCHEMA, load, locate
+from dingbridge.decode import CARD_VARIABLES
 from dingbridge.errors import ConfigError
 from tests.configurations import ENV, HIDDEN, faults, toml
 
@@ -26,10 +27,17 @@ HANDLER = 'route[0].handler: must be "anythingllm" or "package.module:function",
 UNKNOWN_SCHEME = 'store.url: unknown scheme, did you mean "postgresql://"? An SQLite file is named by its path'
 LISTEN = 'web.listen: must be "host:port" or "[IPv6]:port" or "" (off), got'
 BLANKS = "has blanks at its ends"
+OTHERS = f"is one of the template's other variables ({', '.join(CARD_VARIABLES)}), name the one for the answer"
 FAULTS: list[tuple[dict[str, str], list[str]]] = [
     # names
     ({"route": 'workspce = "h"'}, ["route[0].workspce: unknown key, did you mean workspace"]),
     ({"dingtalk": 'Api-Base = "https://a.example"'}, ["dingtalk.Api-Base: unknown key, did you mean api_base"]),
+    (
+        {"dingtalk": 'card_content_key = "page_url"'},
+        [
+            f"dingtalk.card_content_key: {OTHERS}",
+        ],
+    ),
     ({"dingtalk": "zzz = 1"}, ["dingtalk.zzz: unknown key"]),
     ({"dingtalk": '"a\\nb" = 1'}, ['dingtalk."a\\nb": unknown key']),
     ({"dingtalk": 'robot_code = "x"'}, ["dingtalk.robot_code: unknown key"]),
