@@ -269,7 +269,7 @@ async def test_the_robot_shows_itself_as_it_is_told() -> None:
         assert "谢谢" in (await visitor.answer(2))["text"]
 
         await visitor.act("robot", name="cards", value=True)
-        assert stage.daemon.pid != pid
+        assert stage.daemon.pid == pid
         await visitor.say(OTHER)
         card = await visitor.until(lambda state: next((one for one in state["messages"] if one["card"]), None))
         assert card["kind"] == "card"
