@@ -470,7 +470,7 @@ async def _spoken_of(stage: Stage) -> None:
     await stage.say(f"/bad {stage.code(sent)} 太旧", (TEXTS("thanks_reason"),), (TEXTS("nothing_told"),))
     await stage.say("/good", (TEXTS("thanks_good"),), (TEXTS("nothing_told"),))
     await stage.say("/full", ("甲",), (TEXTS("nothing_told"),))
-    await stage.say("/deep", ("答：甲",), (TEXTS("nothing_told"),))
+    await stage.say("/deep 乙", ("答：乙",))
 
 
 async def _handed_over(stage: Stage, end: str = "/回复 {} 请看附件", told: str = "请看附件") -> None:
