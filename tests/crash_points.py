@@ -515,7 +515,10 @@ async def _document(stage: Stage) -> None:
             archive.writestr(name, random.Random(1).randbytes(300_000))
     code = stage.gateway.add_file(written.getvalue(), name="制度.docx")
     stage.backend.answer = lambda _: "答：文件"
-    payload = {"msgtype": "file", "content": {"spaceId": "1", "fileId": "2", "fileName": "制度.docx", "downloadCode": code}}
+    payload = {
+        "msgtype": "file",
+        "content": {"spaceId": "1", "fileId": "2", "fileName": "制度.docx", "downloadCode": code},
+    }
     await stage.say(None, ("答：文件",), payload=payload)
 
 

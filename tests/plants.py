@@ -66,9 +66,7 @@ BUGS: dict[str, tuple[Change, ...]] = {
         Change(intake, "put", "found.fetchone()) is not None:", "found.fetchone()) and known[3] is None:"),
     ),
     "dedupe: a duplicate /new starts one more topic": (
-        Change(
-            intake, "put", "remember_webhook(c, message)", "fresh and _raised(c, limits.context_of(message), now)"
-        ),
+        Change(intake, "put", "remember_webhook(c, message)", "fresh and _raised(c, limits.context_of(message), now)"),
     ),
     "lane order: the newest comes next": (Change(work, "advance", "min(id)", "max(id)"),),
     "lane order: /cancel frees a lane whose head still runs": (
