@@ -9,7 +9,7 @@ from dingbridge import commands
 from dingbridge.answerer import Ask, Found
 from dingbridge.desk import Desk
 from dingbridge.lease import Lease
-from dingbridge.model import Answer, Attachment, CardState, Message, Outcome
+from dingbridge.model import Answer, Attachment, CardState, Message, Outcome, code_of_track
 from dingbridge.notices import Notices, Progress
 from dingbridge.setup import Setup
 from dingbridge.store.store import Store
@@ -71,8 +71,8 @@ class Inquiry:
         """With the question that is to be asked deeper: a new one, one that is named, or the last one; or none."""
         code, rest = commands.coded(argument)
         told = await self._desk.told(message, code) if code or not argument else None
-        if told is None:
-            return replace(message, text=argument)
+        if told is None:  # what looks like a code may be a word, but not where a button has said it
+            return replace(message, text="" if code and code_of_track(message.id.partition(":")[0]) else argument)
         return replace(message, text="\n".join(filter(None, (told.question, rest))))
 
 

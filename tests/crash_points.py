@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from dingbridge.model import card_track, trace_code
-from dingbridge.sim.anythingllm import AnythingLLM
+from dingbridge.sim.anythingllm import AnythingLLM, Workspace, handbook_folder
 from dingbridge.sim.gateway import Gateway, Sent
 from dingbridge.sim.gateway_card_records import Card
 from dingbridge.texts import Texts
@@ -39,6 +39,7 @@ TEXTS = Texts("zh-CN")
 TROUBLE = TEXTS("trouble")
 FRONT = TEXTS("question_front", question="")
 TEMPLATE = "crash.schema"
+DEEP = "expert"
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 60.0
 AT_ONCE = 6
@@ -398,6 +399,10 @@ async def _card_in_a_group(stage: Stage) -> None:
     await stage.say("长", ("答：甲乙丙丁", "(8/8)"), group=True)
 
 
+async def _long_frames(stage: Stage) -> None:
+    await stage.say("长")
+
+
 async def _card_refused(stage: Stage) -> None:
     stage.gateway.plant("card.create_and_deliver", (400, "invalidParameter"))
     await stage.say("卡")
@@ -446,6 +451,7 @@ async def _card_cancelled(stage: Stage) -> None:
 
 async def _pressed(stage: Stage) -> None:
     """Judged, handed over and asked deeper from a card."""
+    stage.backend.answer = lambda question: "深：按" if FRONT in question else "答：按"
     sent = await stage.say("按")
     await stage.ended(1)
     await stage.press(sent, "good")
@@ -543,10 +549,11 @@ CARD = {"dingtalk": {"card_template_id": TEMPLATE}}
 PAGES = {"pages": {"listen": "127.0.0.1:0", "public_url": "http://127.0.0.1:9"}}
 FACE = {"reply": {"notice": "emotion", "notice_after_s": 0.04}}
 BUTTONS = {"reply": {"notice": "off", "quick_replies": "buttons"}}
-ROUTED = {"route": [{"workspace": "handbook", "deep_workspace": "handbook", "contact": "boss"}]}
+ROUTED = {"route": [{"workspace": "handbook", "deep_workspace": DEEP, "contact": "boss"}]}
 # A notice would use up what goes wrong with the answer.
 QUIET = {"reply": {"notice": "off"}}
 HANDLER = """
+import asyncio
 from dingbridge import Answer
 
 async def handle(message, reply):
@@ -555,9 +562,15 @@ async def handle(message, reply):
         raise RuntimeError(message.text)
     return "答：" + message.text
 
+async def growing(message, reply):
+    await reply.update("word " * 2000)
+    await asyncio.sleep(0.15)
+    return "答：" + message.text
+
 async def at_once(message, reply):
     return "答：" + message.text
 """
+OWN_GROWING = {"route": [{"handler": "crash_handler:growing"}], "handlers": {"path": ["."]}}
 OWN_AT_ONCE = {"route": [{"handler": "crash_handler:at_once"}], "handlers": {"path": ["."]}}
 OWN = {"route": [{"handler": "crash_handler:handle"}], "handlers": {"path": ["."]}}
 NAMED = {"route": [{"workspace": "员工手册"}]}
@@ -591,6 +604,7 @@ SCRIPTS = (
     Script("left over", _left_over, before=_left_in_work),
     Script("card", _card, tables=CARD),
     Script("card in a group", _card_in_a_group, tables=CARD),
+    Script("long frames", _long_frames, tables=CARD | OWN_GROWING),
     Script("card refused", _card_refused, tables=CARD),
     Script("card perhaps", _card_perhaps, tables=CARD),
     Script("card left", _card_left, tables=CARD | OWN_AT_ONCE),
@@ -602,7 +616,7 @@ SCRIPTS = (
     Script("card cancelled", _card_cancelled, tables=CARD),
     Script("card left over", _left_over, tables=CARD, before=_left_in_work),
     Script("pressed", _pressed, tables=CARD | ROUTED | PAGES),
-    Script("spoken of", _spoken_of, tables=ROUTED | PAGES),
+    Script("spoken of", _spoken_of, lanes=2, tables=ROUTED | PAGES),
     Script("handed over", _handed_over, tables=ROUTED),
     Script("solved", _solved, tables=ROUTED),
     Script("buttons", _buttons, tables=BUTTONS),
@@ -668,6 +682,7 @@ class Theatre:
         async with Gateway() as gateway, AnythingLLM() as backend:
             gateway.redeliver_after_s = 0.3
             gateway.add_template(TEMPLATE)
+            backend.workspaces[DEEP] = Workspace("专家", handbook_folder())
             backend.answer, backend.answer_delay_s = (lambda question: f"答：{question.rpartition(FRONT)[2]}"), 0.0
             tables = {
                 "anythingllm": {"attempts": 1},
@@ -735,8 +750,8 @@ def _answered(stage: Stage) -> Counter[str]:
 
 
 def _asked(stage: Stage) -> list[str]:
-    """What the backend was asked, without what was said before."""
-    return [asked.message.rpartition(FRONT)[2] for asked in stage.backend.asked]
+    """What the backend was asked, without what was said before, and without what was asked deeper."""
+    return [asked.message.rpartition(FRONT)[2] for asked in stage.backend.asked if asked.workspace != DEEP]
 
 
 def _broken(stage: Stage, known: Counter[str], fillings: int) -> Iterator[str]:
