@@ -653,8 +653,7 @@ class World:
     def _judge_what_came_after(self, votes: list[tuple[str, str]], handed: list[tuple[str, float | None]]) -> None:
         for key, person in votes:
             self.met["vote"] += 1
-            answered = self.said[key].outcome in (Outcome.ANSWERED, Outcome.PARTIAL, Outcome.REFUSED)
-            self.expect(answered or self.said[key].retried, f"judged without an answer: {self.said[key]}")
+            self.expect(self.said[key].given, f"judged without an answer: {self.said[key]}")
             self.expect(any(one.who[1] == person for one in self.said.values()), f"judged by nobody: {person}")
         for key, closed_at in handed:
             for what in ("contact", *(("closed",) if closed_at is not None else ())):
