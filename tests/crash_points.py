@@ -44,6 +44,7 @@ ROOT = Path(__file__).parents[1]
 PATIENCE_S = 60.0
 AT_ONCE = 6
 TRIES = 4
+MOST_TRIES = 60
 
 
 # -- processes
@@ -856,8 +857,13 @@ class Findings:
         )
 
 
-async def explore(folder: Path, *, everything: bool = False, at_once: int = AT_ONCE) -> Findings:
-    """Each moment once, in one of the scripts that come to it; `everything`: in each, and at its second time, too."""
+async def explore(
+    folder: Path, *, everything: bool = False, last: int | None = None, at_once: int = AT_ONCE
+) -> Findings:
+    """Each moment once, in one of the scripts that come to it; `everything`: in each, and at its second time, too.
+
+    last: so many awaits of a way are looked at, so that two that end alike count as one.
+    """
     findings = Findings()
     async with nursery("watched") as watched, nursery() as plain:
         theatre = Theatre(watched, plain, folder)
@@ -866,7 +872,7 @@ async def explore(folder: Path, *, everything: bool = False, at_once: int = AT_O
             findings.reached.update(place for moment in moments for place in places(moment))
         slots = asyncio.Semaphore(at_once)
         async with asyncio.TaskGroup() as group:
-            for points in _each(recorded) if everything else _one_of_each(recorded):
+            for points in _each(recorded) if everything else _one_of_each(recorded, last):
                 group.create_task(_examine(theatre, points, findings, slots))
     return findings
 
@@ -877,18 +883,23 @@ def _each(recorded: Mapping[Script, Counter[str]]) -> Iterator[Points]:
             yield from (Points(moment, (Point(script, moment, nth),)) for nth in range(1, min(count, 2) + 1))
 
 
-def _one_of_each(recorded: Mapping[Script, Counter[str]]) -> Iterator[Points]:
+def _one_of_each(recorded: Mapping[Script, Counter[str]], last: int | None) -> Iterator[Points]:
     """Spread over the scripts, so that each common moment is met under another circumstance."""
-    moments = sorted({moment for moments in recorded.values() for moment in moments})
-    for number, moment in enumerate(moments):
-        scripts = [script for script, moments in recorded.items() if moment in moments]
-        first = number % len(scripts)
-        yield Points(moment, tuple(Point(script, moment, 1) for script in scripts[first:] + scripts[:first]))
+    alike: dict[tuple[str, ...], list[Point]] = {}
+    for script, moments in recorded.items():
+        for moment in moments:
+            way, _, phase = moment.partition(" | ")
+            end = way.split(" > ")[-last:] if last else way.split(" > ")
+            alike.setdefault((*end, phase), []).append(Point(script, moment, 1))
+    for number, key in enumerate(sorted(alike)):
+        points = alike[key]
+        first = number % len(points)
+        yield Points(points[first].moment, tuple(points[first:] + points[:first]))
 
 
 async def _examine(theatre: Theatre, points: Points, findings: Findings, slots: asyncio.Semaphore) -> None:
     async with slots:
-        for point in points.points * TRIES:  # chunks and timers fall differently each time
+        for point in (points.points * TRIES)[:MOST_TRIES]:  # chunks and timers fall differently each time
             run = await theatre.die(point)
             findings.wrong += [f"{point}: {wrong}" for wrong in run.wrong]
             if run.died:

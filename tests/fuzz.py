@@ -33,7 +33,7 @@ ASKS = st.lists(
 SENDS = st.lists(
     st.sampled_from(["", "slow", "stuck", "lost", "vanished", "down", "paced", "expired", "unsafe"]), max_size=3
 )
-OPENS = st.lists(st.sampled_from(["", "refused", "late", "vanished"]), max_size=1)
+OPENS = st.lists(st.sampled_from(["late", "refused", "vanished"]), max_size=1)
 ENDS = st.lists(st.sampled_from(["", "slow", "lost", "vanished", "down", "paced", "refused", "unsafe"]), max_size=4)
 COMMAND = st.sampled_from(["/new", "/cancel", "/status", "/good", "/bad 旧", "/human", "/deep"])
 TURNS = st.integers(0, 45)  # about as many as a question takes from its frame to its end
