@@ -563,7 +563,7 @@ class World:
     def asked_by(self, number: str, session: str) -> Said:
         """A question may be one that is asked again, deeper, by another message of its context."""
         said = self.said[number]
-        if not said.ended:
+        if not said.kept and not said.ended:
             return said
         again = [one for one in self._by_row.values() if one.lane == session and one.deep and not one.ended]
         return again[0] if again else said
