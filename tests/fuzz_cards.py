@@ -97,6 +97,9 @@ class PlayedCard:
         self._cards = cards
         self._track = track
 
+    async def show(self, text: str) -> None:
+        self.update(text)
+
     def update(self, text: str) -> None:
         """What is seen on the way is nobody's promise."""
 
