@@ -93,6 +93,8 @@ class PlayedCards:
 class PlayedCard:
     """`Card`."""
 
+    newest = ""
+
     def __init__(self, cards: PlayedCards, track: str) -> None:
         self._cards = cards
         self._track = track
