@@ -207,7 +207,7 @@ class Desk:
         handover = await keep(self._pause_s, self._store.answers.handed_over, message.robot, code)
         if handover is None or handover.closed:
             return
-        said = self._texts(handover.route)("handover_unreached", question=handover.asked.text)
+        said = self._texts(handover.route)("handover_unreached", question=markup.said(handover.asked.text, ASKED_CHARS))
         to = replace(handover.asked, id=f"{key}:closed", text="", files=())
         await keep(self._pause_s, self._store.answers.close_handover, handover, "", to, Answer(said))
         self._counted("handover", "unreached")

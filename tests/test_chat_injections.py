@@ -82,6 +82,19 @@ async def test_nothing_acts_in_messages(evil: House, group: bool, buttons: str) 
     assert len([line for line in lines if line.startswith("**转人工** 编号")]) == 1
 
 
+async def test_nothing_acts_in_what_did_not_arrive(evil: House) -> None:
+    """The question comes back to who asked it as a quote."""
+    evil.gateway.invalid_staff = {"boss"}
+    async with evil.app(route=[ROUTE]):
+        for text in (EVIL, "/转人工"):
+            await evil.gateway.say(text)
+            await evil.gateway.next_post("cid-042")
+        back = await evil.gateway.next_post("cid-042")
+    assert back.text.startswith(TEXTS("handover_unreached", question="").split("\n")[0])
+    assert list(found(evil.gateway.posts)) == []
+    assert back.text.split("\n").count("**问题**") == 1
+
+
 @pytest.mark.parametrize("group", [False, True])
 async def test_nothing_acts_on_a_card(evil: House, group: bool) -> None:
     """Not in what it shows first, not in a frame, wherever the text breaks off, and not at its end."""
