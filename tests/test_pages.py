@@ -87,6 +87,13 @@ async def test_a_page_has_one_vote(place: Place) -> None:
         page = await pages.open(token)
         assert page is not None
         assert page.comment == ""
+        row, *_ = await store._engine.run(lambda c: c.execute("SELECT id FROM message").fetchone())
+        again = await pages.issue(row)
+        assert again != token
+        page = await pages.open(again)
+        assert page is not None
+        assert page.verdict == "bad"
+        assert await pages.vote(again, Verdict.BAD)
         ((person, verdict, voted_at, route, question, answer),) = place.rows(
             "person, verdict, voted_at, route, question, answer", "vote"
         )

@@ -51,14 +51,14 @@ class AnswerPages:
         return await self._engine.run(lambda c: _find(c, _hash(token), now))
 
     async def vote(self, token: str, verdict: Verdict, comment: str = "") -> bool:
-        """This page's one vote, instead of the one before; nobody is named. False where there is no such page."""
+        """The answer's one vote by its pages, instead of the one before. False where there is no such page."""
         now, digest = self._clock(), _hash(token)
 
         def run(c: Connection) -> bool:
             page = _find(c, digest, now)
             if page is None:
                 return False
-            answers.judge(c, page.told, _person(digest), verdict, comment[:MAX_COMMENT], now=now, whole=True)
+            answers.judge(c, page.told, _person(page.told), verdict, comment[:MAX_COMMENT], now=now, whole=True)
             return True
 
         return await self._engine.run(run)
@@ -73,8 +73,9 @@ def _hash(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _person(digest: str) -> str:
-    return f"page:{digest[:16]}"
+def _person(told: Told) -> str:
+    """The same behind every link to an answer: whoever asks for more links has no more votes."""
+    return f"page:{_hash(told.message.id)[:16]}"
 
 
 def _find(c: Connection, digest: str, now: float) -> AnswerPage | None:
@@ -89,6 +90,6 @@ def _find(c: Connection, digest: str, now: float) -> AnswerPage | None:
         return None
     vote = c.execute(
         "SELECT verdict, comment FROM vote WHERE robot = ? AND key = ? AND person = ?",
-        (told.message.robot, told.message.id, _person(digest)),
+        (told.message.robot, told.message.id, _person(told)),
     ).fetchone()
     return AnswerPage(told, until, Verdict(vote[0]), vote[1]) if vote is not None else AnswerPage(told, until)
