@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -20,9 +20,11 @@ async def _answer(_: web.Request) -> web.Response:
 
 
 @asynccontextmanager
-async def listening(listener: Listener) -> AsyncIterator[tuple[str, int]]:
+async def listening(
+    listener: Listener, answer: Callable[[web.Request], Awaitable[web.StreamResponse]] = _answer
+) -> AsyncIterator[tuple[str, int]]:
     app = web.Application()
-    app.router.add_get("/", _answer)
+    app.router.add_get("/", answer)
     running = asyncio.create_task(listener.serve(app))
     try:
         while listener.address is None:
@@ -76,3 +78,32 @@ async def test_what_is_no_request_is_no_line_of_the_log(sent: bytes, caplog: pyt
         writer.close()
     assert answer == b"" or b" 400 " in answer.split(b"\r\n")[0]
     assert caplog.records == []
+
+
+async def test_who_goes_away_is_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Whether in the middle of an answer, or by giving way to others before it."""
+    begun, go, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        begun.set()
+        await go.wait()
+        try:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            for _ in range(100):
+                await response.write(b"x" * 100_000)
+        finally:
+            asyncio.get_running_loop().call_soon(ended.set)
+        return response
+
+    async with listening(Listener("127.0.0.1", 0, name="web", seats=1), slow) as (host, port):
+        _, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await begun.wait()
+        _, other = await asyncio.open_connection(host, port)
+        writer.transport.abort()
+        async with asyncio.timeout(10):
+            go.set()
+            await ended.wait()
+        other.close()
+    assert [record.getMessage() for record in caplog.records] == []

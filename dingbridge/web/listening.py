@@ -18,9 +18,9 @@ IDLE_S = 30.0  # without a whole request; the library's own is an hour
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Whether a fault says something of us: a stranger's bytes that are no request would fill the log."""
+    """Whether a fault says something of us: who sends what is no request, or goes away, would fill the log."""
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionResetError)
 
 
 _requests = logging.getLogger("dingbridge.web.requests")
