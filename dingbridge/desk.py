@@ -113,7 +113,6 @@ class Desk:
 
     async def close_cards(self) -> None:
         """Those of messages that have ended without their last word on them. Raises StoreError."""
-        self.card_ended.clear()
         answers = self._store.answers
         for one in await answers.open_cards(CARDS):
             says, age_s = CardState.CLOSED, self._clock() - one.ended_at

@@ -66,7 +66,8 @@ class Inquiry:
         if found.answer is None:
             return found
         asked = message.text if deep else ""
-        return replace(found, answer=replace(found.answer, first=known.first, question=asked))
+        first = known.first and not found.answer.refused  # a refusal says what else can be done by itself
+        return replace(found, answer=replace(found.answer, first=first, question=asked))
 
     async def _deeper(self, message: Message, argument: str) -> Message:
         """With the question that is to be asked deeper: a new one, one that is named, or the last one; or none."""

@@ -102,7 +102,7 @@ class Sending:
             commands=judged and (group or setup.quick_replies == "commands"),
             deep=_deeper(found),
             human=bool(route and route.contact),
-            hint=answer.first and found.outcome in _JUDGED,
+            hint=answer.first,
             examples=route.examples if route else (),
         )
 

@@ -20,7 +20,7 @@ _CARD = "UPDATE message SET card = ? WHERE id = ? AND finished_at IS NOT NULL"
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """turns: the last ones of the context, oldest first. first: the asker has had no answer before."""
+    """turns: the last ones of the context, oldest first. first: the asker has had no answer before but refusals."""
 
     turns: tuple[Turn, ...] = ()
     first: bool = False
