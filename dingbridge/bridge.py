@@ -81,7 +81,9 @@ class Bridge:
             counted=counted,
         )
         self._inquiry = Inquiry(self.desk, self._notices)
-        self._sending = Sending(clock=clock, pauses=self._pauses, ended=self._wake, left=self._leave)
+        self._sending = Sending(
+            clock=clock, pauses=self._pauses, ended=self._wake, left=self._leave, unreached=self.desk.unreached
+        )
         self._questions = self._dispatcher(store.lease, setup.workers)
         self._express = self._dispatcher(partial(store.lease, express=True), EXPRESS)
         self._dispatchers = (self._express, self._questions)

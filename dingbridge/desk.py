@@ -35,6 +35,7 @@ from dingbridge.store.store import Store
 from dingbridge.texts import Texts
 
 SUGGESTED = 5
+TO_CONTACT = ":contact"  # behind the msgId of what is handed over
 CARDS = 20  # closed in one go
 # Buttons that stand for a command of that name, and what is said where there is nothing behind one.
 _STANDS_FOR = {"deep": "deep_none", "full": "no_page", "human": "no_contact"}
@@ -175,7 +176,7 @@ class Desk:
             answer=told.answer.text or texts("refused"),
             code=told.code,
         )
-        contact = _to_person(message, route.contact, f"{told.message.id}:contact")
+        contact = _to_person(message, route.contact, f"{told.message.id}{TO_CONTACT}")
         opened = await keep(self._pause_s, self._store.answers.hand_over, told, message, contact, Answer(said))
         self._wake()
         if opened:
@@ -197,6 +198,21 @@ class Desk:
         if closed:
             self._counted("handover", "closed")
         return "handover_closed" if closed else "handover_closed_before"
+
+    async def unreached(self, message: Message) -> None:
+        """A message of ours will never arrive: who waits for a colleague behind it is told."""
+        key = message.id.removesuffix(TO_CONTACT)
+        if key == message.id:
+            return
+        code = trace_code(message.robot, key)
+        handover = await keep(self._pause_s, self._store.answers.handed_over, message.robot, code)
+        if handover is None or handover.closed:
+            return
+        said = self._texts(handover.route)("handover_unreached", question=handover.asked.text)
+        to = replace(handover.asked, id=f"{key}:closed", text="", files=())
+        await keep(self._pause_s, self._store.answers.close_handover, handover, "", to, Answer(said))
+        self._counted("handover", "unreached")
+        self._wake()
 
     # -- a button was pressed
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from dingbridge.answerer import Found
 from dingbridge.dispatch import Pauses
 from dingbridge.errors import BridgeError, ReplyError, ReplyPaced, ReplyUnsafe, StoreError
 from dingbridge.lease import Lease
-from dingbridge.model import Answer, CardState, Outcome, State, Task
+from dingbridge.model import Answer, CardState, Message, Outcome, State, Task
 from dingbridge.setup import Card
 from dingbridge.shape import Shape
 
@@ -22,7 +22,10 @@ _JUDGED = (Outcome.ANSWERED, Outcome.PARTIAL)
 
 
 class Sending:
-    """ended: told of each message that was given back or closed here. left: of what is left behind of those closed."""
+    """ended: told of each message that was given back or closed here. left: of what is left behind of those closed.
+
+    unreached: told of messages of our own that nobody will read.
+    """
 
     def __init__(
         self,
@@ -31,11 +34,13 @@ class Sending:
         pauses: Pauses,
         ended: Callable[[Lease], None],
         left: Callable[[Lease, Found], None],
+        unreached: Callable[[Message], Awaitable[None]],
     ) -> None:
         self._clock = clock
         self._pauses = pauses
         self._ended = ended
         self._left = left
+        self._unreached = unreached
 
     async def send(self, lease: Lease, found: Found, *, doubt: bool = False) -> int | None:
         """Send what has not been sent; the number of parts, or None where it was given back or given up.
@@ -174,6 +179,8 @@ class Sending:
         await self.give_back(lease, 0.0, error)
 
     async def _bury(self, lease: Lease, error: BridgeError, found: Found | None, *, uncertain: bool = False) -> None:
+        if lease.delivery.task is Task.TELL:
+            await self._unreached(lease.delivery.message)
         route, handler_s = (found.route, found.handler_s) if found else (None, None)
         given_up = Found(None, Outcome.UNDELIVERABLE, route, error.detail, error.cause, handler_s)
         if await lease.bury(given_up, uncertain=uncertain):

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from dingbridge.model import card_track, trace_code
-from dingbridge.sim.anythingllm import AnythingLLM
+from dingbridge.sim.anythingllm import AnythingLLM, Workspace, handbook_folder
 from dingbridge.sim.gateway import Gateway, Sent
 from dingbridge.sim.gateway_card_records import Card
 from dingbridge.texts import Texts
@@ -39,10 +39,12 @@ TEXTS = Texts("zh-CN")
 TROUBLE = TEXTS("trouble")
 FRONT = TEXTS("question_front", question="")
 TEMPLATE = "crash.schema"
+DEEP = "expert"
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 60.0
 AT_ONCE = 6
 TRIES = 4
+MOST_TRIES = 60
 
 
 # -- processes
@@ -403,6 +405,10 @@ async def _card_in_a_group(stage: Stage) -> None:
     await stage.say("长", ("答：甲乙丙丁", "(8/8)"), group=True)
 
 
+async def _long_frames(stage: Stage) -> None:
+    await stage.say("长")
+
+
 async def _card_refused(stage: Stage) -> None:
     stage.gateway.plant("card.create_and_deliver", (400, "invalidParameter"))
     await stage.say("卡")
@@ -451,6 +457,7 @@ async def _card_cancelled(stage: Stage) -> None:
 
 async def _pressed(stage: Stage) -> None:
     """Judged, handed over and asked deeper from a card."""
+    stage.backend.answer = lambda question: "深：按" if FRONT in question else "答：按"
     sent = await stage.say("按")
     await stage.ended(1)
     await stage.press(sent, "good")
@@ -470,7 +477,7 @@ async def _spoken_of(stage: Stage) -> None:
     await stage.say(f"/bad {stage.code(sent)} 太旧", (TEXTS("thanks_reason"),), (TEXTS("nothing_told"),))
     await stage.say("/good", (TEXTS("thanks_good"),), (TEXTS("nothing_told"),))
     await stage.say("/full", ("甲",), (TEXTS("nothing_told"),))
-    await stage.say("/deep", ("答：甲",), (TEXTS("nothing_told"),))
+    await stage.say("/deep 乙", ("答：乙",))
 
 
 async def _handed_over(stage: Stage, end: str = "/回复 {} 请看附件", told: str = "请看附件") -> None:
@@ -558,16 +565,22 @@ CARD = {"dingtalk": {"card_template_id": TEMPLATE}}
 PAGES = {"pages": {"listen": "127.0.0.1:0", "public_url": "http://127.0.0.1:9"}}
 FACE = {"reply": {"notice": "emotion", "notice_after_s": 0.04}}
 BUTTONS = {"reply": {"notice": "off", "quick_replies": "buttons"}}
-ROUTED = {"route": [{"workspace": "handbook", "deep_workspace": "handbook", "contact": "boss"}]}
+ROUTED = {"route": [{"workspace": "handbook", "deep_workspace": DEEP, "contact": "boss"}]}
 # A notice would use up what goes wrong with the answer.
 QUIET = {"reply": {"notice": "off"}}
 HANDLER = """
+import asyncio
 from dingbridge import Answer
 
 async def handle(message, reply):
     await reply.update("…")
     if message.text == "raise":
         raise RuntimeError(message.text)
+    return "答：" + message.text
+
+async def growing(message, reply):
+    await reply.update("word " * 2000)
+    await asyncio.sleep(0.15)
     return "答：" + message.text
 
 async def at_once(message, reply):
@@ -577,6 +590,7 @@ async def by_itself(message, reply):
     await reply.update("答：" + message.text)
 """
 OWN_BY_ITSELF = {"route": [{"handler": "crash_handler:by_itself"}], "handlers": {"path": ["."]}}
+OWN_GROWING = {"route": [{"handler": "crash_handler:growing"}], "handlers": {"path": ["."]}}
 OWN_AT_ONCE = {"route": [{"handler": "crash_handler:at_once"}], "handlers": {"path": ["."]}}
 OWN = {"route": [{"handler": "crash_handler:handle"}], "handlers": {"path": ["."]}}
 NAMED = {"route": [{"workspace": "员工手册"}]}
@@ -610,6 +624,7 @@ SCRIPTS = (
     Script("left over", _left_over, before=_left_in_work),
     Script("card", _card, tables=CARD),
     Script("card in a group", _card_in_a_group, tables=CARD),
+    Script("long frames", _long_frames, tables=CARD | OWN_GROWING),
     Script("card refused", _card_refused, tables=CARD),
     Script("card perhaps", _card_perhaps, tables=CARD),
     Script("card left", _card_left, tables=CARD | OWN_AT_ONCE),
@@ -689,6 +704,7 @@ class Theatre:
         async with Gateway() as gateway, AnythingLLM() as backend:
             gateway.redeliver_after_s = 0.3
             gateway.add_template(TEMPLATE)
+            backend.workspaces[DEEP] = Workspace("专家", handbook_folder())
             backend.answer, backend.answer_delay_s = (lambda question: f"答：{question.rpartition(FRONT)[2]}"), 0.0
             tables = {
                 "anythingllm": {"attempts": 1},
@@ -756,8 +772,8 @@ def _answered(stage: Stage) -> Counter[str]:
 
 
 def _asked(stage: Stage) -> list[str]:
-    """What the backend was asked, without what was said before."""
-    return [asked.message.rpartition(FRONT)[2] for asked in stage.backend.asked]
+    """What the backend was asked, without what was said before, and without what was asked deeper."""
+    return [asked.message.rpartition(FRONT)[2] for asked in stage.backend.asked if asked.workspace != DEEP]
 
 
 def _broken(stage: Stage, known: Counter[str], fillings: int) -> Iterator[str]:
@@ -862,8 +878,13 @@ class Findings:
         )
 
 
-async def explore(folder: Path, *, everything: bool = False, at_once: int = AT_ONCE) -> Findings:
-    """Each moment once, in one of the scripts that come to it; `everything`: in each, and at its second time, too."""
+async def explore(
+    folder: Path, *, everything: bool = False, last: int | None = None, at_once: int = AT_ONCE
+) -> Findings:
+    """Each moment once, in one of the scripts that come to it; `everything`: in each, and at its second time, too.
+
+    last: so many awaits of a way are looked at, so that two that end alike count as one.
+    """
     findings = Findings()
     async with nursery("watched") as watched, nursery() as plain:
         theatre = Theatre(watched, plain, folder)
@@ -872,7 +893,7 @@ async def explore(folder: Path, *, everything: bool = False, at_once: int = AT_O
             findings.reached.update(place for moment in moments for place in places(moment))
         slots = asyncio.Semaphore(at_once)
         async with asyncio.TaskGroup() as group:
-            for points in _each(recorded) if everything else _one_of_each(recorded):
+            for points in _each(recorded) if everything else _one_of_each(recorded, last):
                 group.create_task(_examine(theatre, points, findings, slots))
     return findings
 
@@ -883,18 +904,23 @@ def _each(recorded: Mapping[Script, Counter[str]]) -> Iterator[Points]:
             yield from (Points(moment, (Point(script, moment, nth),)) for nth in range(1, min(count, 2) + 1))
 
 
-def _one_of_each(recorded: Mapping[Script, Counter[str]]) -> Iterator[Points]:
+def _one_of_each(recorded: Mapping[Script, Counter[str]], last: int | None) -> Iterator[Points]:
     """Spread over the scripts, so that each common moment is met under another circumstance."""
-    moments = sorted({moment for moments in recorded.values() for moment in moments})
-    for number, moment in enumerate(moments):
-        scripts = [script for script, moments in recorded.items() if moment in moments]
-        first = number % len(scripts)
-        yield Points(moment, tuple(Point(script, moment, 1) for script in scripts[first:] + scripts[:first]))
+    alike: dict[tuple[str, ...], list[Point]] = {}
+    for script, moments in recorded.items():
+        for moment in moments:
+            way, _, phase = moment.partition(" | ")
+            end = way.split(" > ")[-last:] if last else way.split(" > ")
+            alike.setdefault((*end, phase), []).append(Point(script, moment, 1))
+    for number, key in enumerate(sorted(alike)):
+        points = alike[key]
+        first = number % len(points)
+        yield Points(points[first].moment, tuple(points[first:] + points[:first]))
 
 
 async def _examine(theatre: Theatre, points: Points, findings: Findings, slots: asyncio.Semaphore) -> None:
     async with slots:
-        for point in points.points * TRIES:  # chunks and timers fall differently each time
+        for point in (points.points * TRIES)[:MOST_TRIES]:  # chunks and timers fall differently each time
             run = await theatre.die(point)
             findings.wrong += [f"{point}: {wrong}" for wrong in run.wrong]
             if run.died:

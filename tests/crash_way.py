@@ -75,9 +75,7 @@ LEFT_OUT = tuple(function for functions in REASONS.values() for function in func
 
 # Single places that no message comes to, by function and text.
 NETS: dict[str, str] = {
-    "bridge.py Bridge._in_order: self._sending.give_back(lease, self._pauses.store_s, error)": (
-        "whoever writes waits by itself"
-    ),
+    "bridge.py Bridge._in_order: self._sending.give_back(lease, self._pauses.store_s, error)": "writes wait",
     "bridge.py Bridge._in_order: self._sending.replace(lease, _bug(error))": "a bug",
     "dingtalk/stream.py Stream._route: self._client.system_handler.raw_process(_parsed(SystemMessage, frame))": "pings",
     "dingtalk/openapi.py OpenAPI._renew_token: self._tell_others(release=True)": "nobody is told, a daemon is alone",

@@ -14,10 +14,17 @@ from contextlib import contextmanager
 import structlog
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from dingbridge.store.recovery import SETTLE_S
-from tests.fuzz_world import World
+from tests.fuzz_world import CONTACT, World
 
 PERSON = st.sampled_from(["甲", "乙"])
 ASKS = st.lists(
@@ -26,7 +33,9 @@ ASKS = st.lists(
 SENDS = st.lists(
     st.sampled_from(["", "slow", "stuck", "lost", "vanished", "down", "paced", "expired", "unsafe"]), max_size=3
 )
-COMMAND = st.sampled_from(["/new", "/cancel", "/status"])
+OPENS = st.lists(st.sampled_from(["late", "refused", "vanished"]), max_size=1)
+ENDS = st.lists(st.sampled_from(["", "slow", "lost", "vanished", "down", "paced", "refused", "unsafe"]), max_size=4)
+COMMAND = st.sampled_from(["/new", "/cancel", "/status", "/good", "/bad 旧", "/human", "/deep"])
 TURNS = st.integers(0, 45)  # about as many as a question takes from its frame to its end
 LONG = st.sampled_from([0.5, 3.0, 10.0, 60.0, 700.0])
 
@@ -41,9 +50,13 @@ class Chats(RuleBasedStateMachine):
         Chats.lives += 1
         self.world = World()
 
-    @rule(person=PERSON, group=st.booleans(), asks=ASKS, sends=SENDS, turns=TURNS)
-    def ask(self, person: str, group: bool, asks: list[str], sends: list[str], turns: int) -> None:
-        self.world.says(person, "", group=group, asks=asks, sends=sends)
+    @initialize(by_group=st.booleans(), idle_s=st.sampled_from([0.0, 0.0, 100.0]), cards=st.booleans())
+    def begin(self, by_group: bool, idle_s: float, cards: bool) -> None:
+        self.world.begin(by_group=by_group, idle_s=idle_s, cards=cards)
+
+    @rule(person=PERSON, group=st.booleans(), asks=ASKS, sends=SENDS, opens=OPENS, ends=ENDS, turns=TURNS)
+    def ask(self, person: str, group: bool, turns: int, **faults: list[str]) -> None:
+        self.world.says(person, "", group=group, **faults)
         self.world.loop.turn(turns)
 
     @rule(person=PERSON, group=st.booleans(), count=st.integers(2, 6), asks=ASKS, sends=SENDS)
@@ -57,7 +70,24 @@ class Chats(RuleBasedStateMachine):
         """By one of those who spoke last: somebody without a question has little to cancel."""
         by = list(self.world.said.values())[-3:][-1 - pick :][0].message
         group = by.conversation.is_group
-        self.world.says(by.sender.id, text, group=group, asks=[], sends=sends)
+        self.world.says(by.sender.id, text, group=group, sends=sends)
+        self.world.loop.turn(turns)
+
+    @precondition(lambda self: self.world.said)
+    @rule(pick=st.integers(0, 2), action=st.sampled_from(["good", "human", "deep"]), sends=SENDS, turns=TURNS)
+    def press(self, pick: int, action: str, sends: list[str], turns: int) -> None:
+        """What is told to a colleague meets what goes wrong, too."""
+        self.world.tell_sends = sends
+        self.world.presses(list(self.world.said.values())[-3:][-1 - pick :][0], action)
+        self.world.loop.turn(turns)
+
+    @precondition(lambda self: any(":contact" in key for key in self.world.said))
+    @rule(reply=st.booleans(), turns=TURNS)
+    def close(self, reply: bool, turns: int) -> None:
+        """By the colleague that it was handed to."""
+        key = [key for key in self.world.said if key.endswith(":contact")][-1]
+        code = self.world.said[key.removesuffix(":contact")].message.code
+        self.world.says(CONTACT, f"/回复 {code} 好" if reply else f"/已解决 {code}", group=False)
         self.world.loop.turn(turns)
 
     @precondition(lambda self: self.world.said)

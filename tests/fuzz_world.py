@@ -7,13 +7,15 @@ declares, the way into the chat and the backend, are played here.
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 import shutil
 import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -35,6 +37,7 @@ from dingbridge.errors import (
 )
 from dingbridge.model import (
     Answer,
+    CardState,
     Conversation,
     ConversationKind,
     Entry,
@@ -42,9 +45,11 @@ from dingbridge.model import (
     MessageKind,
     Outcome,
     Person,
+    Press,
     Route,
     State,
     Task,
+    card_track,
     lane_key,
 )
 from dingbridge.setup import Setup
@@ -53,6 +58,7 @@ from dingbridge.store.intake import Limits
 from dingbridge.store.recovery import CRASHES_DEAD
 from dingbridge.store.sqlite import SQLiteStore
 from dingbridge.texts import Texts
+from tests.fuzz_cards import PlayedCards, Shown
 from tests.fuzz_loop import Loop, TurnedEngine
 from tests.stores import START
 
@@ -65,7 +71,15 @@ DRAIN_S = 20.0
 DEADLINE_S = 1800.0
 ASK_TURNS = 5
 WORKERS = 3
-ROUTES = (Route("一", workspace="w1"), Route("二", workspace="w2"))
+CARDS_S = 60.0
+FRONT = TEXTS("question_front", question="")
+CONTACT = "丙"
+ROUTES = (
+    Route("一", workspace="w1", deep_workspace="d1", contact=CONTACT),
+    Route("二", workspace="w2", deep_workspace="d2", contact=CONTACT),
+)
+FIRST = ("w1", "d1")
+_NUMBER = re.compile(r"\bm\d+\b")
 # Nothing is ever noticed by chance: who gives a lane something to do has to wake its dispatcher.
 PAUSES = Pauses(beat_s=1e9)
 TOLD = {Outcome.ANSWERED, Outcome.PARTIAL, Outcome.REFUSED, Outcome.COMMAND, Outcome.BUSY}
@@ -73,11 +87,19 @@ TOLD = {Outcome.ANSWERED, Outcome.PARTIAL, Outcome.REFUSED, Outcome.COMMAND, Out
 
 @dataclass
 class Said:
-    """One message of a person, and what has become of it. asks, sends: what goes wrong with it, one after another."""
+    """One message of a person, and what has become of it.
+
+    asks, sends, opens, ends: what goes wrong with it, one after another, the last two with its card. ours: nobody has
+    written it, it is to be told, or a button stands for it; then it need not be there.
+    """
 
     message: Message
     asks: list[str] = field(default_factory=list)
     sends: list[str] = field(default_factory=list)
+    opens: list[str] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
+    ours: bool = False
+    card_asked: bool = False
     acked: bool = False
     crashes: int = 0
     row: int = 0
@@ -103,8 +125,17 @@ class Said:
         return (self.message.conversation.id, self.message.sender.id)
 
     @property
+    def over(self) -> bool:
+        return (self.acked and self.ended) or (self.ours and not self.row)
+
+    @property
     def question(self) -> bool:
-        return commands.match(self.message.text) is None
+        command = commands.match(self.message.text)
+        return command is None or command.asks
+
+    @property
+    def deep(self) -> bool:
+        return self.question and commands.match(self.message.text) is not None
 
     @property
     def is_new(self) -> bool:
@@ -122,6 +153,7 @@ class Piece:
     number: int
     text: str
     whole: tuple[str, ...]
+    link_hosts: frozenset[str] = frozenset()
 
 
 class Chat:
@@ -133,6 +165,7 @@ class Chat:
 
     async def compose(self, answer: Answer, shape: Shape) -> list[Piece]:
         texts = tuple(answer.text.split("|"))
+        self._world.whole[texts[0]] = texts
         return [Piece(number, text, texts) for number, text in enumerate(texts, start=1)]
 
     def wants_page(self, answer: Answer, parts: Sequence[Piece]) -> bool:
@@ -189,7 +222,10 @@ class Documents:
 
     async def ask(self, question: str, *, workspace: str, session: str, **with_it: Any) -> Answer:
         world = self._world
-        said = world.said[question.partition(" ")[0]]
+        front, _, asked = question.rpartition(FRONT)
+        said = world.asked_by(asked.partition(" ")[0], session)
+        foreign = [one for one in _NUMBER.findall(front) if world.said[one].lane != session]
+        world.expect(not foreign, f"asked with {foreign} of another context: {said}")
         fault = "down" if world.down else said.asks[0] if said.asks else ""
         said.met.add(fault)
         with world.working(said):
@@ -198,7 +234,7 @@ class Documents:
             for _ in range(ASK_TURNS):
                 await asyncio.sleep(0)
             await asyncio.sleep({"slow": 8.0, "late": 170.0}.get(fault, 0))
-            if said.asks and not (fault == "unknown" and workspace == "w1"):  # the second does not know either
+            if said.asks and not (fault == "unknown" and workspace in FIRST):  # the second does not know either
                 said.asks.pop(0)  # not before: who asks again after a crash meets the same
             world.expect(not cancelled, f"asked to the end after it was cancelled: {said}")
             match fault:
@@ -227,9 +263,16 @@ class World:
         self.said: dict[str, Said] = {}
         self.wrong: list[str] = []
         self.down = False
+        self.tell_sends: list[str] = []
         self.starts = 0
+        self.limits = Limits(waiting_per_lane=WAITING, per_user_per_minute=0, answer_deadline_s=DEADLINE_S)
+        self.has_cards = False
+        self.cards: dict[str, Shown] = {}
+        self.tracks: dict[str, Said] = {}
+        self.whole: dict[str, tuple[str, ...]] = {}
         self._by_row: dict[int, Said] = {}
-        self._generations: Counter[tuple[str, str]] = Counter()
+        self._generations: Counter[tuple[str, ...]] = Counter()
+        self._spoken_at: dict[tuple[str, ...], float] = {}
         self._troubled: set[str] = set()
         self._noticed: set[str] = set()
         self._working: Counter[str] = Counter()
@@ -247,17 +290,34 @@ class World:
 
     def start(self) -> None:
         self.starts += 1
-        limits = Limits(waiting_per_lane=WAITING, per_user_per_minute=0, answer_deadline_s=DEADLINE_S)
         self._changes = -1
-        self.store = SQLiteStore(self.folder / "x.db", clock=self.clock, limits=limits)
+        self.store = SQLiteStore(self.folder / "x.db", clock=self.clock, limits=self.limits)
         self.writer = TurnedEngine(self.store.path, self._seen)
-        self.store._engine = self.writer
+        self.store._engine = self.store.answers._engine = self.writer
         self.loop.finish(self.store.open())
         self.chat = Chat(self)
+        self.played = PlayedCards(self, available=self.has_cards)
         self.bridge = Bridge(
             store=self.store, setup=self._setup(WORKERS), record=self._entry, clock=self.clock, pauses=PAUSES
         )
         self.running = self.loop.create_task(self.bridge.run())
+        self.loop.create_task(self._close_cards(self.bridge))
+
+    async def _close_cards(self, bridge: Bridge) -> None:
+        """As upkeep does."""
+        while True:
+            with suppress(StoreError):
+                await bridge.desk.close_cards()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CARDS_S):
+                    await bridge.desk.card_ended.wait()
+            bridge.desk.card_ended.clear()
+
+    def begin(self, *, by_group: bool, idle_s: float, cards: bool) -> None:
+        """What this history is about; before anything is said."""
+        self.limits = replace(self.limits, by_group=by_group, idle_s=idle_s)
+        self.store.limits = self.limits
+        self.has_cards = self.played.available = cards
 
     def _setup(self, workers: int) -> Setup:
         return Setup(
@@ -268,6 +328,7 @@ class World:
             notice_after_s=3.0,
             waiting_per_lane=WAITING,
             workers=workers,
+            cards=self.played,
         )
 
     def reload(self, workers: int) -> None:
@@ -299,7 +360,7 @@ class World:
         self._abandon()
 
     def _abandon(self) -> None:
-        self.chat.alive = False
+        self.chat.alive = self.played.alive = False
         for task in asyncio.all_tasks(self.loop):  # all at once: none of them takes another step
             task.cancel()
         self.loop.settle()
@@ -322,7 +383,7 @@ class World:
                 if not said.acked:
                     self.deliver(said)
             self.loop.settle()
-            if all(said.acked and said.ended for said in self.said.values()):
+            if all(said.over for said in self.said.values()) and all(one.last for one in self.cards.values()):
                 break
             self.loop.advance(31.0)
         self.stop()
@@ -343,8 +404,10 @@ class World:
 
     # -- what people do
 
-    def says(self, person: str, text: str, *, group: bool, asks: list[str], sends: list[str]) -> Said:
-        """asks, sends: the faults that this message meets."""
+    def says(
+        self, person: str, text: str, *, group: bool, asks: Sequence[str] = (), sends: Sequence[str] = (), **card: Any
+    ) -> Said:
+        """asks, sends, and opens and ends of its card: the faults that this message meets. text: {} is its number."""
         number = f"m{len(self.said) + 1}"
         kind = ConversationKind.GROUP if group else ConversationKind.SINGLE
         message = Message(
@@ -353,12 +416,26 @@ class World:
             conversation=Conversation("群" if group else f"与{person}", kind),
             sender=Person(person, person, person),
             kind=MessageKind.TEXT,
-            text=text or f"{number} 年假有几天？",
+            text=text.format(number) if text else f"{number} 年假有几天？",
             sent_at=datetime.fromtimestamp(self.clock(), UTC),
         )
-        said = self.said[number] = Said(message, list(asks), list(sends))
+        said = self.said[number] = Said(message, list(asks), list(sends), **card)
+        self.tracks[card_track(ROBOT, number)] = said
         self.deliver(said)
         return said
+
+    def presses(self, on: Said, action: str) -> None:
+        """The asker presses a button of a card."""
+        track, message = card_track(ROBOT, on.message.id), on.message
+        if action in ("deep", "human"):
+            key = f"{track}:{action}:{message.sender.id}"
+            text = f"/{action} {message.code}"
+            if key not in self.said:
+                said = self.said[key] = Said(replace(message, id=key, text=text), acked=True, ours=True)
+                self.tracks[card_track(ROBOT, key)] = said
+        chat = message.conversation.id if message.conversation.is_group else ""
+        press = Press(track, message.sender.id, chat, action)
+        self.loop.create_task(self._operates(partial(self.bridge.press, press)))
 
     def deliver(self, said: Said) -> None:
         """For the first time or once more."""
@@ -397,6 +474,8 @@ class World:
         ).fetchall()
         self.expect(len(rows) >= len(self._by_row), "a message is gone from the file")
         for row, key, lane, task, state, outcome, ended, kept in rows:
+            if key not in self.said and task == Task.TELL:
+                self._is_told(key)
             said = self.said[key]
             if said.row != row:
                 self._comes(said, row, lane, task)
@@ -415,14 +494,23 @@ class World:
         self._troubled &= lanes
         self._noticed &= lanes
 
+    def _is_told(self, key: str) -> None:
+        """Something that nobody wrote: of a message, to be told to somebody."""
+        to = replace(self.said[key.rpartition(":")[0]].message, id=key, text="")
+        self.said[key] = Said(to, sends=list(self.tell_sends), acked=True, ours=True)
+        self.met["passed on"] += 1
+
     def _comes(self, said: Said, row: int, lane: str, task: str) -> None:
         self.expect(not said.row, f"kept twice: {said}")
         said.row = row
         self._by_row[row] = said
-        if said.is_new:
-            self._generations[said.who] += 1
-        conversation, person = said.who
-        said.lane = lane_key(ROBOT, conversation, person, self._generations[said.who])
+        context = self.limits.context_of(said.message)
+        idle = self.limits.idle_s and self.clock() - self._spoken_at.get(context, math.inf) > self.limits.idle_s
+        if said.is_new or (said.question and idle):
+            self._generations[context] += 1
+        if said.is_new or said.question:
+            self._spoken_at[context] = self.clock()
+        said.lane = lane_key(*context, self._generations[context])
         if said.question and task == Task.QUESTION:
             self.expect(lane == said.lane, f"in the wrong lane: {said}")
             return
@@ -468,9 +556,32 @@ class World:
         cancelled = said.outcome == Outcome.CANCELLED
         self.expect(cancelled or not (said.kept or said.ended), f"asked again although it has an answer: {said}")
         self.expect(session == said.lane, f"asked in another context: {said}")
-        if workspace == "w2":
+        if workspace not in FIRST:
             self.expect(said.met & {"refuse", "unknown"}, f"the second route without a refusal: {said}")
         self._in_turn(said, "asked")
+
+    def asked_by(self, number: str, session: str) -> Said:
+        """A question may be one that is asked again, deeper, by another message of its context."""
+        said = self.said[number]
+        if not said.kept and not said.ended:
+            return said
+        again = [one for one in self._by_row.values() if one.lane == session and one.deep and not one.ended]
+        return again[0] if again else said
+
+    def makes_card(self, said: Said) -> None:
+        self.cards[card_track(ROBOT, said.message.id)] = Shown()
+        self.met["card"] += 1
+
+    def begins_on_card(self, said: Said, text: str) -> None:
+        whole = self.whole[text]
+        self.expect(said.state == State.SENDING or said.dropped, f"sent without being stored as sending: {said}")
+        said.tried[text] += 1
+        said.last = list(whole)
+        self._in_turn(said, "answered")
+
+    def shows_on_card(self, said: Said, text: str) -> None:
+        self.expect(not said.shown[text], f"repeated on its card: {said}: {text}")
+        said.shown[text] += 1
 
     def begins_to_send(self, said: Said, part: Piece, *, uncertain: bool) -> None:
         self.expect(said.state == State.SENDING or said.dropped, f"sent without being stored as sending: {said}")
@@ -521,13 +632,32 @@ class World:
     def _judge(self) -> None:
         with sqlite3.connect(self.folder / "x.db") as connection:
             lanes = connection.execute("SELECT key, token FROM lane").fetchall()
+            votes = connection.execute("SELECT key, person FROM vote").fetchall()
+            handed = connection.execute("SELECT key, closed_at FROM handover").fetchall()
         connection.close()
         self.expect(not lanes, f"lanes are left: {lanes}")
+        self._judge_what_came_after(votes, handed)
+        for track, shown in self.cards.items():
+            said = self.tracks[track]
+            self.expect(shown.last, f"its card says for ever that something is to come: {said}")
+            unanswered = shown.last and shown.last[0] is CardState.CLOSED and said.message.code in shown.last[1]
+            self.expect(not unanswered, f"its card failed with the answer on it: {said}")
         for said in self.said.values():
+            if said.ours and not said.row:
+                continue
             self.expect(said.acked, f"never accepted: {said}")
             self.expect(said.ended, f"never ended: {said}")
             if said.ended:
                 self._judge_one(said)
+
+    def _judge_what_came_after(self, votes: list[tuple[str, str]], handed: list[tuple[str, float | None]]) -> None:
+        for key, person in votes:
+            self.met["vote"] += 1
+            self.expect(self.said[key].given, f"judged without an answer: {self.said[key]}")
+            self.expect(any(one.who[1] == person for one in self.said.values()), f"judged by nobody: {person}")
+        for key, closed_at in handed:
+            for what in ("contact", *(("closed",) if closed_at is not None else ())):
+                self.expect(f"{key}:{what}" in self.said, f"handed over and nobody told: {self.said[key]}, {what}")
 
     def _judge_one(self, said: Said) -> None:
         outcome = Outcome(said.outcome)
@@ -555,5 +685,5 @@ class World:
         if outcome in (Outcome.FAILED, Outcome.DEAD):
             self.expect(said.message.code in said.last[-1], f"told without its code: {said}")
         else:
-            self.expect((outcome is Outcome.COMMAND) != said.question, f"an odd end: {said}")
+            self.expect(said.deep or (outcome is Outcome.COMMAND) != said.question, f"an odd end: {said}")
             self.expect(outcome in TOLD, f"an odd end: {said}")

@@ -8,12 +8,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from dingbridge.sim.anythingllm import AnythingLLM
 from dingbridge.sim.gateway import Gateway
 from dingbridge.sim.gateway_records import Sent
 from tests.house import Daemon, House
-from tests.kills_judge import Count, all_seen, answer, arguments, judge, told
+from tests.kills_judge import TEMPLATE, Count, all_seen, answer, arguments, cardless, judge, told
 
 LANES = 20
 ANSWER_S = 0.2
@@ -29,8 +30,10 @@ async def run(folder: Path, *, kills: int, questions: int, seed: int, lanes: int
     ):
         gateway.redeliver_after_s = 1.0
         backend.answer, backend.answer_delay_s = answer, ANSWER_S
+        gateway.add_template(TEMPLATE)
         house = House(gateway, backend, folder)
         house.configure(
+            dingtalk={"card_template_id": TEMPLATE},
             limits={"waiting_per_lane": 0, "per_user_per_minute": 0},
             reply={"notice": "off"},
             web={"listen": ""},
@@ -39,7 +42,8 @@ async def run(folder: Path, *, kills: int, questions: int, seed: int, lanes: int
         killing = asyncio.create_task(_kill(house, kills, draw))
         for number in range(questions):
             lane = number % lanes
-            sent.append(await gateway.say(f"问题{number:05d}", user=f"u{lane:03d}", msg_id=f"msg-{seed}-{number:05d}"))
+            how: dict[str, Any] = {"user": f"u{lane:03d}", "msg_id": f"msg-{seed}-{number:05d}", **cardless(lane)}
+            sent.append(await gateway.say(f"问题{number:05d}", **how))
             await asyncio.sleep(draw.uniform(0.0, 2.0) * kills * 0.9 / questions)
         daemon = await killing
         await all_seen(gateway, sent)

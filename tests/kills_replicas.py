@@ -14,6 +14,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from dingbridge.sim.anythingllm import AnythingLLM
 from dingbridge.sim.gateway import Gateway
@@ -21,7 +22,7 @@ from dingbridge.sim.gateway_records import Sent
 from dingbridge.store.store import LEASE_S
 from tests.fleet import Fleet, Member, fleet
 from tests.house import until
-from tests.kills_judge import Count, all_seen, answer, arguments, judge, told
+from tests.kills_judge import TEMPLATE, Count, all_seen, answer, arguments, cardless, judge, told
 from tests.postgres import Server
 
 EVERY_S = 1.5
@@ -81,8 +82,10 @@ async def run(
             gateway.redeliver_after_s = 3.0
             backend.answer, backend.answer_delay_s = answer, ANSWER_S
             gateway.webhook_delay_s = SEND_S
+            gateway.add_template(TEMPLATE)
+            tables = {"dingtalk": {"card_template_id": TEMPLATE}}
             limits = {"waiting_per_lane": 0, "per_user_per_minute": 0}
-            async with fleet(gateway, backend, folder, server.url, together=together, limits=limits) as ships:
+            async with fleet(gateway, backend, folder, server.url, together=together, limits=limits, **tables) as ships:
                 killing = asyncio.create_task(Killer(ships, count, random.Random(seed), every_s).run(kills, absences))
                 seconds = kills * every_s + absences * (LEASE_S + 5.0)
                 sent = await _ask(gateway, questions, seconds, lanes, seed)
@@ -100,8 +103,9 @@ async def _ask(gateway: Gateway, questions: int, seconds: float, lanes: int, see
     draw = random.Random(seed)
     sent = []
     for number in range(questions):
-        user = f"u{number % lanes:03d}"
-        sent.append(await gateway.say(f"问题{number:05d}", user=user, msg_id=f"msg-{seed}-{number:05d}"))
+        lane = number % lanes
+        how: dict[str, Any] = {"user": f"u{lane:03d}", "msg_id": f"msg-{seed}-{number:05d}", **cardless(lane)}
+        sent.append(await gateway.say(f"问题{number:05d}", **how))
         await asyncio.sleep(draw.uniform(0.0, 2.0) * seconds / questions)
     return sent
 

@@ -12,6 +12,8 @@ from types import FunctionType
 from typing import Any
 from unittest.mock import patch
 
+from dingbridge.desk import Desk
+from dingbridge.sending import Sending
 from dingbridge.store import intake, postgres_schema, recovery, schema, work
 from dingbridge.store.sqlite import SQLiteStore
 
@@ -89,6 +91,19 @@ BUGS: dict[str, tuple[Change, ...]] = {
     "context: /new moves nothing": (
         Change(intake, "put", "_raised(c, context, now) if fresh else generation()", "generation()"),
     ),
+    "card: its last word is said before that is kept": (
+        Change(Sending, "_leave_card", "await lease.card_is(CardState.LEFT)", "lease.card = None"),
+    ),
+    "card: what may stand on it comes without a mark": (
+        Change(Sending, "send", "(delivery.uncertain or doubt)", "delivery.uncertain"),
+    ),
+    "card: another answer than the one on it is not told": (Change(work, "UNSHOWN", "'closed'", "'shown'"),),
+    "card: one that nobody could close is forgotten": (
+        Change(Desk, "close_cards", "says is CardState.OPEN and age_s < CARD_TRIED_S", "False"),
+    ),
+    "card: one that is still being made is forgotten": (
+        Change(Desk, "close_cards", "says is not CardState.NONE or age_s >= CARD_MADE_S", "True"),
+    ),
     "cancel: what is being answered, too": (
         Change(work, "cancel", "('ready', 'leased')", "('ready', 'leased', 'answered', 'sending')"),
     ),
@@ -109,4 +124,8 @@ BROKEN: dict[str, tuple[Change, ...]] = {
 }
 
 # What shows only when three things meet, as a lane whose head is being sent, a question behind it, and a /cancel.
-RARE = ("lane order: /cancel frees a lane whose head still runs", "sending marker: a planned stop forgets it")
+RARE = (
+    "lane order: /cancel frees a lane whose head still runs",
+    "sending marker: a planned stop forgets it",
+    "card: one that is still being made is forgotten",
+)

@@ -191,6 +191,18 @@ async def test_handed_over_and_back(house: House, tables: dict[str, Any], way: s
     assert sum(question in post.text for post in house.gateway.posts_in("cid-042")) <= 2
 
 
+async def test_a_colleague_who_cannot_be_reached(house: House) -> None:
+    """Who waits for one is told that the question did not arrive, in the same chat and once."""
+    house.gateway.invalid_staff = {"boss"}
+    async with house.app(route=[ROUTE]):
+        await said(house, "年假有几天？")
+        posts = [await said(house, "/转人工"), await house.gateway.next_post("cid-042")]
+        assert posts[0].text == TEXTS("hand_over_done")
+        assert "没有送到" in posts[1].text
+        assert "年假有几天？" in posts[1].text
+        assert (await said(house, "/转人工")).text == TEXTS("hand_over_before")
+
+
 async def test_the_first_part_of_what_was_handed_over_is_enough_to_quote(house: House, tables: dict[str, Any]) -> None:
     """A long answer comes to the contact in parts; quoting the first one is a reply."""
     house.backend.answer = lambda _: "\n\n".join(f"第{n:04d}段，说明一件事情。" for n in range(800))

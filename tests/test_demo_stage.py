@@ -251,7 +251,7 @@ async def test_cards_and_quota_that_fail_leave_nobody_without_an_answer() -> Non
 
 
 async def test_the_robot_shows_itself_as_it_is_told() -> None:
-    """Each choice is in force when the page says so: buttons and an emotion after a reload, cards after a restart."""
+    """Each choice is in force when the page says so: buttons, an emotion and cards after a reload."""
     async with opened() as (stage, visitor):
         assert stage.backend is not None
         pid = stage.daemon.pid
@@ -269,7 +269,7 @@ async def test_the_robot_shows_itself_as_it_is_told() -> None:
         assert "谢谢" in (await visitor.answer(2))["text"]
 
         await visitor.act("robot", name="cards", value=True)
-        assert stage.daemon.pid != pid
+        assert stage.daemon.pid == pid
         await visitor.say(OTHER)
         card = await visitor.until(lambda state: next((one for one in state["messages"] if one["card"]), None))
         assert card["kind"] == "card"

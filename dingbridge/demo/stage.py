@@ -152,25 +152,19 @@ class Stage:
     # ---- how the robot shows itself
 
     async def choose(self, look: Look) -> None:
-        """From now on the robot shows itself so: a reload, and for cards a restart, as the daemon itself says it.
+        """From now on the robot shows itself so: a reload.
 
         Raises Refused.
         """
         async with self._choosing:
             if look == self.look:
                 return
-            cards = look.cards != self.look.cards
             self.write(look)
             self.look = look
             if self.backend is not None:
                 self.backend.token_delay_s = _delay_s(look, self.backend.token_delay_s)
-            if cards:
-                await self.daemon.stop()
-                await self.start_daemon()
-                await self._up(self.gateway, self.daemon)
-            else:
-                await self.watch.reload()
-            self.room.board.note(Wire("process", f"配置改了，守护进程{'已重启' if cards else '已重新读取'}"))
+            await self.watch.reload()
+            self.room.board.note(Wire("process", "配置改了，守护进程已重新读取"))
             self.room.board.tell("robot", self.look_told)
 
     @property

@@ -34,6 +34,8 @@ from dingbridge.model import Message, Secret
 from dingbridge.net import Network
 from dingbridge.store.shared import HeldToken
 
+GROUP_SEND = "/v1.0/robot/groupMessages/send"
+SINGLE_SEND = "/v1.0/robot/oToMessages/batchSend"
 TOKEN_MARGIN_S = 300.0
 TIMEOUT_S = 10.0
 MSG_PARAM_BYTES = 15_000
@@ -115,6 +117,10 @@ class OpenAPI:
         self._fetches = 0
         self._fetch_failed: ReplyError | None = None
 
+    def has_turn(self, message: Message) -> bool:
+        """Whether `send` would go out without waiting for its turn."""
+        return not self.rate.wait_s(GROUP_SEND if message.conversation.is_group else SINGLE_SEND)
+
     async def send(self, message: Message, title: str, text: str, buttons: Sequence[tuple[str, str]] = ()) -> None:
         """A markdown message to the message's conversation; no mention is possible here. Raises ReplyError.
 
@@ -127,14 +133,14 @@ class OpenAPI:
         body: dict[str, Any] = {"robotCode": self._client_id, "msgKey": kind, "msgParam": param}
         if message.conversation.is_group:
             body["openConversationId"] = message.conversation.id
-            await self.call("POST", "/v1.0/robot/groupMessages/send", body)
+            await self.call("POST", GROUP_SEND, body)
             return
         if not message.sender.staff_id:
             raise ReplyRejected(
                 "the asker has no staff id, so only the session webhook reaches them", cause="chat.no_staff_id"
             )
         body["userIds"] = [message.sender.staff_id]
-        result = await self.call("POST", "/v1.0/robot/oToMessages/batchSend", body)
+        result = await self.call("POST", SINGLE_SEND, body)
         if result.get("invalidStaffIdList") or result.get("filteredStaffIdList"):
             raise ReplyRejected(
                 "DingTalk does not know the asker's staff id, or this robot may not write to them", cause="chat.person"

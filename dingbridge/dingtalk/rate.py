@@ -42,12 +42,16 @@ class Rate:
 
     def reserve(self, path: str, within_s: float) -> float:
         """As `turn`, for who waits by himself: the seconds."""
-        turns = self._turns.setdefault(path, deque(maxlen=PER_SECOND))
+        now, wait_s = self._clock(), self.wait_s(path)
+        if wait_s > within_s:
+            raise ReplyPaced(f"OpenAPI: {path} has had its calls of this second", retry_after=wait_s)
+        self._turns.setdefault(path, deque(maxlen=PER_SECOND)).append(now + wait_s)
+        return wait_s
+
+    def wait_s(self, path: str) -> float:
+        """How long who came now would wait."""
+        turns = self._turns.get(path, ())
         count = max(1, int(self.share))
         now = self._clock()
         before = turns[-count] + WINDOW_S / min(1.0, self.share) if len(turns) >= count else now
-        wait_s = max(before, turns[-1] if turns else now, self._paused.get(path, now)) - now
-        if wait_s > within_s:
-            raise ReplyPaced(f"OpenAPI: {path} has had its calls of this second", retry_after=wait_s)
-        turns.append(now + max(0.0, wait_s))
-        return max(0.0, wait_s)
+        return max(0.0, max(before, turns[-1] if turns else now, self._paused.get(path, now)) - now)

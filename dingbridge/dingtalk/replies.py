@@ -230,7 +230,8 @@ class Replies:
                 await self._openapi.send(message, part.title, text, buttons)
 
         alone = not message.conversation.is_group and bool(message.sender.staff_id)
-        first = self._budget.reply_path(alone) == "openapi"
+        # Webhooks have no common rate: nobody waits for the month's sake.
+        first = self._budget.reply_path(alone) == "openapi" and self._openapi.has_turn(message)
         if first:
             yield "openapi", by_openapi
         async with aclosing(self._webhooks(message)) as webhooks:

@@ -114,7 +114,7 @@ class Metrics:
         )
         for verdict in Verdict:
             self.feedback.labels(verdict)
-        for event in ("opened", "closed"):
+        for event in ("opened", "closed", "unreached"):
             self.handovers.labels(event)
 
     def happened(self, what: str, how: str) -> None:

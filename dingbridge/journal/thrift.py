@@ -22,11 +22,11 @@ PLANNED: Mapping[str, float] = {API: 0.97, WEBHOOK_STREAM: 0.95}
 # Questions cannot be held back, and a busy day may be the month's last: for it so much is kept until the end.
 SPARE_DAYS: Mapping[str, float] = {API: 0.0, WEBHOOK_STREAM: 3.0}
 # So far a pool may be ahead of an even pace. Work happens on five days of seven and by day, so even use is 2.3 days
-# ahead on a Friday evening; 3 leaves that in peace, and a first day cannot take the whole month.
-AHEAD_DAYS = 3.0
+# ahead on a Friday evening; 5 leave that nearly in peace, and a first day cannot take the whole month.
+AHEAD_DAYS = 5.0
 AHEAD_CALLS = 30  # where three days are next to nothing, yet never more than a quarter of the month
 WEEK = 7
-LEAST_DAYS = 3.0  # a first hour says nothing of a month
+LEAST_DAYS = 7.0  # a first hour says nothing of a month
 PLENTY = 2.0  # a pool that holds twice what it has to carry needs no relief
 SCARCE = 1.1  # below that what the pool carries anyway is in danger
 SPARING = 1.25  # below that nobody is told to wait, for what a notice takes is what a busy day will need
@@ -47,11 +47,11 @@ class Level(IntEnum):
 
 # The pressure from which a level holds; it ends by BAND less, so that it does not flap.
 FROM: Mapping[Level, float] = {
-    Level.NO_NOTICE: 0.2,
-    Level.FRAMES_2_S: 0.3,
-    Level.FRAMES_4_S: 0.4,
-    Level.FRAMES_8_S: 0.5,
-    Level.FINAL_ONLY: 0.6,
+    Level.NO_NOTICE: 0.3,
+    Level.FRAMES_2_S: 0.35,
+    Level.FRAMES_4_S: 0.45,
+    Level.FRAMES_8_S: 0.55,
+    Level.FINAL_ONLY: 0.65,
     Level.NO_CARD: 0.9,
 }
 BAND = 0.1

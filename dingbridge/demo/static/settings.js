@@ -47,7 +47,7 @@ export class Settings {
         "section",
         { "aria-label": "机器人的设置" },
         h("h3", { text: "机器人的设置" }),
-        row("AI 卡片", "effect-cards", "答案在一张卡片里逐段写出来，下面有按钮。切换时守护进程重启一次。", this.cards),
+        row("AI 卡片", "effect-cards", "答案在一张卡片里逐段写出来，下面有按钮。", this.cards),
         CHOICES.map((choice) => row(choice.label, `effect-${choice.name}`, choice.effect, this.selects.get(choice.name))),
       ),
       this.message,
