@@ -31,7 +31,7 @@ class PlayedCards:
         self.available = available
         self.alive = True
 
-    def wanted(self, message: Message) -> bool:  # noqa: ARG002 - the shape of all cards
+    def wanted(self, message: Message) -> bool:
         return self.available
 
     def seen(self, track: str) -> bool:
