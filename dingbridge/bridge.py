@@ -80,7 +80,7 @@ class Bridge:
             wake=self.wake,
             counted=counted,
         )
-        self._inquiry = Inquiry(store, self.desk, self._notices)
+        self._inquiry = Inquiry(self.desk, self._notices)
         self._sending = Sending(
             clock=clock, pauses=self._pauses, ended=self._wake, left=self._leave, unreached=self.desk.unreached
         )
@@ -171,7 +171,6 @@ class Bridge:
         parts = await self._sending.send(lease, found)
         if parts is None:
             return  # given back, or given up and closed
-        await self._sending.calm(lease)
         more = await (lease.bury(found) if found.outcome is Outcome.DEAD else lease.close(found))
         if more:
             self._wake(lease)
@@ -206,10 +205,11 @@ class Bridge:
 
     async def _ask(self, lease: Lease) -> Found | None:
         delivery = lease.delivery
-        await self._inquiry.open_card(lease)
-        if delivery.deadline_at is not None and self._clock() >= delivery.deadline_at:
-            expired = BridgeError("older than answer_deadline_min", public="expired", cause="deadline.passed")
-            return self._failure(lease, expired)
+        expired = delivery.deadline_at is not None and self._clock() >= delivery.deadline_at
+        await self._inquiry.open_card(lease, anew=not expired)
+        if expired:
+            too_old = BridgeError("older than answer_deadline_min", public="expired", cause="deadline.passed")
+            return self._failure(lease, too_old)
         started = time.monotonic()
         try:
             found = await self._inquiry.answer(lease)
@@ -254,8 +254,7 @@ class Bridge:
     async def _tell_trouble(self, lease: Lease) -> None:
         replies, texts = lease.setup.replies, lease.texts
         text = texts.failure("trouble", lease.code)
-        if lease.card is not None:
-            await lease.card.show(text)
+        if lease.card is not None and await lease.card.show(text):
             return
         try:
             for part in await replies.compose(Answer(text), Shape(texts)):
@@ -292,8 +291,9 @@ class Bridge:
             await self._notices.settle(row)
             await self._leave_ended(row, question or by, "cancelled by the asker")
         self._questions.wake()
-        for question in filter(None, questions.values()):
-            await self.desk.calm(question)
+        for row, question in questions.items():
+            if question is not None:
+                await self.desk.calm(row, question)
 
     # -- what operators ask of us
 
@@ -313,7 +313,7 @@ class Bridge:
         self.wake()
         if ended is not None:
             await self._leave_ended(row, ended, "dropped by an operator")
-            await self.desk.calm(ended)
+            await self.desk.calm(row, ended)
 
     def cease(self, row: int) -> None:
         """Stop working on a row that was ended."""
@@ -360,6 +360,8 @@ class Bridge:
                     del self._leases[delivery.row]
                 if lease.card is not None:  # whoever goes on with it must not be overtaken
                     lease.card.stop()
+            if delivery.task is Task.QUESTION:  # after its end: nothing waits for it, and no stop sends anything again
+                await self.desk.calm(delivery.row, delivery.message, lease.setup)
 
     async def _in_order(self, lease: Lease) -> None:
         """Whatever `handle` raises, the message is given back, given up, or somebody else's."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from dingbridge import markup, passages
 from dingbridge.commands import Place
+from dingbridge.errors import StoreError
 from dingbridge.lease import keep
 from dingbridge.model import (
     Answer,
@@ -106,19 +108,19 @@ class Desk:
         waiting = await keep(self._pause_s, self._store.waiting, message)
         return [Place(max(0.0, now - one.received_at), one.ahead, one.running) for one in waiting]
 
-    async def calm(self, message: Message) -> None:
-        """No face on a question that will not be answered; one that was never shown is not looked for."""
-        setup = self._setup()
-        if setup.emotions is not None and self._clock() - message.sent_at.timestamp() >= setup.notice_after_s:
-            await setup.emotions.recall(message)
+    async def calm(self, row: int, message: Message, setup: Setup | None = None) -> None:
+        """No face on a question that has ended, whoever has shown it. setup: that it was answered by."""
+        emotions = (setup or self._setup()).emotions
+        with suppress(StoreError):
+            if emotions is not None and await self._store.answers.noticed(row):
+                await emotions.recall(message)
 
     async def close_cards(self) -> None:
         """Those of messages that have ended without their last word on them. Raises StoreError."""
-        self.card_ended.clear()
-        cards, answers = self._setup().cards, self._store.answers
+        answers = self._store.answers
         for one in await answers.open_cards(CARDS):
             says, age_s = CardState.CLOSED, self._clock() - one.ended_at
-            if cards is not None:
+            if (cards := self._setup().cards) is not None:  # another one after a reload
                 card = cards.resume(card_track(one.robot, one.key), trace_code(one.robot, one.key))
                 says = await card.fail(self._setup().texts(_LAST_WORDS.get(one.outcome, "card_below")))
             if says is CardState.OPEN and age_s < CARD_TRIED_S:

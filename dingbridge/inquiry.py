@@ -12,26 +12,27 @@ from dingbridge.lease import Lease
 from dingbridge.model import Answer, Attachment, CardState, Message, Outcome
 from dingbridge.notices import Notices, Progress
 from dingbridge.setup import Setup
-from dingbridge.store.store import Store
 from dingbridge.texts import NOTICE, UNSAID
 
 
 class Inquiry:
     """What has to be known before the routes are asked."""
 
-    def __init__(self, store: Store, desk: Desk, notices: Notices) -> None:
-        self._store = store
+    def __init__(self, desk: Desk, notices: Notices) -> None:
         self._desk = desk
         self._notices = notices
 
-    async def open_card(self, lease: Lease) -> None:
-        """Kept before it is made, so that whatever becomes of us it will not wait for ever."""
+    async def open_card(self, lease: Lease, *, anew: bool = True) -> None:
+        """Kept before it is made, so that whatever becomes of us it will not wait for ever.
+
+        anew: also where there is none yet.
+        """
         delivery, setup = lease.delivery, lease.setup
         if setup.cards is None:
             return
         if delivery.card is CardState.OPEN:
             lease.card = setup.cards.resume(lease.track, lease.code)
-        elif delivery.card is CardState.NONE and setup.cards.available:
+        elif anew and delivery.card is CardState.NONE and setup.cards.wanted(delivery.message):
             routes = setup.answerer.matching(delivery.message)
             everyone = all(not route.users and not route.conversations for route in routes)
             await lease.card_is(CardState.OPEN)
@@ -46,7 +47,7 @@ class Inquiry:
     async def answer(self, lease: Lease) -> Found:
         """Raises BridgeError with the route that it happened on."""
         delivery, setup, message = lease.delivery, lease.setup, lease.delivery.message
-        known = await self._store.answers.background(delivery.lane, delivery.row, message)
+        known = await lease.background()
         command = commands.of(message)
         deep = command is not None and command[0].asks
         if command is not None and deep:
@@ -65,7 +66,8 @@ class Inquiry:
         if found.answer is None:
             return found
         asked = message.text if deep else ""
-        return replace(found, answer=replace(found.answer, first=known.first, question=asked))
+        first = known.first and not found.answer.refused  # a refusal says what else can be done by itself
+        return replace(found, answer=replace(found.answer, first=first, question=asked))
 
     async def _deeper(self, message: Message, argument: str) -> Message:
         """With the question that is to be asked deeper: a new one, one that is named, or the last one; or none."""

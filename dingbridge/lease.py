@@ -11,6 +11,7 @@ from dingbridge.answerer import Found
 from dingbridge.errors import BridgeError, StoreError
 from dingbridge.model import Answer, CardState, Delivery, Entry, Task, card_track
 from dingbridge.setup import Card, Setup
+from dingbridge.store.answers import Background
 from dingbridge.store.store import Store
 from dingbridge.texts import Texts
 from dingbridge.trail import Trail
@@ -68,6 +69,11 @@ class Lease:
         """Whether the chat has gone on so long that an answer has to say what it answers."""
         expires = self.delivery.message.webhook_expires
         return self.delivery.task is Task.QUESTION and expires is not None and now >= expires.timestamp()
+
+    async def background(self) -> Background:
+        """What is known before it is asked."""
+        delivery = self.delivery
+        return await self._keep(self._store.answers.background, delivery.lane, delivery.row, delivery.message)
 
     async def answered(self, answer: Answer, found: Found, *, sending: bool = False) -> None:
         """The answer is found; `sending`: its first part goes out at once."""

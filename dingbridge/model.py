@@ -192,7 +192,7 @@ class Answer:
     partial: the text broke off; it is shown and marked.
     question_cut: the question was too long and only its beginning was asked.
     origin: the workspace it came from; empty where a handler of one's own found it.
-    first: its asker has had none before.
+    first: its asker has had none before, refusals aside.
     question: what was asked, where the message itself does not say it.
     page_of: the row of the answer whose page is to be opened; the link is made when it is sent, and kept nowhere.
     unread: names of attached documents that the backend did not look at.

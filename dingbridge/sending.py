@@ -110,7 +110,7 @@ class Sending:
             commands=judged and (group or setup.quick_replies == "commands"),
             deep=_deeper(found),
             human=bool(route and route.contact),
-            hint=answer.first and found.outcome in _JUDGED,
+            hint=answer.first,
             examples=route.examples if route else (),
         )
 
@@ -155,13 +155,6 @@ class Sending:
             return  # it is tried again when its message has ended
         await lease.card_is(CardState.CLOSED)
 
-    async def calm(self, lease: Lease) -> None:
-        """No face on a message that is answered; whoever has shown it, before a restart too."""
-        delivery, emotions = lease.delivery, lease.setup.emotions
-        waited = self._clock() - delivery.received_at >= lease.setup.notice_after_s
-        if emotions is not None and waited and delivery.task is Task.QUESTION:
-            await emotions.recall(delivery.message)
-
     async def _unsent(self, lease: Lease, found: Found, error: ReplyError, *, sent: int, uncertain: bool) -> None:
         """Try to send later; past its time, or where no rung will ever take it, the message is undeliverable."""
         delivery = lease.delivery
@@ -192,7 +185,6 @@ class Sending:
         if lease.delivery.task is Task.TELL:
             await self._unreached(lease.delivery.message)
         route, handler_s = (found.route, found.handler_s) if found else (None, None)
-        await self.calm(lease)
         given_up = Found(None, Outcome.UNDELIVERABLE, route, error.detail, error.cause, handler_s)
         if await lease.bury(given_up, uncertain=uncertain):
             self._ended(lease)

@@ -54,8 +54,8 @@ class Card(Protocol):
     def update(self, text: str) -> None:
         """The whole text so far, shown when there is time for it."""
 
-    async def show(self, text: str) -> None:
-        """As `update`, and it is seen when this returns, if it will be."""
+    async def show(self, text: str) -> bool:
+        """As `update`; whether it is seen when this returns."""
 
     def stop(self) -> None:
         """Nothing new is shown any more; somebody else ends it."""
@@ -73,8 +73,8 @@ class Card(Protocol):
 class Cards(Protocol):
     """Answers as cards."""
 
-    @property
-    def available(self) -> bool: ...
+    def wanted(self, message: Message) -> bool:
+        """Whether its answer may become one; asked before anything is kept or sent."""
 
     async def open(self, message: Message, text: str, *, forward: bool, params: Mapping[str, str]) -> Card | None:
         """None: there is none, and none will appear."""

@@ -68,7 +68,6 @@ REASONS: dict[str, tuple[str, ...]] = {
         "store/store.py Store.forget",
         "store/store.py Store.probe",
         "store/store.py Store.depth",
-        "store/answers.py Answers.opened_handovers",
         "backends/anythingllm.py AnythingLLM.check_key",
     ),
 }

@@ -31,6 +31,13 @@ class PlayedCards:
         self.available = available
         self.alive = True
 
+    def wanted(self, message: Message) -> bool:
+        return self.available
+
+    def seen(self, track: str) -> bool:
+        shown = self._world.cards.get(track)
+        return shown is not None and shown.last is None
+
     async def open(self, message: Message, text: str, *, forward: bool, params: Mapping[str, str]) -> PlayedCard | None:
         world, said = self._world, self._world.said[message.id]
         world.expect(not said.card_asked, f"a second card: {said}")
@@ -99,8 +106,9 @@ class PlayedCard:
         self._cards = cards
         self._track = track
 
-    async def show(self, text: str) -> None:
+    async def show(self, text: str) -> bool:
         self.update(text)
+        return self._cards.seen(self._track)
 
     def update(self, text: str) -> None:
         """What is seen on the way is nobody's promise."""

@@ -57,7 +57,7 @@ from dingbridge.shape import Shape
 from dingbridge.store.intake import Limits
 from dingbridge.store.recovery import CRASHES_DEAD
 from dingbridge.store.sqlite import SQLiteStore
-from dingbridge.texts import Texts
+from dingbridge.texts import NOTICE, Texts
 from tests.fuzz_cards import PlayedCards, Shown
 from tests.fuzz_loop import Loop, TurnedEngine
 from tests.stores import START
@@ -189,7 +189,7 @@ class Chat:
 
     async def notice(self, message: Message, text: str | None = None) -> bool:
         self._world.expect(self.alive, f"a dead daemon notifies {message.id}")
-        self._world.expect(text is None, f"a notice nobody asked for: {text}")
+        self._world.expect(text == TEXTS(NOTICE), f"a notice nobody asked for: {text}")
         await asyncio.sleep(0)
         self._world.notifies(self._world.said[message.id])
         await asyncio.sleep(0)

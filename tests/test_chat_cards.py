@@ -300,6 +300,43 @@ async def test_a_card_that_cannot_be_closed_just_now_is_closed_later(house: Hous
     assert shown(card) == TEXTS("card_cancelled")
 
 
+async def test_a_reload_while_a_card_is_closed(house: House, template: dict[str, Any]) -> None:
+    """What the old configuration could not say any more is said by the new one, and the daemon lives."""
+    house.backend.answer, house.backend.answer_delay_s = str, 60.0
+    async with house.app(**template) as app:
+        card = await house.gateway.next_card(await house.gateway.say("问题"))
+        await until(lambda: house.backend.running)
+        house.gateway.plant("card.stream", (503, "ServiceUnavailable"))
+        await house.gateway.next_post(await house.gateway.say("/cancel"))
+        await until(lambda: not house.gateway.faults_of["card.stream"])
+        await changed(house, app, **template, reply={"notice": "off"})
+        async with asyncio.timeout(20):
+            while not card.ended:
+                app.bridge.desk.card_ended.set()
+                await asyncio.sleep(0.05)
+    assert shown(card) == TEXTS("card_cancelled")
+
+
+async def test_trouble_is_told_where_nobody_knows_of_the_card(house: House, template: dict[str, Any]) -> None:
+    """Who perhaps sees no card hears of the trouble by a message."""
+    house.backend.fault = "http503"
+    house.gateway.plant("card.create_and_deliver", (500, "unknown"), times=9)
+    async with house.app(**template):
+        post = await house.gateway.next_post(await house.gateway.say("问题"))
+    assert TEXTS("trouble") in post.text
+
+
+async def test_too_old_a_question_gets_no_card(house: House, template: dict[str, Any]) -> None:
+    """A card that would only say so is not made."""
+    house.backend.answer, house.backend.answer_delay_s = str, 2.0
+    async with house.app(**template, limits={"answer_deadline_min": 0.02}):
+        card = await house.gateway.next_card(sent := await house.gateway.say("甲"))
+        await house.gateway.say("乙")
+        await house.gateway.card_ended(card)
+        assert TEXTS("expired") in (await house.gateway.next_post(sent)).text
+    assert len(house.gateway.cards) == 1
+
+
 # -- buttons
 
 

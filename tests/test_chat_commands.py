@@ -123,7 +123,7 @@ async def test_a_refusal_says_what_else_can_be_done(house: House, tables: dict[s
 
 
 async def test_a_hint_for_who_is_new(house: House) -> None:
-    """Once a person, in whatever chat, over restarts."""
+    """Once a person, in whatever chat, over restarts, with the first answer: a refusal is none."""
     hint = TEXTS("hint")
     async with house.app():
         seen = [
@@ -132,7 +132,9 @@ async def test_a_hint_for_who_is_new(house: House) -> None:
         ]
     async with house.app():
         seen.append(hint in (await said(house, "年假有几天？", user="u1")).text)
-    assert seen == [True, False, True, False]
+        refused_first = ("食堂几点开门？", "年假有几天？", "年假有几天？")
+        seen += [hint in (await said(house, question, user="u3")).text for question in refused_first]
+    assert seen == [True, False, True, False, False, True, False]
 
 
 async def test_the_whole_on_a_page(house: House, tables: dict[str, Any]) -> None:
@@ -226,7 +228,8 @@ async def test_quick_replies_as_buttons(house: House, tables: dict[str, Any]) ->
         assert [button.title for button in deeper.buttons] == ["👍", "👎"]
         assert [row[:2] for row in await votes(app)] == [("042", "bad")]
         house.backend.faults.append("refuse")
-        assert not (await said(house, "食堂几点开门？")).buttons
+        refusal = await said(house, "食堂几点开门？")
+        assert TEXTS("button_human") in [button.title for button in refusal.buttons]
         group = await said(house, "年假有几天？", group=True)
         assert not group.buttons
         assert TEXTS("commands_deep") in group.text

@@ -184,6 +184,29 @@ async def test_a_quick_answer_needs_no_face(house: House) -> None:
     assert not house.gateway.meter.used["api"]
 
 
+async def test_who_has_a_card_has_no_face(house: House) -> None:
+    """So nothing is spent on taking one away, however long the answer takes."""
+    house.backend.answer, house.backend.answer_delay_s = str, 0.5
+    card = {"card_template_id": house.gateway.add_template()}
+    async with house.app(reply={"notice": "emotion", "notice_after_s": 0.1}, dingtalk=card) as app:
+        await house.gateway.card_ended(await house.gateway.next_card(await house.gateway.say("问题")))
+        await until(lambda: not app.bridge.running)
+        assert app.budget._by_kind["api"]["emotion"] == 0
+
+
+async def test_a_face_that_is_slow_to_go_holds_nothing_up(house: House) -> None:
+    """The question has ended before it is taken away, so that no stop in between sends the answer again."""
+    house.backend.answer, house.backend.answer_delay_s = str, 0.5
+    house.gateway.plant("emotion.recall", "hang")
+    async with house.app(reply={"notice": "emotion", "notice_after_s": 0.1}) as app:
+        sent = await house.gateway.say("甲")
+        await answer_to(house, sent)
+        await until(lambda: not house.gateway.faults_of["emotion.recall"])
+        row = await app.store.find(house.gateway.client_id, sent.msg_id)
+        assert row is not None
+        assert row.state == "done"
+
+
 # -- what it costs
 
 

@@ -77,7 +77,6 @@ async def test_handed_over_once_and_closed_once_with_what_is_to_be_said(place: P
         contact = replace(message("m1:contact", person="boss", conversation="person:boss"), text="")
         for first in (True, False):
             assert await store.answers.hand_over(told, message("x"), contact, Answer("请处理")) is first
-        assert await store.answers.opened_handovers() == 1
     async with place.opened(clock) as store:
         (delivery,) = (await store.lease(9, express=True)).deliveries
         assert (delivery.task, delivery.answer, delivery.message.sender.id) == (Task.TELL, Answer("请处理"), "boss")
@@ -91,7 +90,20 @@ async def test_handed_over_once_and_closed_once_with_what_is_to_be_said(place: P
             assert await store.answers.close_handover(handover, "十天", to, Answer("有答复")) is first
         (delivery,) = (await store.lease(9, express=True)).deliveries
         assert (delivery.message.conversation.id, delivery.answer) == ("c1", Answer("有答复"))
-        assert await store.answers.opened_handovers() == 0
+        assert (await store.answers.handed_over("ding1", message("m1").code)).closed  # type: ignore[union-attr]
+
+
+async def test_a_notice_is_looked_for_once_its_question_has_ended(place: Place) -> None:
+    """Who has shown one may be another daemon: the row says so, and of who was told nothing that there was none."""
+    async with place.opened(Clock()) as store:
+        for key in ("m1", "m2"):
+            await store.put(message(key, person=key))
+        told, untold = (await store.lease(9)).deliveries
+        assert await store.claim_notice(told.row)
+        assert not await store.answers.noticed(told.row)
+        for delivery in (told, untold):
+            await store.done(delivery, Outcome.FAILED)
+        assert [await store.answers.noticed(one.row) for one in (told, untold)] == [True, False]
 
 
 async def test_cards_that_were_left_open(place: Place) -> None:

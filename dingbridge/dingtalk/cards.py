@@ -99,14 +99,23 @@ class Cards:
         await asyncio.gather(*(card.settle() for card in list(self._running)))
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def wanted(self, message: Message) -> bool:
+        """Whether `open` would try; asked before anything is kept or sent."""
+        if not self.available:
+            return False
+        alone, paid = not message.conversation.is_group, self.budget.cards_allowed()
+        if paid and (not alone or message.sender.staff_id):
+            return True
+        trail.note("card.skipped", why="no staff id" if paid else "budget")
+        return False
+
     async def open(self, message: Message, text: str, *, forward: bool, params: Mapping[str, str]) -> Card | None:
         """A card in the message's chat that shows `text`; None: answer by markdown. Raises for no refusal.
 
         params: the template's other variables, inert already. One that was there before is gone on with. Where
         nobody knows whether it was made, the card has no frames but can be tried to be finished.
         """
-        if (why := self._hindrance(message)) is not None:
-            trail.note("card.skipped", why=why)
+        if not self.wanted(message):
             return None
         card = Card(self, card_track(message.robot, message.id), message.code, opened=dict(params))
         try:
@@ -125,17 +134,6 @@ class Cards:
     def resume(self, track: str, code: str) -> Card:
         """The card that was opened before a restart. code: of its message."""
         return Card(self, track, code, opened=None)
-
-    def _hindrance(self, message: Message) -> str | None:
-        if not self._configured:
-            return "no template"
-        if not self.available:
-            return "refused lately"
-        if not self.budget.cards_allowed():
-            return "budget"
-        if not message.conversation.is_group and not message.sender.staff_id:
-            return "no staff id"
-        return None
 
     async def _create(
         self, card: Card, message: Message, text: str, *, forward: bool, params: Mapping[str, str]
@@ -227,8 +225,8 @@ class Card:
         if self._task is None or self._task.done():
             self._task = self._cards.start(self)
 
-    async def show(self, text: str) -> None:
-        """As `update`, and it is seen when this returns, if it will be."""
+    async def show(self, text: str) -> bool:
+        """As `update`; whether it is seen when this returns."""
         self._seen.clear()
         self.update(text)
         with suppress(TimeoutError):
@@ -236,6 +234,7 @@ class Card:
                 while self._task is not None and not self.broken and self._shown != card_text.head(text):
                     await self._seen.wait()
                     self._seen.clear()
+        return self._shown == card_text.head(text)
 
     def stop(self) -> None:
         """No more frames; one that is on its way just now arrives."""

@@ -38,6 +38,8 @@ async def send_json(
     Raises ReplyUnavailable where it certainly did not arrive: no connection, 407, a 200 with an HTML page;
     ReplyUncertain where it may have: a timeout or a reset after the bytes were written, a 200 nobody can read.
     """
+    if session.closed:  # by a reload: whoever tries again does so by the new configuration
+        raise ReplyUnavailable("the configuration that this was to be sent by is closed")
     encoded = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
     sent = {"Content-Type": "application/json; charset=utf-8", **(headers or {})}
     try:

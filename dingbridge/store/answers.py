@@ -14,12 +14,13 @@ from dingbridge.store.engine import Connection, Engine
 TURNS = 3
 COLUMNS = "id, robot, key, body, answer, outcome, route, answered_at"
 GIVEN = "outcome IN ('answered', 'partial', 'refused') AND body <> '' AND answer IS NOT NULL"
+_NOTICED = "SELECT 1 FROM message WHERE id = ? AND finished_at IS NOT NULL AND trail LIKE ?"
 _CARD = "UPDATE message SET card = ? WHERE id = ? AND finished_at IS NOT NULL"
 
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """turns: the last ones of the context, oldest first. first: the asker has had no answer before."""
+    """turns: the last ones of the context, oldest first. first: the asker has had no answer before but refusals."""
 
     turns: tuple[Turn, ...] = ()
     first: bool = False
@@ -107,12 +108,10 @@ class Answers:
         """Keep how it ended, and what is to be said to the asker; False where it has ended before."""
         return await self._engine.run(lambda c: _close(c, handover, reply, asker, said, self._clock()))
 
-    async def opened_handovers(self) -> int:
-        """How many wait for a colleague."""
-        (count,) = await self._engine.run(
-            lambda c: c.execute("SELECT count(*) FROM handover WHERE closed_at IS NULL").fetchone()
-        )
-        return int(count)
+    async def noticed(self, row: int) -> bool:
+        """Whether a message that has ended was given the waiting notice, by whichever daemon."""
+        found = await self._engine.run(lambda c: c.execute(_NOTICED, (row, '%"name": "notice"%')).fetchone())
+        return found is not None
 
 
 def _background(c: Connection, lane: str, row: int, message: Message) -> Background:

@@ -16,7 +16,7 @@ from dingbridge.model import trace_code
 # context.last_at: when it was last spoken in; after a pause it begins anew.
 # message.card: "open" or "left" while its card shows that something is to come, see `CardState`.
 # person: who has been answered before. vote: what somebody thinks of an answer; the texts are copied, because a vote
-#   outlives its message. person is empty for a vote from a page.
+#   outlives its message. person begins with "page:" for a vote from a page.
 # handover: a question that went to a colleague; body as in message, by which the asker is told.
 # page: where an answer can be read; hash: SHA-256 of the token in its address.
 # spent: DingTalk's monthly pools, by day and kind; a correction by hand is a kind, too.

@@ -180,7 +180,10 @@ class Pages:
     # -- how
 
     async def _opened(self, token: str) -> AnswerPage:
-        """One look-up by its hash, whoever asks; a flood of guesses is held off before that, and bothers no reader."""
+        """One look-up by its hash, whoever asks; a flood of guesses is held off before that.
+
+        Who has read a page lately is not bothered by it; who opens one for the first time may have to try again.
+        """
         if not _TOKEN.fullmatch(token):
             raise web.HTTPNotFound
         digest = _digest(token)
