@@ -492,6 +492,16 @@ async def _handed_over(stage: Stage, end: str = "/回复 {} 请看附件", told:
     stage.passed_on.append(told)
 
 
+async def _unreached(stage: Stage) -> None:
+    """To a colleague whom DingTalk does not know."""
+    stage.gateway.invalid_staff = {"boss"}
+    sent = await stage.say("甲")
+    await stage.ended(1)
+    await stage.say(f"/human {stage.code(sent)}", (TEXTS("hand_over_done"),), (TEXTS("hand_over_before"),))
+    stage.passed_on.append("没有送到")
+    await stage.ended(4)
+
+
 async def _solved(stage: Stage) -> None:
     await _handed_over(stage, "/已解决 {}", "解决")
 
@@ -580,7 +590,7 @@ async def handle(message, reply):
 
 async def growing(message, reply):
     await reply.update("word " * 2000)
-    await asyncio.sleep(0.15)
+    await asyncio.sleep(0.5)
     return "答：" + message.text
 
 async def at_once(message, reply):
@@ -639,6 +649,7 @@ SCRIPTS = (
     Script("spoken of", _spoken_of, lanes=2, tables=ROUTED | PAGES),
     Script("handed over", _handed_over, tables=ROUTED),
     Script("solved", _solved, tables=ROUTED),
+    Script("unreached", _unreached, tables=ROUTED),
     Script("buttons", _buttons, tables=BUTTONS),
     Script("document", _document),
     Script("picture", _picture),

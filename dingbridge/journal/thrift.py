@@ -24,7 +24,7 @@ SPARE_DAYS: Mapping[str, float] = {API: 0.0, WEBHOOK_STREAM: 3.0}
 # So far a pool may be ahead of an even pace. Work happens on five days of seven and by day, so even use is 2.3 days
 # ahead on a Friday evening; 5 leave that nearly in peace, and a first day cannot take the whole month.
 AHEAD_DAYS = 5.0
-AHEAD_CALLS = 30  # where three days are next to nothing, yet never more than a quarter of the month
+AHEAD_CALLS = 30  # where those days are next to nothing, yet never more than a quarter of the month
 WEEK = 7
 LEAST_DAYS = 7.0  # a first hour says nothing of a month
 PLENTY = 2.0  # a pool that holds twice what it has to carry needs no relief
