@@ -375,7 +375,7 @@ class World:
     def end(self) -> None:
         """Heal everything, wait, and judge."""
         self.down = self.writer.full = False
-        for _ in range(120):
+        for again in range(120):
             self._check_running()
             if self.wrong:
                 return
@@ -383,7 +383,9 @@ class World:
                 if not said.acked:
                     self.deliver(said)
             self.loop.settle()
-            if all(said.over for said in self.said.values()) and all(one.last for one in self.cards.values()):
+            cards_are_made = again or not self.has_cards  # the last one may still be on its way
+            over = all(said.over for said in self.said.values())
+            if cards_are_made and over and all(one.last for one in self.cards.values()):
                 break
             self.loop.advance(31.0)
         self.stop()
