@@ -206,7 +206,10 @@ class Desk:
         handover = await keep(self._pause_s, self._store.answers.handed_over, message.robot, code)
         if handover is None or handover.closed:
             return
-        said = self._texts(handover.route)("handover_unreached", question=handover.asked.text)
+        texts = self._texts(handover.route)
+        said = "\n\n".join(
+            [texts("handover_unreached", question=handover.asked.text), texts("code", code=message.code)]
+        )
         to = replace(handover.asked, id=f"{key}:closed", text="", files=())
         await keep(self._pause_s, self._store.answers.close_handover, handover, "", to, Answer(said))
         self._counted("handover", "unreached")
