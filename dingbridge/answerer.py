@@ -167,6 +167,12 @@ def _checked(result: object, name: str) -> Answer | None:
     return answer
 
 
+def workspaces_of(routes: tuple[Route, ...]) -> frozenset[str]:
+    """All that AnythingLLM has to have: for answers, and for deeper ones."""
+    named = {route.workspace for route in routes if route.handler == ANYTHINGLLM}
+    return frozenset(named | {route.deep_workspace for route in routes if route.deep_workspace})
+
+
 def _workspace(route: Route, *, deep: bool) -> str:
     return route.deep_workspace if deep else route.workspace
 

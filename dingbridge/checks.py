@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from dingbridge.answerer import ANYTHINGLLM, load_handlers
+from dingbridge.answerer import load_handlers, workspaces_of
 from dingbridge.building import import_handlers_from, open_backend, postgres_address
 from dingbridge.clock import DRIFT_S
 from dingbridge.dingtalk import gateway, stream
@@ -180,7 +180,7 @@ async def _dingtalk(config: Config, *, live: bool | None) -> list[Finding]:
 
 
 async def _anythingllm(config: Config) -> list[Finding]:
-    wanted = sorted({route.workspace for route in config.routes if route.handler == ANYTHINGLLM})
+    wanted = sorted(workspaces_of(config.routes))
     async with open_backend(config) as backend:
 
         async def key() -> str:

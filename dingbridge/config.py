@@ -247,10 +247,10 @@ def _route(row: Mapping[str, Any]) -> Route:
 
 def _pages(reading: Reading, values: Mapping[str, Any]) -> PagesConfig:
     host, port = values.get("listen") or ("", 0)
-    url = values.get("public_url", "")
-    if host and not url:
+    url = values.get("public_url")
+    if host and url == "":
         reading.fault("pages.public_url", 'missing, write the address that people open, like "http://bot.intra:8789"')
-    return PagesConfig(host, port, url, values.get("ttl_days", 7), enabled=bool(host))
+    return PagesConfig(host, port, url or "", values.get("ttl_days", 7), enabled=bool(host))
 
 
 def _web(reading: Reading, values: Mapping[str, Any]) -> WebConfig:

@@ -177,7 +177,7 @@ class Desk:
             answer=markup.quote_of(told.answer.text or texts("refused"), ANSWER_CHARS),
             code=told.code,
         )
-        contact = _to_person(message, route.contact, f"{told.message.id}{TO_CONTACT}")
+        contact = _to_person(message, route.contact, f"{told.message.id}{TO_CONTACT}:{message.id}")
         opened = await keep(self._pause_s, self._store.answers.hand_over, told, message, contact, Answer(said))
         self._wake()
         if opened:
@@ -201,17 +201,21 @@ class Desk:
         return "handover_closed" if closed else "handover_closed_before"
 
     async def unreached(self, message: Message) -> None:
-        """A message of ours will never arrive: who waits for a colleague behind it is told."""
-        key = message.id.removesuffix(TO_CONTACT)
-        if key == message.id:
+        """A message of ours will never arrive: who waits for a colleague behind it is told, and may try again."""
+        key, found, _ = message.id.partition(TO_CONTACT)
+        handover = await keep(
+            self._pause_s, self._store.answers.handed_over, message.robot, trace_code(message.robot, key)
+        )
+        if not found or handover is None or handover.closed:
             return
-        code = trace_code(message.robot, key)
-        handover = await keep(self._pause_s, self._store.answers.handed_over, message.robot, code)
-        if handover is None or handover.closed:
-            return
-        said = self._texts(handover.route)("handover_unreached", question=markup.said(handover.asked.text, ASKED_CHARS))
-        to = replace(handover.asked, id=f"{key}:closed", text="", files=())
-        await keep(self._pause_s, self._store.answers.close_handover, handover, "", to, Answer(said))
+        texts, asked = self._texts(handover.route), handover.asked
+        said = texts.failure("handover_unreached", message.code, question=markup.said(asked.text, ASKED_CHARS))
+        await keep(
+            self._pause_s,
+            self._store.answers.tell,
+            replace(asked, id=f"{message.id}:unreached", text="", files=()),
+            Answer(said),
+        )
         self._counted("handover", "unreached")
         self._wake()
 

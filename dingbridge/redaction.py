@@ -25,7 +25,7 @@ _KEYS = re.compile(
     r"|密码|密钥|口令|令牌|手机|身份证"
 )
 # A number of something is no secret, though it may count tokens.
-_MEASURES = re.compile(r"(?i)(?:_s|_ms|_at|bytes|size|count|total|tokens)$")
+_MEASURES = re.compile(r"(?i)(?:_s|_ms|_at|bytes|size|count|total|tokens)$|^webhook_stream$")
 
 # A name and what stands behind it: in JSON, in a repr, in a query, in a header; quoted once, twice or for a URL.
 _PAIR = re.compile(

@@ -107,7 +107,7 @@ _ZH: Mapping[str, str] = MappingProxyType(
         "已经处理好的话，发送 `/已解决 {code}`。",
         "handover_reply": "您转人工的问题有答复了。\n\n**问题**\n\n{question}\n\n**{who} 的答复**\n\n{reply}",
         "handover_solved": "您转人工的问题，{who} 已经处理好了。\n\n**问题**\n\n{question}",
-        "handover_unreached": "抱歉，没能联系上负责的同事，您转人工的问题没有送到。请联系管理员。\n\n"
+        "handover_unreached": "抱歉，没能联系上负责的同事，您转人工的问题没有送到。请把下面的编号告诉管理员。\n\n"
         "**问题**\n\n{question}",
         "handover_closed": "已转告提问的人，谢谢。",
         "handover_closed_before": "这个问题之前已经处理过了。",
@@ -269,7 +269,7 @@ _EN: Mapping[str, str] = MappingProxyType(
         "**{who} says**\n\n{reply}",
         "handover_solved": "{who} has dealt with what you handed over.\n\n**Question**\n\n{question}",
         "handover_unreached": "The colleague could not be reached, so what you handed over did not arrive. "
-        "Please ask your administrator.\n\n**Question**\n\n{question}",
+        "Please give your administrator the code below.\n\n**Question**\n\n{question}",
         "handover_closed": "Passed on to who asked, thank you.",
         "handover_closed_before": "This was dealt with before.",
         "handover_unknown": "Nothing with that code was handed to you; please check it.",
@@ -344,7 +344,7 @@ class Texts:
         """A heading and a list; the lines are markdown."""
         return "\n".join([self(key), "", *(f"- {line}" for line in lines)])
 
-    def failure(self, key: str, code: str) -> str:
+    def failure(self, key: str, code: str, **values: object) -> str:
         """What failed in plain words, whether asking again helps, and the code to trace it by, last."""
-        text = self._catalogue.get(key, self._catalogue["failed"])
+        text = self._catalogue.get(key, self._catalogue["failed"]).format(**values)
         return f"{text}\n\n{self('code', code=code)}"

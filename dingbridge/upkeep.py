@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import structlog
 
-from dingbridge.answerer import ANYTHINGLLM
+from dingbridge.answerer import workspaces_of
 from dingbridge.backends.anythingllm import AnythingLLM
 from dingbridge.bridge import Bridge
 from dingbridge.dingtalk.stream import Stream
@@ -110,10 +110,10 @@ class Upkeep:
 
 async def check_workspaces(config: Config, backend: AnythingLLM) -> None:
     """A workspace that AnythingLLM does not know is told early; it may be made later."""
-    wanted = {route.workspace for route in config.routes if route.handler == ANYTHINGLLM}
     try:
-        for workspace in sorted(wanted):
+        for workspace in sorted(workspaces_of(config.routes)):
             if await backend.resolve(workspace) is None:
-                log.warning("workspace.unknown", workspace=workspace, remedy="see [[route]] workspace, or create it")
+                remedy = "see [[route]] workspace and deep_workspace, or create it"
+                log.warning("workspace.unknown", workspace=workspace, remedy=remedy)
     except BridgeError as error:
         log.warning("backend.unreachable", why=error.detail, cause=error.cause)

@@ -60,7 +60,7 @@ def _beside(connection: sqlite3.Connection) -> None:
             (ROBOT, f"k{one}", f"u{one}", START),
         )
         connection.execute(
-            "INSERT INTO handover VALUES (?, ?, 'R9RSHDCY', 'u9', ?, ?, '见新规定', '人事', '{}', '{}')",
+            "INSERT INTO handover VALUES (?, ?, 'R9RSHDCY', 'u9', ?, ?, '见新规定', '人事', '{}', '{}', 'k:contact')",
             (ROBOT, f"k{one}", START, START + 60 if one else None),
         )
         connection.execute("INSERT INTO page VALUES (?, ?, ?)", (f"{one:064x}", one + 1, START + 86400))

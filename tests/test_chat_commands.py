@@ -192,15 +192,24 @@ async def test_handed_over_and_back(house: House, tables: dict[str, Any], way: s
 
 
 async def test_a_colleague_who_cannot_be_reached(house: House) -> None:
-    """Who waits for one is told that the question did not arrive, in the same chat and once."""
+    """Who waits for one is told, with a code, that nothing arrived; the next try finds them and ends well."""
     house.gateway.invalid_staff = {"boss"}
-    async with house.app(route=[ROUTE]):
-        await said(house, "年假有几天？")
+    async with house.app(route=[ROUTE]) as app:
+        sent = await house.gateway.say("年假有几天？")
+        await house.gateway.next_post("cid-042")
         posts = [await said(house, "/转人工"), await house.gateway.next_post("cid-042")]
         assert posts[0].text == TEXTS("hand_over_done")
         assert "没有送到" in posts[1].text
         assert "年假有几天？" in posts[1].text
+        row = await app.store.find(house.gateway.client_id, posts[1].text[-8:])
+        assert row is not None
+        assert (row.task, row.outcome) == ("tell", "undeliverable")
+        house.gateway.invalid_staff = set()
+        assert (await said(house, "/转人工")).text == TEXTS("hand_over_done")
+        assert "年假有几天？" in (await house.gateway.next_post("cid-boss")).text
         assert (await said(house, "/转人工")).text == TEXTS("hand_over_before")
+        await said(house, f"/回复 {code_of(house, sent)} 七天", user="boss")
+        assert "七天" in (await house.gateway.next_post("cid-042")).text
 
 
 async def test_the_first_part_of_what_was_handed_over_is_enough_to_quote(house: House, tables: dict[str, Any]) -> None:

@@ -60,6 +60,10 @@ FAULTS: list[tuple[dict[str, str], list[str]]] = [
         {"rest": '[pages]\nlisten = "127.0.0.1:0"'},
         ['pages.public_url: missing, write the address that people open, like "http://bot.intra:8789"'],
     ),
+    (
+        {"rest": '[pages]\nlisten = "127.0.0.1:0"\npublic_url = "bot.intra:8789"'},
+        ["pages.public_url: must be an address like https://host or http://host:port"],
+    ),
     ({"route": 'workspace = "h"\nanswer_page = "no"'}, ['route[0].answer_page: must be true or false, got "no"']),
     ({"rest": "[limits]\n[store]\nworkers = 1"}, ["store.workers: unknown key"]),
     # shapes

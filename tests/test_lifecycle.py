@@ -276,13 +276,15 @@ async def test_check_names_each_hop_and_its_fault(house: House) -> None:
     assert code == 0, out
     assert "一切正常" in out
 
-    path = house.configure(route=[{"workspace": "handbok"}], dingtalk={"client_secret": "wrong-secret"})
+    path = house.configure(
+        route=[{"workspace": "handbok", "deep_workspace": "depe"}], dingtalk={"client_secret": "wrong-secret"}
+    )
     code, out, _ = await verb("check", "--json", "--config", str(path))
     found = {finding["part"]: finding for finding in json.loads(out)["findings"]}
     assert code == 1
     assert found["dingtalk"]["level"] == "failure"
     assert "Client ID" in found["dingtalk"]["detail"]
-    assert found["workspace handbok"]["level"] == "failure"
+    assert found["workspace handbok"]["level"] == found["workspace depe"]["level"] == "failure"
     assert "wrong-secret" not in out
 
 

@@ -593,6 +593,7 @@ def test_numbers_that_measure_are_left_as_they_are() -> None:
         "free_bytes": 15032385536,
         "tokens": 512,
         "prompt_tokens": 5,
+        "webhook_stream": 567,  # a quota's name
     }
     assert Redactor().structure(measured) == measured
     assert Redactor().structure({"who": 15032385536, "access_token": 15032385536, "tries": 3}) == {

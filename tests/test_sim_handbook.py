@@ -59,6 +59,13 @@ async def test_context_in_front_of_a_follow_up_is_used(client: ClientSession) ->
     assert "220 美元/晚" in (await ask(client, question, "fresh"))["textResponse"]
 
 
+async def test_context_in_front_is_not_the_question(client: ClientSession) -> None:
+    """What stands above 「现在的问题」 answers nothing by itself, and a question below it may still lean on it."""
+    front = "「之前的对话」\n问：出差住宿标准是多少？\n答：一线城市普通员工 600 元/晚。\n\n「现在的问题」\n"
+    assert (await ask(client, f"{front}公司的股票代码是多少", "a"))["textResponse"] == REFUSAL
+    assert "220 美元/晚" in (await ask(client, f"{front}那国外呢？", "b"))["textResponse"]
+
+
 async def test_a_corrected_question_that_names_its_topic_needs_no_history(client: ClientSession) -> None:
     """刚才你说住宿标准800，那国外呢 names lodging itself."""
     answer = await ask(client, "刚才你说住宿标准800，那国外呢？")

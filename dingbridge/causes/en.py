@@ -22,8 +22,8 @@ TEXTS: Mapping[str, Explanation] = MappingProxyType(
         ),
         "backend.workspace": Explanation(
             "AnythingLLM has no workspace of the name in the route, or several.",
-            "Run dingbridge check to see which there are, and write into [[route]] workspace what stands behind "
-            "/workspace/ in the browser's address.",
+            "Run dingbridge check to see which there are, and write into [[route]] workspace or deep_workspace "
+            "what stands behind /workspace/ in the browser's address.",
         ),
         "backend.mode": Explanation(
             "This version of AnythingLLM does not know the value of [anythingllm] mode.",

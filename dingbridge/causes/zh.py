@@ -21,7 +21,8 @@ TEXTS: Mapping[str, Explanation] = MappingProxyType(
         ),
         "backend.workspace": Explanation(
             "路由里写的工作区在 AnythingLLM 里不存在，或者有几个同名的。",
-            "运行 dingbridge check 看现有的工作区，把 [[route]] workspace 改成网址里 /workspace/ 后面的那一段。",
+            "运行 dingbridge check 看现有的工作区，"
+            "把 [[route]] 的 workspace 或 deep_workspace 改成网址里 /workspace/ 后面的那一段。",
         ),
         "backend.mode": Explanation(
             "这个版本的 AnythingLLM 不认识 [anythingllm] mode 的取值。",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import Mapping
@@ -122,10 +123,18 @@ def _mentioned(post: Post) -> list[str]:
     return [user for user in users if isinstance(user, str)] if isinstance(users, list) else []
 
 
+def _read(param: object) -> object:
+    """The OpenAPI has a message's fields as JSON in a string."""
+    try:
+        return json.loads(param) if isinstance(param, str) else None
+    except ValueError:
+        return None
+
+
 def _content(post: Post) -> tuple[str, str, str]:
     """Kind, title and text; a kind that has neither title nor text is named."""
     kind = str(post.body.get("msgtype") or post.body.get("msgKey") or "")
-    part = post.body.get(kind)
+    part = post.body.get(kind) or _read(post.body.get("msgParam"))
     title = str(part.get("title", "")) if isinstance(part, dict) else ""
     if kind in {"text", "sampleText"}:
         return "text", "", post.text

@@ -24,6 +24,7 @@ _TITLE_WEIGHT, _HEADING_WEIGHT, _BODY_WEIGHT = 1.5, 2.5, 1.0
 _CANDIDATES = 12
 _LONE = 0.25
 
+_HEADING = re.compile(r"「[^」]+」|\[[^\]]+\]")
 _ASKS_ON = re.compile(r"^(那么?|还有|另外|如果|要是|换成|再问|为什么|具体|详细)|呢$")
 
 
@@ -125,18 +126,27 @@ def _terms(runs: Sequence[str]) -> Iterator[str]:
 def understand(message: str, earlier: Sequence[str] = ()) -> Query:
     """A message in its conversation; `earlier` are the questions before it, newest first.
 
-    A short question, or one that begins like 那 or ends in 呢, leans on them. Lines above a last line that
-    leans are taken as the conversation too: a client may put its own context in front.
+    A short question, or one that begins like 那 or ends in 呢, leans on them. A client may put its own context in
+    front: what is above the last line that is a heading like 「现在的问题」, or above a last line that leans.
     """
-    *above, last = [line for line in message.strip().splitlines() if line.strip()] or [""]
-    question = last if above and content(last) and leans(last) else message
-    if question is last and above:
+    above, question = _fronted(message)
+    if above:
         earlier = ["\n".join(above), *earlier]
     runs = content(question)
     if not leans(question):
         return Query(runs)
     before = tuple(found for text in earlier if (found := content(text)))
     return Query(runs, before, incomplete=not before and _is_fragment(question))
+
+
+def _fronted(message: str) -> tuple[list[str], str]:
+    lines = [line for line in message.strip().splitlines() if line.strip()]
+    headed = [at for at, line in enumerate(lines) if _HEADING.fullmatch(line.strip())]
+    if headed and (question := "\n".join(lines[headed[-1] + 1 :])):
+        return [line for at, line in enumerate(lines[: headed[-1]]) if at not in headed], question
+    if len(lines) > 1 and content(lines[-1]) and leans(lines[-1]):
+        return lines[:-1], lines[-1]
+    return [], message
 
 
 def leans(question: str) -> bool:

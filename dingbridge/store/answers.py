@@ -104,6 +104,10 @@ class Answers:
     async def handed_over(self, robot: str, code: str) -> Handover | None:
         return await self._engine.run(lambda c: _handed_over(c, robot, code))
 
+    async def tell(self, to: Message, said: Answer) -> None:
+        """A message of our own, kept to be sent as an answer is; once for each id."""
+        await self._engine.run(lambda c: tell(c, to, said, self._clock()))
+
     async def close_handover(self, handover: Handover, reply: str, asker: Message, said: Answer) -> bool:
         """Keep how it ended, and what is to be said to the asker; False where it has ended before."""
         return await self._engine.run(lambda c: _close(c, handover, reply, asker, said, self._clock()))
@@ -203,16 +207,24 @@ def tell(c: Connection, to: Message, said: Answer, now: float) -> None:
 
 
 def _hand_over(c: Connection, told: Told, by: Message, contact: Message, said: Answer, now: float) -> bool:
+    """Once, but again where what was sent to the contact is known to have failed."""
+    where = (told.message.robot, told.message.id)
     kept = c.execute(
-        "INSERT INTO handover (robot, key, code, contact, opened_at, reply, route, body, answer)"
-        " VALUES (?, ?, ?, ?, ?, '', ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO handover (robot, key, code, contact, opened_at, reply, route, body, answer, sent)"
+        " VALUES (?, ?, ?, ?, ?, '', ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (
-            *(told.message.robot, told.message.id, told.code, contact.sender.id, now, told.route),
-            *(encode_message(_asked(told, by)), encode_answer(told.answer)),
+            *(*where, told.code, contact.sender.id, now, told.route),
+            *(encode_message(_asked(told, by)), encode_answer(told.answer), contact.id),
         ),
     )
     if kept.rowcount != 1:
-        return False
+        again = c.execute(
+            "UPDATE handover SET sent = ?, contact = ? WHERE robot = ? AND key = ? AND closed_at IS NULL AND sent IN"
+            " (SELECT key FROM message WHERE robot = handover.robot AND key = handover.sent AND state = 'dead')",
+            (contact.id, contact.sender.id, *where),
+        )
+        if again.rowcount != 1:
+            return False
     tell(c, contact, said, now)
     return True
 

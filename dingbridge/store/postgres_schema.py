@@ -149,6 +149,7 @@ _SECOND = """
         route text NOT NULL,
         body text NOT NULL,
         answer text NOT NULL,
+        sent text NOT NULL,
         PRIMARY KEY (robot, key)
     );
     CREATE INDEX handover_code ON handover (code);

@@ -17,7 +17,8 @@ from dingbridge.model import trace_code
 # message.card: "open" or "left" while its card shows that something is to come, see `CardState`.
 # person: who has been answered before. vote: what somebody thinks of an answer; the texts are copied, because a vote
 #   outlives its message. person begins with "page:" for a vote from a page.
-# handover: a question that went to a colleague; body as in message, by which the asker is told.
+# handover: a question that went to a colleague; body as in message, by which the asker is told. sent: key of the
+#   message to the colleague.
 # page: where an answer can be read; hash: SHA-256 of the token in its address.
 # spent: DingTalk's monthly pools, by day and kind; a correction by hand is a kind, too.
 # message.code: the 编号 of failure texts, what an operator is asked about. message.trail: its steps as JSON lines.
@@ -134,6 +135,7 @@ MIGRATIONS: tuple[str, ...] = (
         route TEXT NOT NULL,
         body TEXT NOT NULL,
         answer TEXT NOT NULL,
+        sent TEXT NOT NULL,
         PRIMARY KEY (robot, key)
     ) WITHOUT ROWID;
     CREATE INDEX handover_code ON handover (code);

@@ -27,7 +27,7 @@ def _pool(name: str, pool: dict[str, Any], quota: dict[str, Any], words: Words) 
     month, used, limit = quota["month"], pool["used"], pool["limit"]
     if not limit:
         return words("quota_unlimited", month=month, used=used) + _refused(pool, words)
-    percent, elapsed = f"{100 * used / limit:.0f}", f"{100 * quota['elapsed']:.0f}"
+    percent, elapsed = str(100 * used // limit), f"{100 * quota['elapsed']:.0f}"
     told = words("quota_used", month=month, used=used, limit=limit, percent=percent, elapsed=elapsed)
     if used >= limit:
         told += words("quota_over")

@@ -53,7 +53,7 @@ def said(step: Mapping[str, Any], words: Words) -> str:
         if name in step:
             facts[name] = span(float(step[name]))
     facts["rung"] = words(f"rung_{step['rung']}") if words.has(f"rung_{step.get('rung')}") else ""
-    for name in ("kind", "chat"):
+    for name in ("kind", "chat", "why"):
         if words.has(word := f"{name}_{facts[name]}"):
             facts[name] = words(word)
     facts["daemon"] = words("by_daemon", name=step["by"]) if step.get("by") else ""
