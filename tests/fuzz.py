@@ -85,8 +85,8 @@ class Chats(RuleBasedStateMachine):
     @rule(reply=st.booleans(), turns=TURNS)
     def close(self, reply: bool, turns: int) -> None:
         """By the colleague that it was handed to."""
-        key = [key for key in self.world.said if key.endswith(":contact")][-1]
-        code = self.world.said[key.removesuffix(":contact")].message.code
+        key = [key for key in self.world.said if ":contact" in key][-1]
+        code = self.world.said[key.partition(":contact")[0]].message.code
         self.world.says(CONTACT, f"/回复 {code} 好" if reply else f"/已解决 {code}", group=False)
         self.world.loop.turn(turns)
 

@@ -498,7 +498,8 @@ class World:
 
     def _is_told(self, key: str) -> None:
         """Something that nobody wrote: of a message, to be told to somebody."""
-        to = replace(self.said[key.rpartition(":")[0]].message, id=key, text="")
+        of = re.split(":(?:contact|closed)", key)[0]
+        to = replace(self.said[of].message, id=key, text="")
         self.said[key] = Said(to, sends=list(self.tell_sends), acked=True, ours=True)
         self.met["passed on"] += 1
 
@@ -658,8 +659,9 @@ class World:
             self.expect(self.said[key].given, f"judged without an answer: {self.said[key]}")
             self.expect(any(one.who[1] == person for one in self.said.values()), f"judged by nobody: {person}")
         for key, closed_at in handed:
-            for what in ("contact", *(("closed",) if closed_at is not None else ())):
-                self.expect(f"{key}:{what}" in self.said, f"handed over and nobody told: {self.said[key]}, {what}")
+            for what in ("contact:", *(("closed",) if closed_at is not None else ())):
+                told = any(one.startswith(f"{key}:{what}") for one in self.said)
+                self.expect(told, f"handed over and nobody told: {self.said[key]}, {what}")
 
     def _judge_one(self, said: Said) -> None:
         outcome = Outcome(said.outcome)
