@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -24,6 +25,7 @@ from hypothesis.stateful import (
 )
 
 from dingbridge.store.recovery import SETTLE_S
+from tests import plants
 from tests.fuzz_world import CONTACT, World
 
 PERSON = st.sampled_from(["甲", "乙"])
@@ -218,8 +220,17 @@ def main() -> int:
     os.environ.setdefault("HYPOTHESIS_PROFILE", "long")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=profile().max_examples)
+    parser.add_argument("--once", action="store_true", help="the short profile here; prints how many and what was met")
+    parser.add_argument("--bug", choices=list(plants.BUGS), help="planted; prints in which history it is found, or 0")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes, each with its own histories")
     options = parser.parse_args()
+    if options.bug:
+        with plants.planted(*plants.BUGS[options.bug]):
+            print(search(options.examples))
+        return 0
+    if options.once:
+        print(json.dumps({"played": explore(profile()), "met": sorted(map(str, World.met))}))
+        return 0
     started = time.monotonic()
     with ProcessPoolExecutor(options.jobs) as pool:
         # In pieces: Hypothesis keeps a tree of what it has drawn.
