@@ -106,10 +106,6 @@ class CardCalls:
         kind = "card.final" if frame.last or frame.failed else "card.frame"
         await self._call("PUT", STREAM, body, kind, has_turn=has_turn)
 
-    async def write(self, track: str, text: str) -> None:
-        """The answer's variable, without streaming."""
-        await self.change(track, {self._content_key: text})
-
     async def change(self, track: str, params: Mapping[str, str]) -> None:
         """These variables only; without the option DingTalk empties all others."""
         body = {

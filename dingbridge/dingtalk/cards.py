@@ -34,8 +34,6 @@ T = TypeVar("T")
 FRAME_INTERVAL_S = 1.0
 FRAME_TURN_S = 10.0
 FIRST_S = 0.3
-# Said of streaming alone.
-_STREAM_CAUSES = ("card.permission", "card.key")
 SHOW_S = 5.0
 OPEN_S = 6.0
 FINISH_S = 10.0  # as long as tries for a last frame are begun
@@ -293,19 +291,8 @@ class Card:
             with trail.timed("card.failed", frames=self.frames, broken=self.broken or None):
                 return CardState.CLOSED if await self._close(frame) else CardState.SHOWN
         except ReplyError as error:
-            if error.cause in _STREAM_CAUSES and await self._says(written):
-                return CardState.CLOSED
             log.warning("card.left_open", code=self.code, why=error.detail, cause=error.cause)
             return CardState.OPEN if error.retryable or not error.certain else CardState.NONE
-
-    async def _says(self, written: str) -> bool:
-        """Where it may not be streamed to, its text can still be changed; only the sign of work stays."""
-        try:
-            with trail.timed("card.variables"):
-                await self._cards.tried(lambda: self._cards.calls.write(self.track, written), FINISH_S)
-        except ReplyError:
-            return False
-        return True
 
     async def _close(self, frame: Frame) -> bool:
         """False where it was closed before; in another life, with what was to be shown then."""
