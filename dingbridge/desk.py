@@ -22,7 +22,6 @@ from dingbridge.model import (
     Outcome,
     Person,
     Press,
-    Route,
     Told,
     Verdict,
     card_track,
@@ -156,9 +155,18 @@ class Desk:
         return replace(said, question=told.question)
 
     def has_page(self, told: Told) -> bool:
+        return not self._lacking("full", told)
+
+    def _lacking(self, action: str, told: Told) -> str:
+        """The text's key for who presses a button with nothing behind it: a template has one set for all routes."""
         setup = self._setup()
         route = setup.answerer.named(told.route)
-        return setup.pages is not None and route is not None and route.answer_page
+        there = {
+            "deep": bool(route and route.deep_workspace),
+            "full": bool(route and route.answer_page) and setup.pages is not None,
+            "human": bool(route and route.contact),
+        }
+        return "" if there[action] else _STANDS_FOR[action]
 
     # -- to a colleague and back
 
@@ -243,22 +251,11 @@ class Desk:
             return {"vote": verdict.value, "note": texts(f"thanks_{verdict}")}, None
         if press.action not in _STANDS_FOR:
             return {}, None
-        setup = self._setup()
-        if lacking := _lacking(press.action, setup.answerer.named(told.route), pages=setup.pages is not None):
+        if lacking := self._lacking(press.action, told):
             return {"note": texts(lacking)}, None
         key = f"{press.track}:{press.action}:{press.person}"  # pressed twice it is asked once
         said = replace(presser, id=key, text=f"/{press.action} {code}", sent_at=datetime.now(UTC))
         return {"note": texts(f"press_{press.action}")}, said
-
-
-def _lacking(action: str, route: Route | None, *, pages: bool) -> str:
-    """The text's key for who presses a button with nothing behind it: a template has one set for all routes."""
-    there = {
-        "deep": bool(route and route.deep_workspace),
-        "full": bool(route and route.answer_page) and pages,
-        "human": bool(route and route.contact),
-    }
-    return "" if there[action] else _STANDS_FOR[action]
 
 
 def _named(person: Person) -> str:

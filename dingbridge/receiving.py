@@ -13,7 +13,7 @@ import structlog
 
 from dingbridge import trail
 from dingbridge.bridge import Bridge
-from dingbridge.dingtalk import payload, presses
+from dingbridge.dingtalk import origins, payload, presses
 from dingbridge.errors import StoreError, StoreUnavailable
 from dingbridge.model import Message, typed_code
 from dingbridge.trail import Trail
@@ -40,7 +40,7 @@ class Receiving:
         self._bridge = bridge
         self._robot = robot
         self._oapi_base = oapi_base
-        self._webhook_allowed = payload.webhook_origin_check(oapi_base)
+        self._webhook_allowed = origins.webhook_origin_check(oapi_base)
         self._clock = clock
         self._took = took
         self._came = came

@@ -17,8 +17,9 @@ from structlog.testing import capture_logs
 
 from dingbridge.dingtalk.composing import Part
 from dingbridge.dingtalk.openapi import OpenAPI
+from dingbridge.dingtalk.origins import webhook_origin_check
 from dingbridge.dingtalk.pace import Pace
-from dingbridge.dingtalk.payload import parse, webhook_origin_check
+from dingbridge.dingtalk.payload import parse
 from dingbridge.dingtalk.replies import Replies
 from dingbridge.errors import ReplyError
 from dingbridge.model import Answer, Message, Secret

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from dingbridge.dingtalk.payload import MAX_CODE, MAX_FILES, MAX_TEXT, parse, webhook_origin_check
+from dingbridge.dingtalk.origins import webhook_origin_check
+from dingbridge.dingtalk.payload import MAX_CODE, MAX_FILES, MAX_TEXT, parse
 from dingbridge.dingtalk.quotes import MAX_CHARS, words_in
 from dingbridge.errors import PayloadError
 from dingbridge.model import ConversationKind, File, Message, MessageKind

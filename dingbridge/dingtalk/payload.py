@@ -6,7 +6,6 @@ Shapes: topic `/v1.0/im/bot/messages/get` of DingTalk's Stream mode, documented 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -22,8 +21,6 @@ MAX_FILES = 9
 MAX_CODE = 4_096
 MAX_NAME = 200
 ID_BYTES = 512  # DingTalk's have about fifty; what PostgreSQL cannot index would look like a store that fails
-_PRINTABLE = re.compile(r"[!-~]+")
-_DINGTALK_HOST = re.compile(r"(?:[a-z0-9-]+\.)+dingtalk\.com")
 # Until DingTalk says otherwise: the moment a message was sent must be a moment, and plausible.
 _EARLIEST_MS = 1_400_000_000_000
 _LATEST_MS = 4_100_000_000_000
@@ -162,27 +159,3 @@ def host_of(url: str) -> str:
         return URL(url).host or ""
     except ValueError:
         return ""
-
-
-def webhook_origin_check(oapi_base: str) -> Callable[[str], bool]:
-    """Session webhooks may point to `oapi_base`'s own origin, or to https on *.dingtalk.com, port 443.
-
-    Read as it will be posted to (`encoded=True`): what normalisation would repair into an allowed host is refused.
-    """
-    base = URL(oapi_base).origin()
-    home = (base.scheme, base.raw_host, base.port)
-
-    def allowed(text: str) -> bool:
-        if not _PRINTABLE.fullmatch(text) or "\\" in text:
-            return False
-        try:
-            url = URL(text, encoded=True)
-            host, port = (url.raw_host or "").lower(), url.port
-        except ValueError:
-            return False
-        if not host or "@" in url.raw_authority:
-            return False
-        dingtalk = url.scheme == "https" and port == 443 and _DINGTALK_HOST.fullmatch(host) is not None
-        return dingtalk or (url.scheme, host, port) == home
-
-    return allowed

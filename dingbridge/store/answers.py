@@ -201,9 +201,7 @@ def tell(c: Connection, to: Message, said: Answer, now: float) -> None:
             *(to.code, encode_answer(said), Outcome.COMMAND, now),
         ),
     ).fetchone()
-    lane = f"express-{row}"
-    c.execute("UPDATE message SET lane = ? WHERE id = ?", (lane, row))
-    intake.open_lane(c, lane, row, due=now, express=True)
+    intake.open_express(c, row, now)
 
 
 def _hand_over(c: Connection, told: Told, by: Message, contact: Message, said: Answer, now: float) -> bool:

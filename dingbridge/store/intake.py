@@ -69,16 +69,21 @@ def put(
     inserted = _insert(c, message, task, lane, now, deadline, trail)
     if task is not Task.QUESTION:  # a lane of its own: never behind an answer
         (row,) = inserted.fetchone()
-        lane = f"express-{row}"
-        c.execute("UPDATE message SET lane = ? WHERE id = ?", (lane, row))
-        open_lane(c, lane, row, due=now, express=True)
-        return Placed(row, lane, task)
+        return Placed(row, open_express(c, row, now), task)
     c.execute(
         _OPEN.format(head="(SELECT id FROM message WHERE robot = ? AND key = ?)"),
         (lane, message.robot, message.id, now, False),
     )
     (row,) = inserted.fetchone()
     return Placed(row, lane, task)
+
+
+def open_express(c: Connection, row: int, now: float) -> str:
+    """A lane of its own for a message that never waits behind an answer."""
+    lane = f"express-{row}"
+    c.execute("UPDATE message SET lane = ? WHERE id = ?", (lane, row))
+    open_lane(c, lane, row, due=now, express=True)
+    return lane
 
 
 def open_lane(c: Connection, lane: str, row: int, *, due: float, express: bool) -> None:
