@@ -88,6 +88,8 @@ class Lease:
             sending=sending,
             steps=self.trail.take(),
         )
+        if self.card_state is CardState.SHOWN:  # another answer than the one on it
+            self.card_state = CardState.CLOSED
 
     async def sending(self, part: int, *, uncertain: bool) -> None:
         steps = self.trail.take()

@@ -153,7 +153,7 @@ class Sending:
         except ReplyError as error:
             log.warning("card.left", code=lease.code, why=error.detail, cause=error.cause)
             return  # it is tried again when its message has ended
-        await lease.card_is(CardState.CLOSED)
+        await lease.card_is(CardState.SHOWN)
 
     async def _unsent(self, lease: Lease, found: Found, error: ReplyError, *, sent: int, uncertain: bool) -> None:
         """Try to send later; past its time, or where no rung will ever take it, the message is undeliverable."""

@@ -302,7 +302,7 @@ class Store:
     async def claim_notice(self, row: int) -> Message | None:
         """The unanswered message whose asker is to get the notice; once per lane until it is empty.
 
-        Who has been told of trouble is not asked to wait a moment, nor who has a card that says so.
+        Who has been told of trouble is not asked to wait a moment, nor who has a card that says so or has answered.
         """
         trail = self._trail((Step(self._clock(), "notice", {}),))
 
@@ -312,7 +312,7 @@ class Store:
                 return None
             claimed = c.execute(
                 "UPDATE lane SET noticed = TRUE WHERE key = ? AND NOT noticed AND NOT troubled"
-                " AND EXISTS (SELECT 1 FROM message WHERE id = ? AND card <> 'open' AND state IN ('ready', 'leased'))",
+                " AND (SELECT state IN ('ready', 'leased') AND card NOT IN ('open', 'shown') FROM message WHERE id = ?)",
                 (found[0], row),
             )
             if not claimed.rowcount:
