@@ -312,7 +312,7 @@ class Store:
                 return None
             claimed = c.execute(
                 "UPDATE lane SET noticed = TRUE WHERE key = ? AND NOT noticed AND NOT troubled"
-                " AND (SELECT state IN ('ready', 'leased') AND card NOT IN ('open', 'shown') FROM message WHERE id = ?)",
+                " AND (SELECT state IN ('ready', 'leased') AND card NOT IN ('open', 'shown') FROM message WHERE id=?)",
                 (found[0], row),
             )
             if not claimed.rowcount:
